@@ -1,0 +1,1 @@
+"""Gatewise: what does this low-bit network cost in hardware, exactly?"""

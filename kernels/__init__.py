@@ -1,0 +1,52 @@
+"""Bit-level arithmetic on integer arrays: one module per hardware block.
+
+Every block is a frozen dataclass that computes the golden result on arrays *and* is the only
+argument of its Amaranth component in `gatewise.rtl`, so that neither can change alone.
+"""
+
+from .accumulator import Accumulator
+from .align import Aligner, Alignment, alignment_factors
+from .conv import ConvResult, ConvShape, Operands, conv2d
+from .correction import Correction
+from .digits import digit_count, split_digits
+from .dot import DotProductRow, DotStep
+from .mac import DIGIT_BITS, MacFormat, Overflow
+from .multiplier import DigitMultiplier
+from .packing import pack_codes, packed_bytes, unpack_codes
+from .pool import PoolShape, average_pool, global_average_pool, max_pool
+from .requant import Rounding, ScaleRequantizer, ThresholdRequantizer
+from .residual import AddOperand, ResidualAdd
+from .tree import AdderTree
+
+__all__ = [
+    "DIGIT_BITS",
+    "Accumulator",
+    "AddOperand",
+    "AdderTree",
+    "Aligner",
+    "Alignment",
+    "ConvResult",
+    "ConvShape",
+    "Correction",
+    "DigitMultiplier",
+    "DotProductRow",
+    "DotStep",
+    "MacFormat",
+    "Operands",
+    "Overflow",
+    "PoolShape",
+    "ResidualAdd",
+    "Rounding",
+    "ScaleRequantizer",
+    "ThresholdRequantizer",
+    "alignment_factors",
+    "average_pool",
+    "conv2d",
+    "digit_count",
+    "global_average_pool",
+    "max_pool",
+    "pack_codes",
+    "packed_bytes",
+    "split_digits",
+    "unpack_codes",
+]
