@@ -21,10 +21,14 @@ MAX_SHIFT = 8
 MAX_MULTIPLIER = 255
 
 
-def alignment_factors(kind: Alignment, amounts: np.ndarray) -> np.ndarray:
-    """What each lane's product is multiplied by (int32): ``1 << k`` or ``m``."""
+def _check_kind(kind: str) -> None:
     if kind not in get_args(Alignment):
         raise FormatError(f"alignment must be shift or mul, not {kind!r}")
+
+
+def alignment_factors(kind: Alignment, amounts: np.ndarray) -> np.ndarray:
+    """What each lane's product is multiplied by (int32): ``1 << k`` or ``m``."""
+    _check_kind(kind)
     amounts = np.asarray(amounts)
     most = MAX_SHIFT if kind == "shift" else MAX_MULTIPLIER
     if amounts.size and (amounts.min() < 0 or amounts.max() > most):
@@ -39,6 +43,9 @@ class Aligner:
 
     format: MacFormat
     kind: Alignment = "shift"
+
+    def __post_init__(self) -> None:
+        _check_kind(self.kind)
 
     @property
     def amount_bits(self) -> int:

@@ -35,6 +35,9 @@ class DotProductRow:
     lanes: int
     kind: Alignment = "shift"
 
+    def __post_init__(self) -> None:
+        _ = self.tree, self.aligner  # they check the lanes and the kind
+
     @property
     def multiplier(self) -> DigitMultiplier:
         return DigitMultiplier(self.format)

@@ -9,6 +9,7 @@ tie), ``half_away`` (C's ``round``), ``floor`` (a plain shift) and ``tflite``, t
 of gemmlowp's SaturatingRoundingDoublingHighMul followed by RoundingDivideByPOT.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -132,7 +133,7 @@ def _threshold_layer(values, thresholds, descending, base, codes):  # type: igno
 
 def _as_layer(values: np.ndarray) -> np.ndarray:
     values = np.ascontiguousarray(values, dtype=np.int64)
-    return values.reshape(values.shape[0], values.shape[1], -1)
+    return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,8 @@ class ScaleRequantizer:
             raise FormatError(f"tflite rounding must have 31 multiplier bits, not {self.multiplier_bits}")
         if not 1 <= self.out_bits <= 16:
             raise FormatError(f"requantiser output must have 1 to 16 bits, not {self.out_bits}")
+        if self.out_bits == 16 and not self.out_signed:
+            raise FormatError("unsigned requantiser output must have 1 to 15 bits, not 16")
 
     @property
     def product_bits(self) -> int:
@@ -184,7 +187,10 @@ class ScaleRequantizer:
     def check(self, multiplier: np.ndarray, shift: np.ndarray) -> None:
         """Raise `FormatError` unless every multiplier and shift is within its width."""
         if multiplier.min(initial=0) < 0 or multiplier.max(initial=0) >= 1 << self.multiplier_bits:
-            raise FormatError(f"multipliers must have {self.multiplier_bits} unsigned bits, found {multiplier.max()}")
+            raise FormatError(
+                f"multipliers must have {self.multiplier_bits} unsigned bits, "
+                f"found {multiplier.min()}..{multiplier.max()}"
+            )
         least = self.min_shift
         if shift.size and (shift.min() < least or shift.max() > MAX_SHIFT):
             raise FormatError(f"shifts must lie in {least}..{MAX_SHIFT}, found {shift.min()}..{shift.max()}")

@@ -35,6 +35,9 @@ class ResidualAdd:
     out_bits: int = 16
     out_signed: bool = True
 
+    def __post_init__(self) -> None:
+        _ = self.operand, self.output  # they check the widths and the rounding
+
     @property
     def operand(self) -> ScaleRequantizer:
         """The rescale of an operand: a code less its zero point has 17 bits."""
