@@ -1,1 +1,36 @@
-"""Gatewise: what does this low-bit network cost in hardware, exactly?"""
+"""Gatewise: what does this low-bit network cost in hardware, exactly?
+
+>>> import gatewise
+>>> result = gatewise.load("digits.gw").run(images)
+>>> result.predictions, result.cycles_per_image
+"""
+
+from .kernels.errors import (
+    CapacityError,
+    FormatError,
+    GatewiseError,
+    MismatchError,
+    ToolMissingError,
+    UnsupportedError,
+)
+from .kernels.mac import MacFormat
+from .sim import EngineConfig, Grid, ImageSet, InputSpec, Network, NetworkBuilder, RunResult, Thresholds, load
+
+__all__ = [
+    "CapacityError",
+    "EngineConfig",
+    "FormatError",
+    "GatewiseError",
+    "Grid",
+    "ImageSet",
+    "InputSpec",
+    "MacFormat",
+    "MismatchError",
+    "Network",
+    "NetworkBuilder",
+    "RunResult",
+    "Thresholds",
+    "ToolMissingError",
+    "UnsupportedError",
+    "load",
+]

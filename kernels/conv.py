@@ -75,6 +75,17 @@ class ConvShape:
             raise FormatError(f"kernel {self.kernel} must fit the padded {height} x {width} input")
         return rows, columns
 
+    def unfolded_x(self) -> "ConvShape":
+        """The same convolution on an input whose kernel columns became channels (`addressing.unfold_x`)."""
+        return ConvShape(
+            self.in_channels * self.kernel[1],
+            self.out_channels,
+            (self.kernel[0], 1),
+            (self.stride[0], 1),
+            (self.padding[0], 0, self.padding[2], 0),
+            (self.dilation[0], 1),
+        )
+
     def macs(self, height: int, width: int) -> int:
         """Multiply-accumulates per image, padded taps included."""
         rows, columns = self.output_size(height, width)

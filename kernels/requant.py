@@ -41,7 +41,7 @@ _FAR = 1 << 62
 
 
 @numba.njit(cache=True, nogil=True)
-def _round_up(quotient: int, remainder: int, half: int, negative: bool, rounding: int) -> int:
+def _round_up(quotient, remainder, half, negative, rounding):  # type: ignore[no-untyped-def]
     """Increment (0 or 1) of a floor quotient whose remainder is given against half a step."""
     if rounding == _FLOOR or remainder < half:
         return 0
@@ -53,7 +53,7 @@ def _round_up(quotient: int, remainder: int, half: int, negative: bool, rounding
 
 
 @numba.njit(cache=True, nogil=True)
-def _divide_power_of_two(value: int, shift: int, rounding: int) -> int:
+def _divide_power_of_two(value, shift, rounding):  # type: ignore[no-untyped-def]
     """``value / 2**shift``, rounded; exact for every int64 value and shift 0..62."""
     if shift == 0:
         return value
@@ -63,7 +63,7 @@ def _divide_power_of_two(value: int, shift: int, rounding: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _scale(value: int, multiplier: int, shift: int, rounding: int) -> int:
+def _scale(value, multiplier, shift, rounding):  # type: ignore[no-untyped-def]
     """``value * multiplier / 2**shift``, rounded, saturated at +-2**62.
 
     `value` has at most 56 bits, `multiplier` at most 31: the product reaches 87 bits. Beyond 63

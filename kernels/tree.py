@@ -34,4 +34,4 @@ class AdderTree:
 
     def compute(self, values: np.ndarray) -> np.ndarray:
         """Sum int64 values of shape (..., lanes) over the lanes."""
-        return np.asarray(values, dtype=np.int64).sum(axis=-1)
+        return np.asarray(np.asarray(values, dtype=np.int64).sum(axis=-1))

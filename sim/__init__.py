@@ -1,1 +1,25 @@
-"""."""
+"""The exported network: its file, its builder, bit-exact execution and the cycle model."""
+
+from .builder import Grid, NetworkBuilder, Tensor, Thresholds
+from .engine import EngineConfig
+from .file import load, save_network
+from .images import ImageSet, load_images
+from .manifest import InputSpec
+from .network import Network
+from .run import RunResult, run
+
+__all__ = [
+    "EngineConfig",
+    "Grid",
+    "ImageSet",
+    "InputSpec",
+    "Network",
+    "NetworkBuilder",
+    "RunResult",
+    "Tensor",
+    "Thresholds",
+    "load",
+    "load_images",
+    "run",
+    "save_network",
+]

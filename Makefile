@@ -1,0 +1,62 @@
+# Needs python3 (3.11 or newer) with venv, make and a C++ compiler; everything else is installed here.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: setup demo test regress bench clean icarus lint types
+
+# The core install runs exported networks; the full one adds every extra.
+$(VENV)/core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python must be 3.11 or newer, not $$($(PYTHON) --version)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "error: Python must have venv: apt-get install python3-venv"; exit 2; }
+	@echo "installing the core into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/full: $(VENV)/core
+	@echo "installing all extras into $(VENV) (PyTorch among them) ..."
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable '.[quant,rtl,plot,dev]'
+	@touch $@
+
+setup: $(VENV)/full icarus
+
+demo: $(VENV)/core
+	@$(BIN)/gatewise demo
+
+# Icarus Verilog comes from Debian; it is installed where that is allowed.
+icarus:
+	@if command -v iverilog >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing Icarus Verilog ..."; \
+	  { apt-get install -qq -y iverilog || { apt-get update -qq && apt-get install -qq -y iverilog; }; } >/dev/null 2>&1 \
+	    || { echo "error: Icarus Verilog must be installed: apt-get install iverilog"; exit 2; }; \
+	else \
+	  echo "error: Icarus Verilog must be installed: sudo apt-get install iverilog"; exit 2; \
+	fi
+
+lint: $(VENV)/full
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+# mypy wants the package under its own name: the repository's root is the package.
+types: $(VENV)/full
+	@mkdir -p build/typing && ln -sfn ../.. build/typing/gatewise
+	@MYPYPATH=build/typing $(BIN)/mypy -p gatewise.kernels -p gatewise.sim -p gatewise.quant -p gatewise.rtl -p gatewise.cli
+
+test: setup lint types
+	@$(BIN)/python -m pytest -n 2 --durations=10
+
+regress: setup
+	@$(BIN)/gatewise regress
+
+bench: $(VENV)/full
+	@$(BIN)/python bench/kernels.py
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,57 @@
+"""The `gatewise` command: verbs, and one place where errors become one line and an exit code."""
+
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from ..kernels.errors import GatewiseError, MismatchError
+from . import doctor, network_commands, quantize_commands
+
+__all__ = ["app", "run_app"]
+
+app = typer.Typer(
+    name="gatewise",
+    help="What does this low-bit network cost in hardware, exactly?",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb in (
+    network_commands.demo,
+    doctor.doctor,
+    quantize_commands.quantize,
+    network_commands.inspect,
+    network_commands.run,
+):
+    app.command()(verb)
+
+CHECK_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def run_app(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0, 1 where a check failed, 2 on bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(args=arguments or ["--help"], standalone_mode=False)
+    except typer.TyperException as error:
+        _fail(error.format_message(), BAD_INPUT)
+    except MismatchError as error:
+        _fail(str(error), CHECK_FAILED)
+    except GatewiseError as error:
+        _fail(str(error), BAD_INPUT)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone (`gatewise inspect F | head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

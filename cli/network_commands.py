@@ -1,0 +1,128 @@
+"""Verbs on exported networks: run, inspect, demo."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..sim.images import ImageSet
+    from ..sim.network import Network
+    from ..sim.run import Form, RunResult
+
+__all__ = ["demo", "inspect", "run"]
+
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
+
+
+def run(
+    network: Annotated[Path, typer.Argument(metavar="F.gw", help="Exported network.")],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help=".npz with images (N,C,H,W) uint8, or a folder.")],
+    engine: Annotated[Path | None, typer.Option(metavar="E.toml", help="Engine configuration.")] = None,
+    mac: Annotated[str | None, typer.Option(metavar="K=V,..", help="Datapath widths, e.g. align=12,acc=18.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Run the first N images only.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images in memory at a time.")] = 64,
+    form: Annotated[str, typer.Option(metavar="auto|portable|faithful", help="Kernel form.")] = "auto",
+    dump_layers: Annotated[
+        Path | None, typer.Option(metavar="F.npz", help="Write every tensor's integer codes.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Run images through an exported network: bit-exact codes, exact cycles, overflows by layer."""
+    from ..kernels.mac import MacFormat
+    from ..sim.engine import EngineConfig
+    from ..sim.file import load
+    from ..sim.images import load_images
+
+    config = EngineConfig() if engine is None else EngineConfig.load(engine)
+    if mac is not None:
+        config = config.with_mac(MacFormat.parse(mac, config.mac))
+    loaded, pictures = load(network), load_images(images)
+    result = _run(loaded, pictures[:limit], config, batch, _form(form), trace=dump_layers is not None)
+    _print_run(result)
+    if dump_layers is not None:
+        _dump(result, dump_layers)
+    _write_json(json, result.to_json())
+
+
+def inspect(
+    network: Annotated[Path, typer.Argument(metavar="F.gw", help="Exported network.")],
+    json: Json = None,
+) -> None:
+    """Show a network file: graph, bits, bytes by layer, compression against float32."""
+    from rich.console import Console
+
+    from ..sim.inspect import inspect_file
+    from ..sim.report import inspection_report
+
+    found = inspect_file(network)
+    Console().print(inspection_report(found))
+    _write_json(json, found.to_json())
+
+
+def demo(json: Json = None) -> None:
+    """Run the shipped W4A4 digits network on its 360 held-out images."""
+    from rich.console import Console
+
+    from ..sim.demo import load_demo
+
+    example = load_demo()
+    result = _run(example.network, example.images, example.engine, 64, "auto")
+    _print_run(result)
+    Console().print("\n".join(example.comparison(result)), highlight=False)
+    _write_json(json, result.to_json() | {"float_top1": example.float_top1})
+
+
+def _form(form: str) -> "Form":
+    from typing import get_args
+
+    from ..kernels.errors import FormatError
+    from ..sim.run import Form
+
+    if form not in get_args(Form):
+        raise FormatError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
+    return form  # type: ignore[return-value]
+
+
+def _run(
+    network: "Network", images: "ImageSet", engine: object, batch: int, form: "Form", trace: bool = False
+) -> "RunResult":
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..sim.engine import EngineConfig
+    from ..sim.run import run as run_network
+
+    assert isinstance(engine, EngineConfig)
+    with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
+        task = bar.add_task("images", total=len(images))
+        return run_network(
+            network, images, engine, trace=trace, batch=batch, form=form, progress=lambda n: bar.advance(task, n)
+        )
+
+
+def _print_run(result: "RunResult") -> None:
+    from rich.console import Console
+
+    from ..sim.report import run_report
+
+    Console().print(run_report(result))
+
+
+def _dump(result: "RunResult", path: Path) -> None:
+    import io
+
+    import numpy as np
+
+    from ..sim.atomic import write_bytes
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **result.tensors)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
+
+
+def _write_json(path: Path | None, content: object) -> None:
+    from ..sim.atomic import write_json
+
+    if path is not None:
+        write_json(path, content)

@@ -1,0 +1,433 @@
+"""NetworkBuilder: an exported network from plain NumPy codes, scales and zero points.
+
+The door for people with their own training code. They say what codes stand for; the builder
+works out multipliers, shifts, biases and zero-point constants, and checks every width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from ..kernels.align import Alignment, alignment_factors
+from ..kernels.errors import FormatError, GatewiseError
+from ..kernels.packing import pack_codes
+from ..kernels.requant import Rounding
+from ..kernels.residual import STREAM_BITS
+from .file import payload_digest, save_network
+from .fixed_point import fixed_multiplier, fixed_zero_point, fraction_bits, smallest_signed
+from .graph import MacNode, Value, conv_shape, infer
+from .manifest import (
+    AddNode,
+    AveragePoolNode,
+    ChannelPadNode,
+    Codes,
+    ConcatNode,
+    Conv2dNode,
+    FlattenNode,
+    GlobalAveragePoolNode,
+    InputSpec,
+    LinearNode,
+    Manifest,
+    MaxPoolNode,
+    RequantiseNode,
+    StrideSliceNode,
+)
+from .network import Network
+from .validation import first_problem
+
+__all__ = ["Grid", "NetworkBuilder", "Tensor", "Thresholds"]
+
+Pair = int | tuple[int, int]
+NO_DIGEST = "0" * 64
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What codes stand for: ``real = scale * factor[channel] * (code - zero_point)``.
+
+    The factor is 1, or for per-channel steps ``2**amounts`` (align "shift") or ``amounts`` ("mul").
+    """
+
+    scale: float
+    bits: int
+    signed: bool = False
+    zero_point: int = 0
+    align: Alignment | None = None
+    amounts: np.ndarray | None = None
+
+    @property
+    def factors(self) -> np.ndarray:
+        """Per-channel factors, float64; (1,) where there is one for all."""
+        if self.align is None or self.amounts is None:
+            return np.ones(1)
+        return alignment_factors(self.align, self.amounts).astype(np.float64)
+
+    @property
+    def codes(self) -> Codes:
+        """The manifest's form."""
+        return _checked(Codes, bits=self.bits, signed=self.signed, zero_point=self.zero_point, scale=float(self.scale))
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of the network being built."""
+
+    name: str
+    shape: tuple[int, int, int]
+    grid: Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Integer thresholds (channels, 2**bits - 1) on the corrected accumulator, with its fraction bits."""
+
+    values: np.ndarray
+    descending: np.ndarray | Literal[False] = False
+
+
+@dataclass(slots=True)
+class NetworkBuilder:
+    """Collects nodes in execution order; `build` makes the network, `save` writes its file.
+
+    Example
+    -------
+    >>> spec = InputSpec(shape=(1, 8, 8), bits=8, scale=1 / 255, divide=255.0, mean=(0.0,), std=(1.0,))
+    >>> net = NetworkBuilder("tiny", spec)
+    >>> y = net.conv2d("conv", net.input, codes, bits=4, scale=0.1, out=Grid(0.05, 4), relu=True, padding=1)
+    """
+
+    name: str
+    spec: InputSpec
+    multiplier_bits: int = 24
+    rounding: Rounding = "half_even"
+    provenance: dict[str, str | int | float] = field(default_factory=dict)
+    _nodes: list[Any] = field(default_factory=list)
+    _arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def input(self) -> Tensor:
+        """The network's input."""
+        spec = self.spec
+        return Tensor(spec.name, spec.shape, Grid(spec.scale, spec.bits, spec.signed, spec.zero_point))
+
+    def conv2d(
+        self,
+        name: str,
+        x: Tensor,
+        codes: np.ndarray,
+        *,
+        bits: int,
+        scale: np.ndarray | float,
+        out: Grid,
+        zero_point: np.ndarray | float = 0.0,
+        bias: np.ndarray | float = 0.0,
+        signed: bool = True,
+        relu: bool = False,
+        ceiling: float | None = None,
+        thresholds: Thresholds | None = None,
+        stride: Pair = 1,
+        padding: Pair | tuple[int, int, int, int] = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        """Add a convolution.
+
+        Parameters
+        ----------
+        codes : weight codes (out, in per group, ky, kx); ``real = scale * (code - zero_point)``
+        scale, zero_point, bias : one number or one per output channel; zero points may have a fraction
+        signed : whether `codes` are signed; unsigned ones are stored less 2**(bits - 1)
+        relu, ceiling : clamp of the real output from below at 0 and from above
+        thresholds : requantise by thresholds instead of scales
+        padding : one number, (y, x) or (top, left, bottom, right)
+        """
+        pads = padding if isinstance(padding, tuple) and len(padding) == 4 else _pair(padding) * 2
+        geometry = {
+            "kernel": np.shape(codes)[2:],
+            "stride": _pair(stride),
+            "padding": pads,
+            "dilation": _pair(dilation),
+            "groups": groups,
+        }
+        return self._mac(
+            Conv2dNode, geometry, name, x, codes, bits, scale, out, zero_point, bias, signed, relu, ceiling, thresholds
+        )
+
+    def linear(
+        self,
+        name: str,
+        x: Tensor,
+        codes: np.ndarray,
+        *,
+        bits: int,
+        scale: np.ndarray | float,
+        out: Grid,
+        zero_point: np.ndarray | float = 0.0,
+        bias: np.ndarray | float = 0.0,
+        signed: bool = True,
+        relu: bool = False,
+        ceiling: float | None = None,
+        thresholds: Thresholds | None = None,
+    ) -> Tensor:
+        """Add a matrix product; `codes` are (out, in), the other arguments as for `conv2d`."""
+        return self._mac(
+            LinearNode, {}, name, x, codes, bits, scale, out, zero_point, bias, signed, relu, ceiling, thresholds
+        )
+
+    def _mac(
+        self,
+        kind: type[Conv2dNode] | type[LinearNode],
+        geometry: dict[str, Any],
+        name: str,
+        x: Tensor,
+        codes: np.ndarray,
+        bits: int,
+        scale: np.ndarray | float,
+        out: Grid,
+        zero_point: np.ndarray | float,
+        bias: np.ndarray | float,
+        signed: bool,
+        relu: bool,
+        ceiling: float | None,
+        thresholds: Thresholds | None,
+    ) -> Tensor:
+        codes = np.asarray(codes)
+        if not np.issubdtype(codes.dtype, np.integer) or codes.ndim != (4 if kind is Conv2dNode else 2):
+            wanted = "(out, in, ky, kx)" if kind is Conv2dNode else "(out, in)"
+            raise FormatError(f"{name}: codes must be integers {wanted}, not {codes.dtype} of shape {codes.shape}")
+        channels = len(codes)
+        scales, zeros, biases = (
+            _per_channel(f"{name}: {what}", value, channels)
+            for what, value in (("scale", scale), ("zero point", zero_point), ("bias", bias))
+        )
+        if (scales <= 0).any():
+            raise FormatError(f"{name}: scale must be positive, not {scales.min()}")
+        if not signed:
+            codes, zeros = codes.astype(np.int64) - (1 << (bits - 1)), zeros - (1 << (bits - 1))
+        fraction = fraction_bits(zeros)
+        fixed_zeros = fixed_zero_point(zeros, fraction)
+        zero_term = bool(fixed_zeros.any())
+        fraction = fraction if zero_term else 0
+        node = _checked(
+            kind,
+            name=name,
+            inputs=(x.name,),
+            out=out.codes,
+            channels=channels,
+            weights={"bits": bits},
+            align=x.grid.align,
+            zero_term=zero_term,
+            fraction=fraction,
+            requant={"kind": "threshold"} if thresholds else self._clamp(out, relu, ceiling),
+            **geometry,
+        )
+        shape = conv_shape(node, Value(x.shape, x.grid.codes))
+        if codes.size != np.prod(shape.weight_shape):
+            raise FormatError(f"{name}: codes must have shape {shape.weight_shape}, not {codes.shape}")
+        arrays = {
+            "weight": pack_codes(codes, bits, signed=True),
+            "bias": smallest_signed(_fixed_bias(node, x, codes, scales, fixed_zeros, biases)),
+        }
+        if x.grid.align is not None:
+            arrays["align"] = np.asarray(x.grid.amounts, dtype=np.uint8)
+        if zero_term:
+            arrays["zero"] = fixed_zeros
+        if thresholds is None:
+            factor = scales * x.grid.scale / (np.ldexp(1.0, fraction) * out.scale * out.factors)
+            arrays |= self._multipliers("", factor)
+        else:
+            descending = np.broadcast_to(np.asarray(thresholds.descending, dtype=np.uint8), (channels,))
+            arrays |= {"thresholds": smallest_signed(np.asarray(thresholds.values)), "descending": descending.copy()}
+        return self._append(node, out, arrays)
+
+    def add(
+        self, name: str, first: Tensor, second: Tensor, *, out: Grid, relu: bool = False, ceiling: float | None = None
+    ) -> Tensor:
+        """Add a residual addition: both operands go to one 16-bit grid that holds them, then to `out`."""
+        node = _checked(
+            AddNode,
+            name=name,
+            inputs=(first.name, second.name),
+            out=out.codes,
+            requant=self._clamp(out, relu, ceiling),
+        )
+        common = max(
+            float(grid.scale * grid.factors.max()) * 2.0 ** (grid.bits - grid.signed)
+            for grid in (first.grid, second.grid)
+        ) / (1 << (STREAM_BITS - 1))
+        arrays: dict[str, np.ndarray] = {}
+        for prefix, operand in (("first_", first), ("second_", second)):
+            arrays |= self._multipliers(prefix, operand.grid.scale * operand.grid.factors / common)
+        arrays |= self._multipliers("", common / (out.scale * out.factors))
+        return self._append(node, out, arrays)
+
+    def requantise(self, name: str, x: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
+        """Add another grid for the same values."""
+        node = _checked(
+            RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._clamp(out, relu, None)
+        )
+        factor = x.grid.scale * x.grid.factors / (out.scale * out.factors)
+        return self._append(node, out, self._multipliers("", factor))
+
+    def max_pool(self, name: str, x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
+        """Add max pooling; the stride is the kernel unless given."""
+        return self._pool(MaxPoolNode, name, x, kernel, stride, padding)
+
+    def average_pool(self, name: str, x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
+        """Add average pooling over the real pixels of each window."""
+        return self._pool(AveragePoolNode, name, x, kernel, stride, padding)
+
+    def _pool(
+        self,
+        kind: type[MaxPoolNode] | type[AveragePoolNode],
+        name: str,
+        x: Tensor,
+        kernel: Pair,
+        stride: Pair | None,
+        padding: Pair,
+    ) -> Tensor:
+        window = _pair(kernel)
+        step = window if stride is None else _pair(stride)
+        node = _checked(kind, name=name, inputs=(x.name,), kernel=window, stride=step, padding=_pair(padding) * 2)
+        return self._append(node, x.grid)
+
+    def global_average_pool(self, name: str, x: Tensor) -> Tensor:
+        """Add the mean of each channel."""
+        return self._append(_checked(GlobalAveragePoolNode, name=name, inputs=(x.name,)), x.grid)
+
+    def concat(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
+        """Join channels; per-channel steps are joined with them."""
+        node = _checked(ConcatNode, name=name, inputs=tuple(tensor.name for tensor in tensors))
+        grid = tensors[0].grid
+        if grid.align is not None:
+            grid = Grid(
+                grid.scale,
+                grid.bits,
+                grid.signed,
+                grid.zero_point,
+                grid.align,
+                np.concatenate([np.asarray(tensor.grid.amounts) for tensor in tensors]),
+            )
+        return self._append(node, grid)
+
+    def flatten(self, name: str, x: Tensor) -> Tensor:
+        """(channels, height, width) -> (features, 1, 1)."""
+        grid = _with_amounts(x.grid, lambda amounts: np.repeat(amounts, x.shape[1] * x.shape[2]))
+        return self._append(_checked(FlattenNode, name=name, inputs=(x.name,)), grid)
+
+    def channel_pad(self, name: str, x: Tensor, before: int, after: int) -> Tensor:
+        """Add channels of zeros."""
+        grid = _with_amounts(x.grid, lambda amounts: np.pad(amounts, (before, after)))
+        return self._append(_checked(ChannelPadNode, name=name, inputs=(x.name,), before=before, after=after), grid)
+
+    def stride_slice(self, name: str, x: Tensor, stride: Pair) -> Tensor:
+        """Keep every stride-th row and column."""
+        return self._append(_checked(StrideSliceNode, name=name, inputs=(x.name,), stride=_pair(stride)), x.grid)
+
+    def build(self) -> Network:
+        """The network, every width and constant checked."""
+        return Network(self._manifest(payload_digest(self._arrays)), self._arrays)
+
+    def save(self, path: str | Path) -> Network:
+        """Write the ``.gw`` file and return the network."""
+        network = self.build()
+        save_network(network, path)
+        return network
+
+    def _manifest(self, digest: str) -> Manifest:
+        return _checked(
+            Manifest,
+            name=self.name,
+            input=self.spec,
+            nodes=tuple(self._nodes),
+            payload_sha256=digest,
+            provenance=self.provenance,
+        )
+
+    def _append(self, node: Any, grid: Grid, arrays: dict[str, np.ndarray] | None = None) -> Tensor:
+        self._nodes.append(node)
+        try:
+            shape = infer(self._manifest(NO_DIGEST))[node.name].shape
+            amounts = np.shape([] if grid.amounts is None else grid.amounts)
+            if grid.align is not None and amounts != (shape[0],):
+                raise FormatError(f"{node.name}: alignment amounts must have shape ({shape[0]},), not {amounts}")
+        except GatewiseError:
+            self._nodes.pop()
+            raise
+        self._arrays |= {f"{node.name}.{role}": array for role, array in (arrays or {}).items()}
+        return Tensor(node.name, shape, grid)
+
+    def _multipliers(self, prefix: str, factor: np.ndarray) -> dict[str, np.ndarray]:
+        factor = np.atleast_1d(factor)
+        if (factor == factor[0]).all():
+            factor = factor[:1]
+        multiplier, shift = fixed_multiplier(factor, self.multiplier_bits, self.rounding)
+        return {f"{prefix}multiplier": multiplier, f"{prefix}shift": shift}
+
+    def _clamp(self, out: Grid, relu: bool, ceiling: float | None) -> dict[str, Any]:
+        low, high = out.codes.range
+        if relu:
+            low = out.zero_point
+        if ceiling is not None:
+            if out.align is not None:
+                raise FormatError("a ceiling needs one step for all channels")
+            high = min(high, int(np.rint(ceiling / out.scale)) + out.zero_point)
+        return {
+            "kind": "scale",
+            "multiplier_bits": self.multiplier_bits,
+            "rounding": self.rounding,
+            "low": low,
+            "high": high,
+        }
+
+
+def _fixed_bias(
+    node: MacNode, x: Tensor, codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray, biases: np.ndarray
+) -> np.ndarray:
+    """The bias with the node's fraction bits, the activations' zero point folded in (int64)."""
+    shape = conv_shape(node, Value(x.shape, x.grid.codes))
+    fraction = node.fraction
+    fixed = np.rint(np.ldexp(biases / (scales * x.grid.scale), fraction))
+    if np.abs(fixed).max(initial=0) >= 2.0**56:
+        raise FormatError(f"{node.name}: bias must be below 2**56 accumulator steps, not {np.abs(fixed).max():g}")
+    fixed = fixed.astype(np.int64)
+    if x.grid.zero_point:
+        factors = np.broadcast_to(x.grid.factors.astype(np.int64), (shape.in_channels,)).reshape(shape.groups, 1, -1)
+        grouped = codes.astype(np.int64).reshape(shape.groups, shape.group_outputs, shape.group_inputs, -1)
+        weighted = (grouped.sum(axis=3) * factors).sum(axis=2).reshape(-1)
+        taps = grouped.shape[3]
+        inputs = np.repeat(factors.sum(axis=2).reshape(-1), shape.group_outputs) * taps
+        fixed += x.grid.zero_point * (zeros.astype(np.int64) * inputs - (weighted << fraction))
+    return fixed
+
+
+def _with_amounts(grid: Grid, change: Any) -> Grid:
+    if grid.align is None:
+        return grid
+    return Grid(grid.scale, grid.bits, grid.signed, grid.zero_point, grid.align, change(np.asarray(grid.amounts)))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _per_channel(what: str, value: np.ndarray | float, channels: int) -> np.ndarray:
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape not in ((), (1,), (channels,)):
+        raise FormatError(f"{what} must be one number or {channels}, not of shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise FormatError(f"{what} must be finite, found {array[~np.isfinite(array)].flat[0]}")
+    return np.broadcast_to(array, (channels,)).copy()
+
+
+def _checked(model: type[Model], **values: Any) -> Model:
+    try:
+        return model(**values)
+    except ValidationError as error:
+        prefix = f"{values['name']}: " if "name" in values else ""
+        raise FormatError(f"{prefix}{first_problem(error)}") from error

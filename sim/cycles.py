@@ -1,0 +1,207 @@
+"""The cycle model: closed forms of the engine's schedule, one function per rule.
+
+``docs/microarchitecture.md`` states the rules with timing diagrams. Cycles depend on shapes,
+widths and the engine alone, never on values.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..kernels.digits import digit_count
+from ..kernels.mac import DIGIT_BITS
+from .engine import EngineConfig
+from .graph import Value, pool_shape
+from .layer import MacLayer
+from .manifest import AddNode, AveragePoolNode, GlobalAveragePoolNode, MaxPoolNode, RequantiseNode, ScaleRequant
+from .network import Network
+from .schedule import EngineLayer, Schedule, input_value
+
+__all__ = ["LayerCycles", "network_cycles"]
+
+DESCRIPTOR_BITS = 512
+"""A layer descriptor: shapes, strides, regions, modes."""
+SCALE_PARAMETER_BITS = 128
+"""Per output channel: bias (56), zero-point constant (16), multiplier (31), shift (6), reserve."""
+ARRAY_STAGES = 4
+"""Activation read, product, alignment, accumulation; the adder tree adds one stage per two levels."""
+POST_STAGES = 6
+"""Accumulator read, zero-point term, multiply, round and clamp, residual add, write."""
+MIN_PIXELS = 4
+"""Least cycles of a digit pass: the shadow tile swaps in once per that many cycles at most."""
+
+Bound = Literal["compute", "weights", "post", "drain", "fill", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCycles:
+    """Cycles of one engine layer; the six parts add up to `total`."""
+
+    name: str
+    op: str
+    macs: int = 0
+    digit_macs: int = 0
+    compute: int = 0
+    weight_stall: int = 0
+    post_stall: int = 0
+    drain: int = 0
+    fill: int = 0
+    host: int = 0
+    bytes_read: int = 0
+    weight_bits: int = 0
+
+    @property
+    def total(self) -> int:
+        """The layer's cycles."""
+        return self.compute + self.weight_stall + self.post_stall + self.drain + self.fill + self.host
+
+    @property
+    def bound_by(self) -> Bound:
+        """The greatest part."""
+        parts: dict[Bound, int] = {
+            "compute": self.compute,
+            "weights": self.weight_stall,
+            "post": self.post_stall,
+            "drain": self.drain,
+            "fill": self.fill,
+            "host": self.host,
+        }
+        return max(parts, key=lambda part: parts[part])
+
+    def utilisation(self, engine: EngineConfig) -> float:
+        """Useful digit MACs over what the array could have done in the layer's cycles."""
+        return self.digit_macs / (engine.rows * engine.lanes * self.total) if self.total else 0.0
+
+
+def network_cycles(network: Network, plan: Schedule, engine: EngineConfig) -> list[LayerCycles]:
+    """Cycles per image: the input's load, every engine layer, the result's store."""
+    source = input_value(network, plan.unfolded)
+    layers = [_transfer(network.manifest.input.name, "load", source, engine)]
+    for layer in plan.layers:
+        mac = network.layers.get(layer.name)
+        if mac is not None:
+            image = source if layer.name == plan.unfolded else network.values[layer.lead.inputs[0]]
+            layers.append(_mac(layer, mac.unfold() if layer.name == plan.unfolded else mac, image, engine))
+        else:
+            layers.append(_post_only(network, layer, engine))
+    layers.append(_transfer(network.output, "store", network.values[network.output], engine))
+    return layers
+
+
+def _words(bits: int, engine: EngineConfig) -> int:
+    return -(-bits // engine.bus_bits)
+
+
+def _transfer(name: str, op: str, value: Value, engine: EngineConfig) -> LayerCycles:
+    """The host moves a tensor in words of L digits; the bus answers after its latency."""
+    channels, height, width = value.shape
+    digits = height * width * -(-channels // engine.lanes) * engine.lanes * digit_count(value.codes.bits)
+    return LayerCycles(name, op, host=engine.bus_latency + _words(digits * DIGIT_BITS, engine))
+
+
+@dataclass(frozen=True, slots=True)
+class _RowGroup:
+    """One pass over all pixels of the output channels that run in parallel."""
+
+    rows: int
+    tile_words: int
+    parameter_words: int
+
+
+def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig) -> LayerCycles:
+    shape = mac.shape
+    height, width = shape.output_size(*source.shape[1:])
+    pixels = height * width
+    pairs = mac.operands.digit_pairs
+    bits = mac.node.weights.bits
+    groups, steps = _row_groups(mac, engine)
+    tiles = [engine.pixels] * (pixels // engine.pixels) + ([rest] if (rest := pixels % engine.pixels) else [])
+    array_stages = ARRAY_STAGES + (engine.lanes.bit_length() // 2)
+
+    # Fill: the descriptor, then the first row group's parameters and first weight tile, then the pipeline.
+    first = groups[0].parameter_words + groups[0].tile_words
+    fill = 2 * engine.bus_latency + _words(DESCRIPTOR_BITS, engine) + first + array_stages
+    read = _words(DESCRIPTOR_BITS, engine)
+
+    now = weight_stall = post_stall = compute = 0
+    drained = [0, 0]  # when the drains of the last tile and of the one before it end
+    order = [(group, tile) for group in range(len(groups)) for tile in range(len(tiles))]
+    for position, (g, t) in enumerate(order):
+        group, n = groups[g], tiles[t]
+        following = 0
+        if position + 1 < len(order):
+            upcoming = groups[order[position + 1][0]]
+            following = upcoming.tile_words + (upcoming.parameter_words if order[position + 1][0] != g else 0)
+        busy = pairs * n
+        step = max(pairs * max(n, MIN_PIXELS), group.tile_words)
+        length = (steps - 1) * step + max(pairs * max(n, MIN_PIXELS), following)
+        # The tile's half of the accumulators must be empty: the drain of the tile before the last.
+        wait = max(0, drained[1] - now)
+        end = now + wait + length
+        drain_end = max(end, drained[0]) + n * -(-group.rows // engine.post_lanes)
+        compute += steps * busy
+        weight_stall += length - steps * busy
+        post_stall += wait
+        read += steps * group.tile_words + (group.parameter_words if t == 0 else 0)
+        now, drained = end, [drain_end, drained[0]]
+    macs = shape.macs(*source.shape[1:])
+    return LayerCycles(
+        layer.name,
+        layer.op,
+        macs=macs,
+        digit_macs=macs * pairs,
+        compute=compute,
+        weight_stall=weight_stall,
+        post_stall=post_stall,
+        drain=drained[0] - now + POST_STAGES,
+        fill=fill,
+        bytes_read=read * engine.bus_bits // 8,
+        weight_bits=bits,
+    )
+
+
+def _row_groups(mac: MacLayer, engine: EngineConfig) -> tuple[list[_RowGroup], int]:
+    """The row groups of a layer in order, and the steps of each tile."""
+    shape = mac.shape
+    taps = shape.kernel[0] * shape.kernel[1]
+    bits = mac.node.weights.bits
+    parameter_bits = _parameter_bits(mac, engine)
+
+    def split(channels: int, rows: int, row_codes: int) -> list[_RowGroup]:
+        sizes = [rows] * (channels // rows) + ([channels % rows] if channels % rows else [])
+        return [
+            _RowGroup(size, _words(size * row_codes * bits, engine), _words(size * parameter_bits, engine))
+            for size in sizes
+        ]
+
+    if shape.group_inputs == 1 and shape.group_outputs == 1:
+        # Depthwise: the diagonal PEs, one weight per row.
+        return split(shape.out_channels, min(engine.rows, engine.lanes), 1), taps
+    groups = split(shape.group_outputs, engine.rows, engine.lanes) * shape.groups
+    return groups, taps * -(-shape.group_inputs // engine.lanes)
+
+
+def _parameter_bits(mac: MacLayer, engine: EngineConfig) -> int:
+    if isinstance(mac.node.requant, ScaleRequant):
+        return SCALE_PARAMETER_BITS
+    return SCALE_PARAMETER_BITS + ((1 << mac.node.out.bits) - 1) * (engine.mac.acc + mac.node.fraction)
+
+
+def _post_only(network: Network, layer: EngineLayer, engine: EngineConfig) -> LayerCycles:
+    """Q channels of one input pixel a cycle through the post lanes: pooling, adds and copies on their own."""
+    node = layer.lead
+    channels, height, width = network.values[node.name].shape
+    window = 1
+    if isinstance(node, MaxPoolNode | AveragePoolNode | GlobalAveragePoolNode):
+        kernel = pool_shape(node, network.values[node.inputs[0]]).kernel
+        window = kernel[0] * kernel[1]
+    compute = height * width * window * -(-channels // engine.post_lanes)
+    scaled = any(isinstance(part, AddNode | RequantiseNode) for part in layer.nodes)
+    words = _words(DESCRIPTOR_BITS, engine) + (_words(channels * SCALE_PARAMETER_BITS, engine) if scaled else 0)
+    return LayerCycles(
+        layer.name,
+        layer.op,
+        compute=compute,
+        drain=POST_STAGES,
+        fill=engine.bus_latency + words,
+        bytes_read=words * engine.bus_bits // 8,
+    )

@@ -1,0 +1,111 @@
+"""EngineConfig: the parameters of the accelerator, from TOML or as an object."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..kernels.errors import FormatError
+from ..kernels.mac import MacFormat
+from .validation import first_problem
+
+__all__ = ["EngineConfig"]
+
+Array = Literal["digit", "fusion", "sign", "shift"]
+Decoder = Literal["raw", "huffman", "xor"]
+
+
+class EngineConfig(BaseModel):
+    """A weight-stationary dot-product engine; sizes are in the units that the names say.
+
+    `rows` output channels meet `lanes` input channels in every cycle; each row keeps `pixels`
+    accumulators in each of two halves, which `post_lanes` requantisers empty. Activations live in
+    `act_banks` on-chip banks of `act_bytes` in all; weights stream over a bus of `bus_bits`
+    that answers after `bus_latency` cycles. `clock_mhz` is an assumption, never a result.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    rows: int = 16
+    lanes: int = 16
+    pixels: Annotated[int, Field(ge=16, le=1024)] = 256
+    post_lanes: Annotated[int, Field(ge=1)] = 0
+    act_bytes: Annotated[int, Field(ge=1024, le=1 << 32)] = 2 << 20
+    act_banks: Annotated[int, Field(ge=2, le=64)] = 4
+    array: Array = "digit"
+    decoder: Decoder = "raw"
+    bus_bits: int = 128
+    bus_latency: Annotated[int, Field(ge=0, le=200)] = 20
+    prefetch_words: Annotated[int, Field(ge=2, le=4096)] = 32
+    clock_mhz: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 200.0
+    mac: MacFormat = MacFormat()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_post_lanes(cls, data: Any) -> Any:
+        """Half the rows, where nothing is said: one post lane costs as much as dozens of PEs."""
+        if isinstance(data, dict) and "post_lanes" not in data:
+            rows = data.get("rows", 16)
+            data = {**data, "post_lanes": max(1, rows // 2) if isinstance(rows, int) else 1}
+        return data
+
+    @field_validator("rows", "lanes")
+    @classmethod
+    def _check_power(cls, value: int) -> int:
+        if value not in (4, 8, 16, 32, 64):
+            raise ValueError(f"must be a power of two from 4 to 64, not {value}")
+        return value
+
+    @field_validator("bus_bits")
+    @classmethod
+    def _check_bus(cls, value: int) -> int:
+        if value not in (8, 16, 32, 64, 128, 256, 512):
+            raise ValueError(f"must be a power of two from 8 to 512, not {value}")
+        return value
+
+    @field_validator("mac", mode="before")
+    @classmethod
+    def _read_mac(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            known = MacFormat.__dataclass_fields__
+            for key in value:
+                if key not in known:
+                    raise ValueError(f"must have only {', '.join(known)}, not {key!r}")
+            try:
+                return MacFormat(**value)
+            except FormatError as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @model_validator(mode="after")
+    def _check_post_lanes(self) -> "EngineConfig":
+        if self.post_lanes > self.rows:
+            raise ValueError(f"post_lanes must be 1 to rows ({self.rows}), not {self.post_lanes}")
+        return self
+
+    @classmethod
+    def parse(cls, settings: dict[str, Any]) -> "EngineConfig":
+        """Check settings; `FormatError` names the first that is wrong."""
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            raise FormatError(f"engine: {first_problem(error)}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EngineConfig":
+        """Read a TOML file whose keys are this class's fields, with a table ``[mac]`` for the widths."""
+        try:
+            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FormatError(f"{path}: the engine file must be readable: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path}: must be TOML: {error}") from error
+        try:
+            return cls.parse(settings)
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}") from error
+
+    def with_mac(self, mac: MacFormat) -> "EngineConfig":
+        """The same engine with other datapath widths."""
+        return self.model_copy(update={"mac": mac})

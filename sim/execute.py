@@ -1,0 +1,160 @@
+"""Bit-exact execution: a batch of input codes through every node of a network."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..kernels.addressing import channel_pad, stride_slice, unfold_x
+from ..kernels.conv import conv2d
+from ..kernels.mac import MacFormat
+from ..kernels.pool import average_pool, max_pool
+from ..kernels.requant import ScaleRequantizer, ThresholdRequantizer
+from ..kernels.residual import STREAM_BITS, AddOperand, ResidualAdd
+from .graph import MacNode, pool_shape
+from .manifest import (
+    AddNode,
+    AveragePoolNode,
+    ChannelPadNode,
+    ConcatNode,
+    Conv2dNode,
+    FlattenNode,
+    GlobalAveragePoolNode,
+    LinearNode,
+    MaxPoolNode,
+    Node,
+    RequantiseNode,
+    ScaleRequant,
+    StrideSliceNode,
+)
+from .network import Network
+
+__all__ = ["Overflows", "Trace", "execute"]
+
+
+@dataclass(slots=True)
+class Overflows:
+    """Overflow counts of a layer by output channel, int64: in the product, alignment, accumulator, post lane."""
+
+    product: np.ndarray
+    align: np.ndarray
+    acc: np.ndarray
+    post: np.ndarray
+
+    def __iadd__(self, other: "Overflows") -> "Overflows":
+        self.product += other.product
+        self.align += other.align
+        self.acc += other.acc
+        self.post += other.post
+        return self
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a batch leaves behind: the result codes, overflows by layer, and, if kept, every tensor."""
+
+    result: np.ndarray
+    overflows: dict[str, Overflows] = field(default_factory=dict)
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def execute(
+    network: Network, codes: np.ndarray, mac: MacFormat, lanes: int, unfolded: str | None = None, keep: bool = False
+) -> Trace:
+    """Run input codes (N, C, H, W) int16 through the network.
+
+    `lanes` decides the order of accumulation; `unfolded` names the layer whose input the host
+    unfolds in x; `keep` keeps every tensor's codes.
+    """
+    live = {network.manifest.input.name: codes}
+    kept = dict(live) if keep else {}
+    last_use = {name: node.name for node in network.manifest.nodes for name in node.inputs}
+    overflows: dict[str, Overflows] = {}
+    for node in network.manifest.nodes:
+        sources = [live[name] for name in node.inputs]
+        if isinstance(node, Conv2dNode | LinearNode):
+            result, overflows[node.name] = _mac(network, node, sources[0], mac, lanes, node.name == unfolded)
+        else:
+            result = _plain(network, node, sources)
+        live[node.name] = result
+        if keep:
+            kept[node.name] = result
+        for name in node.inputs:
+            if last_use[name] == node.name:
+                live.pop(name, None)
+    return Trace(live[network.output], overflows, kept)
+
+
+def _mac(
+    network: Network, node: MacNode, x: np.ndarray, mac: MacFormat, lanes: int, unfold: bool
+) -> tuple[np.ndarray, Overflows]:
+    layer = network.layers[node.name]
+    source = network.source(node)
+    correction = layer.correction(mac)
+    zero_point = source.codes.zero_point
+    zero, bias = layer.zero, layer.bias
+    if unfold and isinstance(node, Conv2dNode):
+        padding = (node.padding[1], node.padding[3])
+        x = unfold_x(x, node.kernel[1], node.stride[1], node.dilation[1], padding, zero_point)
+        layer = layer.unfold()
+    result = conv2d(x, layer.digits, layer.factors, layer.shape, layer.operands, mac, lanes, zero_point)
+    per_channel = (-1, 1, 1)
+    input_sum = np.repeat(result.input_sum, layer.shape.group_outputs, axis=1)
+    values, limited = correction.compute(result.acc, input_sum, zero.reshape(per_channel), bias.reshape(per_channel))
+    post = limited.sum(axis=(0, 2, 3))
+    if layer.scale is not None and isinstance(node.requant, ScaleRequant):
+        unit = _scaler(correction.out_bits, node.requant, node.out.bits, node.out.signed)
+        codes, saturated = unit.compute(
+            values, layer.scale.multiplier, layer.scale.shift, node.out.zero_point, node.requant.low, node.requant.high
+        )
+        post = post + saturated
+    elif layer.thresholds is not None and layer.descending is not None:
+        counter = ThresholdRequantizer(correction.out_bits, node.out.bits, node.out.signed)
+        codes = counter.compute(values, layer.thresholds, layer.descending)
+    else:
+        raise AssertionError(f"{node.name}: decoding gives scales or thresholds")
+    return codes, Overflows(result.product_overflows, result.align_overflows, result.acc_overflows, post)
+
+
+def _scaler(in_bits: int, requant: ScaleRequant, out_bits: int, signed: bool) -> ScaleRequantizer:
+    return ScaleRequantizer(in_bits, requant.multiplier_bits, requant.rounding, out_bits, signed)
+
+
+def _plain(network: Network, node: Node, sources: list[np.ndarray]) -> np.ndarray:
+    x = sources[0]
+    codes = [network.values[name].codes for name in node.inputs]
+    match node:
+        case AddNode():
+            return _add(network, node, sources)
+        case RequantiseNode():
+            scale, requant = network.scales[node.name, ""], node.requant
+            values = x.astype(np.int64) - codes[0].zero_point
+            unit = _scaler(STREAM_BITS + 1, requant, node.out.bits, node.out.signed)
+            return unit.compute(values, scale.multiplier, scale.shift, node.out.zero_point, requant.low, requant.high)[
+                0
+            ]
+        case MaxPoolNode():
+            return max_pool(x, pool_shape(node, network.values[node.inputs[0]]))
+        case AveragePoolNode() | GlobalAveragePoolNode():
+            return average_pool(x, pool_shape(node, network.values[node.inputs[0]]))
+        case ConcatNode():
+            return np.concatenate(sources, axis=1)
+        case FlattenNode():
+            return x.reshape(len(x), -1, 1, 1)
+        case ChannelPadNode():
+            return channel_pad(x, node.before, node.after, codes[0].zero_point)
+        case StrideSliceNode():
+            return stride_slice(x, node.stride)
+        case _:
+            raise TypeError(f"{node.name} is a MAC layer")
+
+
+def _add(network: Network, node: AddNode, sources: list[np.ndarray]) -> np.ndarray:
+    def operand(position: int, prefix: str) -> AddOperand:
+        scale = network.scales[node.name, prefix]
+        zero_point = network.values[node.inputs[position]].codes.zero_point
+        return AddOperand(sources[position], zero_point, scale.multiplier, scale.shift)
+
+    requant, scale = node.requant, network.scales[node.name, ""]
+    unit = ResidualAdd(requant.multiplier_bits, requant.rounding, node.out.bits, node.out.signed)
+    operands = operand(0, "first_"), operand(1, "second_")
+    return unit.compute(operands, scale.multiplier, scale.shift, node.out.zero_point, requant.low, requant.high)

@@ -1,0 +1,220 @@
+"""Shapes and arrays of a network: what every node takes, gives and needs.
+
+`infer` walks a manifest once and checks every reference, shape and kind of codes; `array_roles`
+says which arrays of the file belong to a node. Both raise `FormatError` or `UnsupportedError`
+with the node's name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels.conv import ConvShape
+from ..kernels.errors import FormatError, UnsupportedError
+from ..kernels.packing import packed_bytes
+from ..kernels.pool import PoolShape
+from .manifest import (
+    AddNode,
+    AveragePoolNode,
+    ChannelPadNode,
+    Codes,
+    ConcatNode,
+    Conv2dNode,
+    FlattenNode,
+    GlobalAveragePoolNode,
+    LinearNode,
+    Manifest,
+    MaxPoolNode,
+    Node,
+    RequantiseNode,
+    ScaleRequant,
+    StrideSliceNode,
+)
+
+__all__ = [
+    "ArrayRole",
+    "MacNode",
+    "Value",
+    "array_roles",
+    "check_arrays",
+    "conv_shape",
+    "infer",
+    "pool_shape",
+]
+
+MacNode = Conv2dNode | LinearNode
+MAX_ELEMENTS = 1 << 28
+"""Codes of one tensor of one image, at most: more is a corrupt file, not a network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An activation tensor of one image: its (channels, height, width) and its codes."""
+
+    shape: tuple[int, int, int]
+    codes: Codes
+
+    @property
+    def elements(self) -> int:
+        """Codes per image."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayRole:
+    """An array that a node needs: the shapes and dtypes that it may have."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[type[np.integer], ...]
+
+
+def conv_shape(node: MacNode, source: Value) -> ConvShape:
+    """Geometry of a MAC layer on its input."""
+    if isinstance(node, LinearNode):
+        return ConvShape(source.shape[0], node.channels)
+    return ConvShape(source.shape[0], node.channels, node.kernel, node.stride, node.padding, node.dilation, node.groups)
+
+
+def pool_shape(node: MaxPoolNode | AveragePoolNode | GlobalAveragePoolNode, source: Value) -> PoolShape:
+    """Geometry of a pooling on its input."""
+    if isinstance(node, GlobalAveragePoolNode):
+        return PoolShape(source.shape[1:], source.shape[1:])
+    return PoolShape(node.kernel, node.stride, node.padding)
+
+
+def infer(manifest: Manifest) -> dict[str, Value]:
+    """The value of the input and of every node, by name."""
+    values = {manifest.input.name: Value(manifest.input.shape, _plain(manifest.input))}
+    for node in manifest.nodes:
+        if node.name in values:
+            raise FormatError(f"{node.name}: the name must stand for one tensor only")
+        for name in node.inputs:
+            if name not in values:
+                raise FormatError(f"{node.name}: input {name!r} must be the network's input or an earlier node")
+        try:
+            value = _infer_node(node, [values[name] for name in node.inputs])
+        except (FormatError, UnsupportedError) as error:
+            raise type(error)(f"{node.name}: {error}") from error
+        if value.elements > MAX_ELEMENTS:
+            raise FormatError(f"{node.name}: must have at most {MAX_ELEMENTS} codes per image, not {value.elements}")
+        values[node.name] = value
+    return values
+
+
+def _plain(codes: Codes) -> Codes:
+    return Codes(bits=codes.bits, signed=codes.signed, zero_point=codes.zero_point, scale=codes.scale)
+
+
+def _infer_node(node: Node, sources: list[Value]) -> Value:
+    source = sources[0]
+    channels, height, width = source.shape
+    match node:
+        case Conv2dNode() | LinearNode():
+            return _infer_mac(node, source)
+        case AddNode():
+            if sources[0].shape != sources[1].shape:
+                raise FormatError(f"operands must have one shape, not {sources[0].shape} and {sources[1].shape}")
+            _check_clamp(node.requant, node.out)
+            return Value(source.shape, node.out)
+        case RequantiseNode():
+            _check_clamp(node.requant, node.out)
+            return Value(source.shape, node.out)
+        case MaxPoolNode() | AveragePoolNode() | GlobalAveragePoolNode():
+            return Value((channels, *pool_shape(node, source).output_size(height, width)), source.codes)
+        case ConcatNode():
+            for other in sources[1:]:
+                if other.shape[1:] != source.shape[1:]:
+                    raise FormatError(f"inputs must have one image size, not {source.shape[1:]} and {other.shape[1:]}")
+                if other.codes != source.codes:
+                    raise FormatError(f"inputs must have the same codes, not {source.codes!r} and {other.codes!r}")
+            return Value((sum(value.shape[0] for value in sources), height, width), source.codes)
+        case FlattenNode():
+            return Value((source.elements, 1, 1), source.codes)
+        case ChannelPadNode():
+            return Value((node.before + channels + node.after, height, width), source.codes)
+        case StrideSliceNode():
+            return Value((channels, -(-height // node.stride[0]), -(-width // node.stride[1])), source.codes)
+
+
+def _infer_mac(node: MacNode, source: Value) -> Value:
+    if isinstance(node, LinearNode) and source.shape[1:] != (1, 1):
+        raise FormatError(f"a linear layer's input must be flat (features, 1, 1), not {source.shape}")
+    if source.codes.bits > 8:
+        raise UnsupportedError(f"activations of a MAC layer must have 1 to 8 bits, not {source.codes.bits}")
+    if node.align == "mul" and max(source.codes.bits, node.weights.bits) > 4:
+        raise UnsupportedError(
+            f"multiplier alignment must have operands of at most 4 bits, "
+            f"not {source.codes.bits}-bit activations and {node.weights.bits}-bit weights"
+        )
+    if isinstance(node.requant, ScaleRequant):
+        _check_clamp(node.requant, node.out)
+    elif node.out.bits > 4:
+        raise FormatError(f"threshold outputs must have 1 to 4 bits, not {node.out.bits}")
+    if node.fraction and not node.zero_term:
+        raise FormatError("fraction bits must come with a zero-point term")
+    return Value((node.channels, *conv_shape(node, source).output_size(*source.shape[1:])), node.out)
+
+
+def _check_clamp(requant: ScaleRequant, out: Codes) -> None:
+    low, high = out.range
+    if not low <= requant.low <= requant.high <= high:
+        raise FormatError(f"clamp must lie in {low}..{high}, not {requant.low}..{requant.high}")
+
+
+def array_roles(node: Node, sources: list[Value]) -> dict[str, ArrayRole]:
+    """The arrays of a node, by role; scale arrays are per channel or, of length 1, for all."""
+    if isinstance(node, AddNode):
+        channels = sources[0].shape[0]
+        names = ("first_", "second_", "")
+        return {name: role for prefix in names for name, role in _scale_roles(channels, prefix).items()}
+    if isinstance(node, RequantiseNode):
+        return _scale_roles(sources[0].shape[0])
+    if not isinstance(node, Conv2dNode | LinearNode):
+        return {}
+    shape = conv_shape(node, sources[0])
+    count = int(np.prod(shape.weight_shape, dtype=object))
+    roles = {
+        "weight": ArrayRole(((packed_bytes(count, node.weights.bits),),), (np.uint8,)),
+        "bias": ArrayRole(((shape.out_channels,),), (np.int16, np.int32, np.int64)),
+    }
+    if node.align is not None:
+        roles["align"] = ArrayRole(((shape.in_channels,),), (np.uint8,))
+    if node.zero_term:
+        roles["zero"] = ArrayRole(((shape.out_channels,),), (np.int16,))
+    if isinstance(node.requant, ScaleRequant):
+        return roles | _scale_roles(shape.out_channels)
+    thresholds = (1 << node.out.bits) - 1
+    return roles | {
+        "thresholds": ArrayRole(((shape.out_channels, thresholds),), (np.int16, np.int32, np.int64)),
+        "descending": ArrayRole(((shape.out_channels,),), (np.uint8,)),
+    }
+
+
+def _scale_roles(channels: int, prefix: str = "") -> dict[str, ArrayRole]:
+    shapes = tuple(dict.fromkeys(((1,), (channels,))))
+    return {
+        f"{prefix}multiplier": ArrayRole(shapes, (np.uint32,)),
+        f"{prefix}shift": ArrayRole(shapes, (np.uint8,)),
+    }
+
+
+def check_arrays(manifest: Manifest, values: Mapping[str, Value], arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise `FormatError` unless `arrays` are exactly those that the nodes need."""
+    known: set[str] = set()
+    for node in manifest.nodes:
+        for role, wanted in array_roles(node, [values[name] for name in node.inputs]).items():
+            name = f"{node.name}.{role}"
+            known.add(name)
+            if name not in arrays:
+                raise FormatError(f"tensor {name!r} is missing")
+            array = arrays[name]
+            if array.shape not in wanted.shapes or array.dtype not in [np.dtype(dtype) for dtype in wanted.dtypes]:
+                shapes = " or ".join(str(shape) for shape in wanted.shapes)
+                dtypes = " or ".join(np.dtype(dtype).name for dtype in wanted.dtypes)
+                raise FormatError(
+                    f"tensor {name!r} must be {dtypes} of shape {shapes}, not {array.dtype} of shape {array.shape}"
+                )
+    for name in arrays:
+        if name not in known:
+            raise FormatError(f"tensor {name!r} must belong to a node")

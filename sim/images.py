@@ -1,0 +1,135 @@
+"""Images in, codes out: reading image files and the host's input quantisation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..kernels.errors import FormatError, ToolMissingError
+from .manifest import InputSpec
+
+__all__ = ["ImageSet", "input_table", "load_images", "quantise_images"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """Images (N, C, H, W): uint8 pixels, or integer codes where `coded`; labels (N,) or none."""
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    coded: bool = False
+
+    def __post_init__(self) -> None:
+        images = self.images
+        if images.ndim != 4 or len(images) == 0:
+            raise FormatError(f"images must be an array (N, C, H, W) with N > 0, not of shape {images.shape}")
+        if not np.issubdtype(images.dtype, np.integer) or (not self.coded and images.dtype != np.uint8):
+            raise FormatError(f"images must be {'integer codes' if self.coded else 'uint8'}, not {images.dtype}")
+        if self.labels is not None and (
+            self.labels.shape != (len(images),) or not np.issubdtype(self.labels.dtype, np.integer)
+        ):
+            raise FormatError(
+                f"labels must be {len(images)} integers, not {self.labels.dtype} of shape {self.labels.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, part: slice) -> "ImageSet":
+        return ImageSet(self.images[part], None if self.labels is None else self.labels[part], self.coded)
+
+    def batches(self, size: int) -> Iterator["ImageSet"]:
+        """Consecutive parts of at most `size` images."""
+        for first in range(0, len(self), size):
+            yield self[first : first + size]
+
+
+def load_images(path: str | Path) -> ImageSet:
+    """Read an ``.npz`` file or a folder of image files.
+
+    The file holds ``images`` (uint8) or ``codes`` (integer input codes), both (N, C, H, W), and perhaps
+    ``labels`` (N,). A folder's files are taken in the order of their names; where it has
+    sub-folders, those are the classes, numbered in the order of their names.
+    """
+    path = Path(path)
+    try:
+        return _load_folder(path) if path.is_dir() else _load_npz(path)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def _load_npz(path: Path) -> ImageSet:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            if not hasattr(data, "files"):
+                raise FormatError("must be an .npz archive with an array 'images'")
+            keys = [key for key in ("images", "codes") if key in data.files]
+            if len(keys) != 1:
+                raise FormatError(f"must hold one of the arrays 'images' and 'codes', not {', '.join(data.files)}")
+            labels = data["labels"] if "labels" in data.files else None
+            return ImageSet(data[keys[0]], labels, coded=keys[0] == "codes")
+    except OSError as error:
+        raise FormatError(f"must be a readable .npz file: {error.strerror or error}") from error
+    except (ValueError, EOFError, KeyError) as error:
+        raise FormatError(f"must be an .npz archive of plain arrays: {_one_line(error)}") from error
+    except Exception as error:  # zipfile and zlib raise their own kinds on corrupt archives
+        if type(error).__module__ in ("zipfile", "zlib"):
+            raise FormatError(f"must be an intact .npz archive: {_one_line(error)}") from error
+        raise
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _load_folder(path: Path) -> ImageSet:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ModuleNotFoundError as error:
+        raise ToolMissingError("reading image files needs Pillow: pip install pillow") from error
+    classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
+    files = [
+        (file, number)
+        for number, folder in enumerate(classes or [path])
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise FormatError(f"must hold image files ({', '.join(SUFFIXES)})")
+    pixels: list[np.ndarray] = []
+    for file, _ in files:
+        try:
+            with Image.open(file) as picture:
+                image = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise FormatError(f"{file.name} must be an image: {_one_line(error)}") from error
+        image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        if pixels and image.shape != pixels[0].shape:
+            raise FormatError(f"{file.name} must be {pixels[0].shape} like the others, not {image.shape}")
+        pixels.append(image)
+    labels = np.array([number for _, number in files]) if classes else None
+    return ImageSet(np.stack(pixels), labels)
+
+
+def input_table(spec: InputSpec) -> np.ndarray:
+    """Code of every pixel value: int16 (channels, 256), computed in float64."""
+    pixels = np.arange(256, dtype=np.float64) / spec.divide
+    mean, std = (np.array(values, dtype=np.float64)[:, None] for values in (spec.mean, spec.std))
+    codes = np.rint((pixels - mean) / std / spec.scale + spec.zero_point)
+    return np.clip(codes, *spec.range).astype(np.int16)
+
+
+def quantise_images(images: ImageSet, spec: InputSpec) -> np.ndarray:
+    """Input codes, int16 (N, C, H, W), of images whose shape must be the network's."""
+    if images.images.shape[1:] != spec.shape:
+        raise FormatError(f"images must have shape (N, {', '.join(map(str, spec.shape))}), not {images.images.shape}")
+    if not images.coded:
+        table = input_table(spec)
+        return np.stack([table[c][images.images[:, c]] for c in range(spec.shape[0])], axis=1)
+    low, high = spec.range
+    if images.images.min() < low or images.images.max() > high:
+        raise FormatError(f"input codes must lie in {low}..{high}, found {images.images.min()}..{images.images.max()}")
+    return images.images.astype(np.int16)

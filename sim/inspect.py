@@ -1,0 +1,126 @@
+"""What is in a network file: graph, widths, bytes by layer, compression against float32."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .file import dump_manifest, load
+from .graph import Value
+from .manifest import Conv2dNode, LinearNode, Node
+from .network import Network
+
+__all__ = ["Inspection", "NodeFacts", "inspect_file"]
+
+SCHEMA = 1
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One node: what it makes and what it stores."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    value: Value
+    macs: int
+    weights: int
+    weight_bits: int
+    coded_bytes: int
+    parameter_bytes: int
+
+    @property
+    def detail(self) -> str:
+        """Shape and codes of the output, for a table."""
+        channels, height, width = self.value.shape
+        kind = "s" if self.value.codes.signed else "u"
+        return f"{channels} x {height} x {width} {kind}{self.value.codes.bits}"
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A file's three figures, never mixed: file bytes, coded weight bytes, parameter bytes."""
+
+    network: Network
+    path: str
+    file_bytes: int
+    manifest_bytes: int
+    nodes: list[NodeFacts]
+
+    @property
+    def weights(self) -> int:
+        """Weights of all layers."""
+        return sum(node.weights for node in self.nodes)
+
+    @property
+    def float_bytes(self) -> int:
+        """The same weights and biases as float32."""
+        biases = sum(node.channels for node in self.network.mac_nodes())
+        return FLOAT_BYTES * (self.weights + biases)
+
+    @property
+    def coded_bytes(self) -> int:
+        """Encoded weights."""
+        return sum(node.coded_bytes for node in self.nodes)
+
+    @property
+    def compression(self) -> float:
+        """Float32 bytes over file bytes."""
+        return self.float_bytes / self.file_bytes
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Encoded bits per weight."""
+        return 8 * self.coded_bytes / self.weights if self.weights else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The documented JSON object of ``gatewise inspect --json``."""
+        return {
+            "schema": SCHEMA,
+            "network": self.network.name,
+            "scheme": self.network.scheme,
+            "file_bytes": self.file_bytes,
+            "manifest_bytes": self.manifest_bytes,
+            "coded_bytes": self.coded_bytes,
+            "float32_bytes": self.float_bytes,
+            "compression": self.compression,
+            "weights": self.weights,
+            "bits_per_weight": self.bits_per_weight,
+            "macs": sum(node.macs for node in self.nodes),
+            "provenance": dict(self.network.manifest.provenance),
+            "layers": [
+                {
+                    "name": node.name,
+                    "op": node.op,
+                    "inputs": list(node.inputs),
+                    "shape": list(node.value.shape),
+                    "bits": node.value.codes.bits,
+                    "signed": node.value.codes.signed,
+                    "macs": node.macs,
+                    "weights": node.weights,
+                    "weight_bits": node.weight_bits,
+                    "coded_bytes": node.coded_bytes,
+                    "parameter_bytes": node.parameter_bytes,
+                }
+                for node in self.nodes
+            ],
+        }
+
+
+def inspect_file(path: str | Path) -> Inspection:
+    """Read a ``.gw`` file and account for its bytes."""
+    network = load(path)
+    nodes = [_facts(network, node) for node in network.manifest.nodes]
+    manifest_bytes = len(dump_manifest(network.manifest))
+    return Inspection(network, str(path), Path(path).stat().st_size, manifest_bytes, nodes)
+
+
+def _facts(network: Network, node: Node) -> NodeFacts:
+    prefix = f"{node.name}."
+    sizes = {name: array.nbytes for name, array in network.arrays.items() if name.startswith(prefix)}
+    coded = sizes.pop(f"{prefix}weight", 0)
+    macs = weights = bits = 0
+    if isinstance(node, Conv2dNode | LinearNode):
+        macs, weights, bits = network.macs(node), network.layers[node.name].codes.size, node.weights.bits
+    value = network.values[node.name]
+    return NodeFacts(node.name, node.op, node.inputs, value, macs, weights, bits, coded, sum(sizes.values()))

@@ -1,0 +1,273 @@
+"""The manifest of an exported network: what the JSON in a ``.gw`` file may say.
+
+Everything here is validated when it is read. Arrays are not in the manifest: they are tensors
+of the file, named ``<node>.<role>`` and listed with their dtypes in `gatewise.sim.graph`.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..kernels.align import Alignment
+from ..kernels.correction import MAX_FRACTION
+from ..kernels.requant import Rounding
+
+__all__ = [
+    "AddNode",
+    "AveragePoolNode",
+    "ChannelPadNode",
+    "Codes",
+    "ConcatNode",
+    "Conv2dNode",
+    "FlattenNode",
+    "GlobalAveragePoolNode",
+    "InputSpec",
+    "IntWeights",
+    "LinearNode",
+    "Manifest",
+    "MaxPoolNode",
+    "Node",
+    "RequantiseNode",
+    "ScaleRequant",
+    "StrideSliceNode",
+    "ThresholdRequant",
+]
+
+Count = Annotated[int, Field(ge=1, le=1 << 20)]
+Size = Annotated[int, Field(ge=0, le=1 << 16)]
+Window = tuple[Count, Count]
+Padding = tuple[Size, Size, Size, Size]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Codes(_Model):
+    """What the integer codes of an activation tensor are: ``real = scale * factor * (code - zero_point)``.
+
+    The factor is 1, or a channel's alignment factor where the consumers carry an alignment.
+    """
+
+    bits: Annotated[int, Field(ge=1, le=16)]
+    signed: bool = False
+    zero_point: int = 0
+    scale: Positive = 1.0
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Least and greatest code."""
+        if self.signed:
+            return -(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1
+        return 0, (1 << self.bits) - 1
+
+    @model_validator(mode="after")
+    def _check(self) -> "Codes":
+        low, high = self.range
+        if not low <= self.zero_point <= high:
+            raise ValueError(f"zero point must be a code from {low} to {high}, not {self.zero_point}")
+        if self.bits > 8 and not self.signed:
+            raise ValueError(f"codes of more than 8 bits must be signed, not unsigned {self.bits}-bit")
+        return self
+
+
+class InputSpec(Codes):
+    """The network's input: how the host turns uint8 images into codes, in float64.
+
+    ``code = clamp(round(((pixel / divide - mean[c]) / std[c]) / scale + zero_point))``, half to even.
+    """
+
+    name: Name = "input"
+    shape: tuple[Count, Count, Count]
+    divide: Positive = 1.0
+    mean: tuple[Finite, ...]
+    std: tuple[Positive, ...]
+    rounding: Literal["half_even"] = "half_even"
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> "InputSpec":
+        if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
+            raise ValueError(
+                f"mean and std must have one value per channel ({self.shape[0]}), "
+                f"not {len(self.mean)} and {len(self.std)}"
+            )
+        if self.bits > 8:
+            raise ValueError(f"input codes must have 1 to 8 bits, not {self.bits}")
+        return self
+
+
+class IntWeights(_Model):
+    """Scheme ``int``: packed signed codes of one width."""
+
+    scheme: Literal["int"] = "int"
+    bits: Annotated[int, Field(ge=1, le=8)]
+
+
+class ScaleRequant(_Model):
+    """Requantisation by multiplier and shift; `low` and `high` are the clamp (a ReLU is a clamp)."""
+
+    kind: Literal["scale"] = "scale"
+    multiplier_bits: Literal[16, 24, 31] = 24
+    rounding: Rounding = "half_even"
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _check(self) -> "ScaleRequant":
+        if self.rounding == "tflite" and self.multiplier_bits != 31:
+            raise ValueError(f"tflite rounding must have 31 multiplier bits, not {self.multiplier_bits}")
+        return self
+
+
+class ThresholdRequant(_Model):
+    """Requantisation by thresholds: outputs of at most 4 bits."""
+
+    kind: Literal["threshold"] = "threshold"
+
+
+Requant = Annotated[ScaleRequant | ThresholdRequant, Field(discriminator="kind")]
+
+
+class _Node(_Model):
+    name: Name
+    inputs: tuple[Name, ...]
+    arity: ClassVar[int | None] = 1
+
+    @model_validator(mode="after")
+    def _check_arity(self) -> Any:
+        if self.arity is None:
+            if len(self.inputs) < 2:
+                raise ValueError(f"{self.name}: must have two or more inputs, not {len(self.inputs)}")
+        elif len(self.inputs) != self.arity:
+            raise ValueError(f"{self.name}: must have {self.arity} input(s), not {len(self.inputs)}")
+        return self
+
+
+class _MacNode(_Node):
+    """A layer on the MAC array: weights, alignment, zero-point term, bias and requantiser."""
+
+    out: Codes
+    channels: Count
+    weights: IntWeights
+    align: Alignment | None = None
+    zero_term: bool = False
+    fraction: Annotated[int, Field(ge=0, le=MAX_FRACTION)] = 0
+    requant: Requant
+
+
+class Conv2dNode(_MacNode):
+    """Convolution: `kernel`, `stride`, `dilation` are (y, x), `padding` (top, left, bottom, right)."""
+
+    op: Literal["conv2d"] = "conv2d"
+    kernel: Window
+    stride: Window = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Window = (1, 1)
+    groups: Count = 1
+
+
+class LinearNode(_MacNode):
+    """Matrix product; its input is flat, (N, features, 1, 1)."""
+
+    op: Literal["linear"] = "linear"
+
+
+class AddNode(_Node):
+    """Residual add of two tensors of equal shape."""
+
+    op: Literal["add"] = "add"
+    out: Codes
+    requant: ScaleRequant
+    arity: ClassVar[int | None] = 2
+
+
+class RequantiseNode(_Node):
+    """Another grid for the same values: ``(code - zero_point)`` scaled."""
+
+    op: Literal["requantise"] = "requantise"
+    out: Codes
+    requant: ScaleRequant
+
+
+class _PoolNode(_Node):
+    kernel: Window
+    stride: Window
+    padding: Padding = (0, 0, 0, 0)
+
+
+class MaxPoolNode(_PoolNode):
+    """Greatest code of each window."""
+
+    op: Literal["max_pool"] = "max_pool"
+
+
+class AveragePoolNode(_PoolNode):
+    """Rounded mean over the real pixels of each window."""
+
+    op: Literal["average_pool"] = "average_pool"
+
+
+class GlobalAveragePoolNode(_Node):
+    """Rounded mean of each channel."""
+
+    op: Literal["global_average_pool"] = "global_average_pool"
+
+
+class ConcatNode(_Node):
+    """Channels of all inputs, in order; all inputs have the same kind of codes."""
+
+    op: Literal["concat"] = "concat"
+    arity: ClassVar[int | None] = None
+
+
+class FlattenNode(_Node):
+    """(N, C, H, W) -> (N, C * H * W, 1, 1)."""
+
+    op: Literal["flatten"] = "flatten"
+
+
+class ChannelPadNode(_Node):
+    """Channels of zeros before and after."""
+
+    op: Literal["channel_pad"] = "channel_pad"
+    before: Size
+    after: Size
+
+
+class StrideSliceNode(_Node):
+    """Every stride-th row and column, from the first."""
+
+    op: Literal["stride_slice"] = "stride_slice"
+    stride: Window
+
+
+Node = Annotated[
+    Conv2dNode
+    | LinearNode
+    | AddNode
+    | RequantiseNode
+    | MaxPoolNode
+    | AveragePoolNode
+    | GlobalAveragePoolNode
+    | ConcatNode
+    | FlattenNode
+    | ChannelPadNode
+    | StrideSliceNode,
+    Field(discriminator="op"),
+]
+
+
+class Manifest(_Model):
+    """A whole network: nodes in execution order; the last one's output is the result."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    input: InputSpec
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
+    payload_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    provenance: dict[str, str | int | float] = {}
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -1,0 +1,188 @@
+"""Running images through a network: codes, predictions, overflows and cycles in one result."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..kernels.errors import FormatError, UnsupportedError
+from .cycles import LayerCycles, network_cycles
+from .engine import EngineConfig
+from .execute import Overflows, Trace, execute
+from .images import ImageSet, quantise_images
+from .network import Network
+from .schedule import Schedule, schedule
+
+__all__ = ["Form", "RunResult", "run", "threads"]
+
+SCHEMA = 1
+Form = Literal["auto", "portable", "faithful"]
+
+
+def threads() -> int:
+    """Threads that images are spread over: the cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run found; arrays stand in the order of the images."""
+
+    network: Network
+    engine: EngineConfig
+    plan: Schedule
+    codes: np.ndarray
+    """The last layer's integer codes, int16 (N, outputs)."""
+    labels: np.ndarray | None
+    overflows: dict[str, Overflows]
+    """By MAC layer, summed over all images, per output channel."""
+    layers: list[LayerCycles]
+    tensors: dict[str, np.ndarray]
+    """Every tensor's codes (N, C, H, W) by name, where the run was traced."""
+
+    @property
+    def images(self) -> int:
+        """Images run."""
+        return len(self.codes)
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The class of the greatest code; ties go to the lowest index."""
+        return np.asarray(self.codes.argmax(axis=1))
+
+    def top(self, count: int) -> float | None:
+        """Share of images whose label is among the `count` greatest codes; none without labels."""
+        if self.labels is None or self.codes.shape[1] < count:
+            return None
+        order = np.argsort(-self.codes.astype(np.int32), axis=1, kind="stable")[:, :count]
+        return float((order == self.labels[:, None]).any(axis=1).mean())
+
+    @property
+    def cycles_per_image(self) -> int:
+        """Cycles of one image, its load and store included."""
+        return sum(layer.total for layer in self.layers)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images a second at the engine's assumed clock."""
+        return self.engine.clock_mhz * 1e6 / self.cycles_per_image
+
+    @property
+    def utilisation(self) -> float:
+        """Useful digit MACs over what the array could have done."""
+        useful = sum(layer.digit_macs for layer in self.layers)
+        return useful / (self.engine.rows * self.engine.lanes * self.cycles_per_image)
+
+    def overflow(self, kind: Literal["product", "align", "acc", "post"]) -> int:
+        """Overflows of a kind in all layers and images."""
+        return sum(int(getattr(counts, kind).sum()) for counts in self.overflows.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The documented JSON object of ``gatewise run --json``."""
+        engine = self.engine.model_dump(exclude={"mac"})
+        mac = self.engine.mac
+        engine["mac"] = {"product": mac.product, "align": mac.align, "acc": mac.acc, "overflow": mac.overflow}
+        return {
+            "schema": SCHEMA,
+            "network": self.network.name,
+            "scheme": self.network.scheme,
+            "images": self.images,
+            "top1": self.top(1),
+            "top5": self.top(5),
+            "cycles_per_image": self.cycles_per_image,
+            "images_per_second": self.images_per_second,
+            "utilisation": self.utilisation,
+            "engine": engine,
+            "layers": [self._layer_json(layer) for layer in self.layers],
+        }
+
+    def _layer_json(self, layer: LayerCycles) -> dict[str, Any]:
+        on_array = layer.op not in ("load", "store") and layer.name in self.overflows
+        content: dict[str, Any] = {
+            "name": layer.name,
+            "op": layer.op,
+            "macs": layer.macs,
+            "cycles": layer.total,
+            "compute": layer.compute,
+            "weight_stall": layer.weight_stall,
+            "post_stall": layer.post_stall,
+            "drain": layer.drain,
+            "fill": layer.fill,
+            "host": layer.host,
+            "utilisation": layer.utilisation(self.engine),
+            "bound_by": layer.bound_by,
+            "bytes_read": layer.bytes_read,
+            "weight_bits": layer.weight_bits,
+        }
+        for kind in ("product", "align", "acc", "post"):
+            content[f"overflow_{kind}"] = int(getattr(self.overflows[layer.name], kind).sum()) if on_array else 0
+        content["form"] = "faithful" if on_array else None
+        return content
+
+
+def run(
+    network: Network,
+    images: ImageSet | np.ndarray,
+    engine: EngineConfig | None = None,
+    *,
+    trace: bool = False,
+    batch: int = 64,
+    form: Form = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> RunResult:
+    """Run images through the network on an engine, bit for bit, and count its cycles.
+
+    Parameters
+    ----------
+    images : an `ImageSet`, or uint8 pixels (N, C, H, W)
+    engine : the default 16 x 16 x 256 engine where not given
+    trace : keep every tensor's codes (memory grows with the number of images)
+    batch : images in memory at a time
+    form : "auto" and "faithful" run the faithful kernels; there is no portable fast form yet
+    progress : called with the number of images done since the last call
+    """
+    if form == "portable":
+        raise UnsupportedError("form must be auto or faithful: no fast form exists yet, auto runs the faithful one")
+    if batch < 1:
+        raise FormatError(f"batch must be 1 or more images, not {batch}")
+    engine = engine or EngineConfig()
+    images = images if isinstance(images, ImageSet) else ImageSet(images)
+    plan = schedule(network, engine)
+    for layer in network.layers.values():
+        layer.correction(engine.mac)
+
+    def work(part: ImageSet) -> Trace:
+        codes = quantise_images(part, network.manifest.input)
+        return execute(network, codes, engine.mac, engine.lanes, plan.unfolded, keep=trace)
+
+    results: list[np.ndarray] = []
+    kept: dict[str, list[np.ndarray]] = {}
+    overflows: dict[str, Overflows] = {}
+    workers = threads()
+    with ThreadPoolExecutor(workers) as pool:
+        for group in images.batches(batch):
+            size = -(-len(group) // workers)
+            for found in pool.map(work, list(group.batches(size))):
+                results.append(found.result.reshape(len(found.result), -1))
+                for name, tensor in found.tensors.items():
+                    kept.setdefault(name, []).append(tensor)
+                for name, counts in found.overflows.items():
+                    if name in overflows:
+                        overflows[name] += counts
+                    else:
+                        overflows[name] = counts
+            if progress is not None:
+                progress(len(group))
+    return RunResult(
+        network,
+        engine,
+        plan,
+        np.concatenate(results),
+        images.labels,
+        overflows,
+        network_cycles(network, plan, engine),
+        {name: np.concatenate(parts) for name, parts in kept.items()},
+    )
