@@ -15,10 +15,9 @@ from dataclasses import dataclass
 
 import llvmlite.binding
 import numpy as np
+from gatewise.kernels import ConvShape, MacFormat, Operands, alignment_factors, conv2d, split_digits
 from rich.console import Console
 from rich.table import Table
-
-from gatewise.kernels import ConvShape, MacFormat, Operands, alignment_factors, conv2d, split_digits
 
 SHAPE = ConvShape(128, 128, (3, 3), padding=(1, 1, 1, 1))
 SIZE = 56
