@@ -5,7 +5,7 @@ works out multipliers, shifts, biases and zero-point constants, and checks every
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -51,6 +51,7 @@ class Grid:
     """What codes stand for: ``real = scale * factor[channel] * (code - zero_point)``.
 
     The factor is 1, or for per-channel steps ``2**amounts`` (align "shift") or ``amounts`` ("mul").
+    Whoever writes the tensor clamps its codes to [low, high]: the whole container unless given.
     """
 
     scale: float
@@ -59,6 +60,14 @@ class Grid:
     zero_point: int = 0
     align: Alignment | None = None
     amounts: np.ndarray | None = None
+    low: int | None = None
+    high: int | None = None
+
+    @property
+    def clamp(self) -> tuple[int, int]:
+        """The codes that the tensor's writer clamps to."""
+        low, high = self.codes.range
+        return low if self.low is None else self.low, high if self.high is None else self.high
 
     @property
     def factors(self) -> np.ndarray:
@@ -128,7 +137,6 @@ class NetworkBuilder:
         bias: np.ndarray | float = 0.0,
         signed: bool = True,
         relu: bool = False,
-        ceiling: float | None = None,
         thresholds: Thresholds | None = None,
         stride: Pair = 1,
         padding: Pair | tuple[int, int, int, int] = 0,
@@ -142,7 +150,7 @@ class NetworkBuilder:
         codes : weight codes (out, in per group, ky, kx); ``real = scale * (code - zero_point)``
         scale, zero_point, bias : one number or one per output channel; zero points may have a fraction
         signed : whether `codes` are signed; unsigned ones are stored less 2**(bits - 1)
-        relu, ceiling : clamp of the real output from below at 0 and from above
+        relu : clamp from below at zero, besides what `out` says
         thresholds : requantise by thresholds instead of scales
         padding : one number, (y, x) or (top, left, bottom, right)
         """
@@ -155,7 +163,7 @@ class NetworkBuilder:
             "groups": groups,
         }
         return self._mac(
-            Conv2dNode, geometry, name, x, codes, bits, scale, out, zero_point, bias, signed, relu, ceiling, thresholds
+            Conv2dNode, geometry, name, x, codes, bits, scale, out, zero_point, bias, signed, relu, thresholds
         )
 
     def linear(
@@ -171,13 +179,10 @@ class NetworkBuilder:
         bias: np.ndarray | float = 0.0,
         signed: bool = True,
         relu: bool = False,
-        ceiling: float | None = None,
         thresholds: Thresholds | None = None,
     ) -> Tensor:
         """Add a matrix product; `codes` are (out, in), the other arguments as for `conv2d`."""
-        return self._mac(
-            LinearNode, {}, name, x, codes, bits, scale, out, zero_point, bias, signed, relu, ceiling, thresholds
-        )
+        return self._mac(LinearNode, {}, name, x, codes, bits, scale, out, zero_point, bias, signed, relu, thresholds)
 
     def _mac(
         self,
@@ -193,7 +198,6 @@ class NetworkBuilder:
         bias: np.ndarray | float,
         signed: bool,
         relu: bool,
-        ceiling: float | None,
         thresholds: Thresholds | None,
     ) -> Tensor:
         codes = np.asarray(codes)
@@ -223,7 +227,7 @@ class NetworkBuilder:
             align=x.grid.align,
             zero_term=zero_term,
             fraction=fraction,
-            requant={"kind": "threshold"} if thresholds else self._clamp(out, relu, ceiling),
+            requant={"kind": "threshold"} if thresholds else self._clamp(out, relu),
             **geometry,
         )
         shape = conv_shape(node, Value(x.shape, x.grid.codes))
@@ -245,16 +249,14 @@ class NetworkBuilder:
             arrays |= {"thresholds": smallest_signed(np.asarray(thresholds.values)), "descending": descending.copy()}
         return self._append(node, out, arrays)
 
-    def add(
-        self, name: str, first: Tensor, second: Tensor, *, out: Grid, relu: bool = False, ceiling: float | None = None
-    ) -> Tensor:
+    def add(self, name: str, first: Tensor, second: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
         """Add a residual addition: both operands go to one 16-bit grid that holds them, then to `out`."""
         node = _checked(
             AddNode,
             name=name,
             inputs=(first.name, second.name),
             out=out.codes,
-            requant=self._clamp(out, relu, ceiling),
+            requant=self._clamp(out, relu),
         )
         common = max(
             float(grid.scale * grid.factors.max()) * 2.0 ** (grid.bits - grid.signed)
@@ -268,9 +270,7 @@ class NetworkBuilder:
 
     def requantise(self, name: str, x: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
         """Add another grid for the same values."""
-        node = _checked(
-            RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._clamp(out, relu, None)
-        )
+        node = _checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._clamp(out, relu))
         factor = x.grid.scale * x.grid.factors / (out.scale * out.factors)
         return self._append(node, out, self._multipliers("", factor))
 
@@ -305,14 +305,7 @@ class NetworkBuilder:
         node = _checked(ConcatNode, name=name, inputs=tuple(tensor.name for tensor in tensors))
         grid = tensors[0].grid
         if grid.align is not None:
-            grid = Grid(
-                grid.scale,
-                grid.bits,
-                grid.signed,
-                grid.zero_point,
-                grid.align,
-                np.concatenate([np.asarray(tensor.grid.amounts) for tensor in tensors]),
-            )
+            grid = replace(grid, amounts=np.concatenate([np.asarray(tensor.grid.amounts) for tensor in tensors]))
         return self._append(node, grid)
 
     def flatten(self, name: str, x: Tensor) -> Tensor:
@@ -369,19 +362,13 @@ class NetworkBuilder:
         multiplier, shift = fixed_multiplier(factor, self.multiplier_bits, self.rounding)
         return {f"{prefix}multiplier": multiplier, f"{prefix}shift": shift}
 
-    def _clamp(self, out: Grid, relu: bool, ceiling: float | None) -> dict[str, Any]:
-        low, high = out.codes.range
-        if relu:
-            low = out.zero_point
-        if ceiling is not None:
-            if out.align is not None:
-                raise FormatError("a ceiling needs one step for all channels")
-            high = min(high, int(np.rint(ceiling / out.scale)) + out.zero_point)
+    def _clamp(self, out: Grid, relu: bool) -> dict[str, Any]:
+        low, high = out.clamp
         return {
             "kind": "scale",
             "multiplier_bits": self.multiplier_bits,
             "rounding": self.rounding,
-            "low": low,
+            "low": max(low, out.zero_point) if relu else low,
             "high": high,
         }
 
@@ -409,7 +396,7 @@ def _fixed_bias(
 def _with_amounts(grid: Grid, change: Any) -> Grid:
     if grid.align is None:
         return grid
-    return Grid(grid.scale, grid.bits, grid.signed, grid.zero_point, grid.align, change(np.asarray(grid.amounts)))
+    return replace(grid, amounts=change(np.asarray(grid.amounts)))
 
 
 def _pair(value: Any) -> tuple[int, int]:
