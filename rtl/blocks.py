@@ -1,0 +1,245 @@
+"""The registry of blocks: what `gatewise synth` and `gatewise regress` know by name.
+
+A block is one entry: how to make its parameters from ``key=value`` settings, its component, its
+bench, and the settings that a regression visits.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from amaranth.lib import wiring
+
+from .. import kernels
+from ..kernels.align import Alignment
+from ..kernels.errors import FormatError
+from ..kernels.mac import MacFormat, Overflow
+from ..kernels.requant import Rounding
+from .accumulator import Accumulator, AccumulatorBench
+from .align import Aligner, AlignerBench
+from .bench import Bench
+from .correction import Correction, CorrectionBench
+from .dot import DotProductRow, DotProductRowBench
+from .multiplier import DigitMultiplier, DigitMultiplierBench
+from .requant import ScaleRequantizer, ScaleRequantizerBench, ThresholdRequantizer, ThresholdRequantizerBench
+from .tree import AdderTree, AdderTreeBench
+
+__all__ = ["BLOCKS", "Block", "Settings", "block_named", "parse_settings"]
+
+Settings = Mapping[str, int | bool | str]
+
+MAX_LANES = 256
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of the registry.
+
+    Parameters
+    ----------
+    name : what the command line calls it
+    parameters : makes the kernel's parameter object; its keyword arguments are the settings
+    component : the Amaranth component, built from the parameter object
+    bench : stimulus and golden model, built from the parameter object
+    cases : settings that a regression visits; the defaults alone where empty
+    small : settings small enough to synthesise flat, to check the sum over the hierarchy against;
+        None where the block has no hierarchy
+    """
+
+    name: str
+    parameters: Callable[..., Any]
+    component: Callable[[Any], wiring.Component]
+    bench: Callable[[Any], Bench[Any]]
+    cases: Sequence[Settings] = ({},)
+    small: Settings | None = None
+
+    @property
+    def defaults(self) -> dict[str, int | bool | str]:
+        """Every setting with its default."""
+        return {name: item.default for name, item in inspect.signature(self.parameters).parameters.items()}
+
+    def settings(self, given: Settings) -> dict[str, int | bool | str]:
+        """The defaults with the given settings in their place, checked."""
+        known = inspect.signature(self.parameters).parameters
+        merged = self.defaults
+        for name, value in given.items():
+            if name not in known:
+                raise FormatError(f"parameter of {self.name} must be one of {', '.join(known)}, not {name!r}")
+            merged[name] = _checked(f"{self.name} parameter {name}", value, known[name])
+        return merged
+
+    def create(self, given: Settings) -> tuple[Any, wiring.Component]:
+        """The parameter object and the component of the given settings."""
+        parameters = self.parameters(**self.settings(given))
+        return parameters, self.component(parameters)
+
+
+def _checked(what: str, value: int | bool | str, item: inspect.Parameter) -> int | bool | str:
+    """A setting as its own type; the command line gives text."""
+    if get_origin(item.annotation) is Literal:
+        if value not in get_args(item.annotation):
+            raise FormatError(f"{what} must be one of {', '.join(get_args(item.annotation))}, not {value!r}")
+        return value
+    if item.annotation is bool:
+        words = {"true": True, "1": True, "false": False, "0": False}
+        if str(value).lower() not in words:
+            raise FormatError(f"{what} must be true or false, not {value!r}")
+        return words[str(value).lower()]
+    try:
+        return int(value)
+    except ValueError:
+        raise FormatError(f"{what} must be a whole number, not {value!r}") from None
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, str]:
+    """Read ``name=value`` texts, as the command line repeats them."""
+    settings = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name:
+            raise FormatError(f"parameter must be given as name=value, not {text!r}")
+        settings[name] = value
+    return settings
+
+
+def block_named(name: str) -> Block:
+    """The block of that name."""
+    if name not in BLOCKS:
+        raise FormatError(f"block must be one of {', '.join(BLOCKS)}, not {name!r}")
+    return BLOCKS[name]
+
+
+def _lanes(lanes: int) -> int:
+    if not 1 <= lanes <= MAX_LANES or lanes & (lanes - 1):
+        raise FormatError(f"lanes must be a power of two from 1 to {MAX_LANES}, not {lanes}")
+    return lanes
+
+
+def _multiplier(product: int = 8, overflow: Overflow = "saturate") -> kernels.DigitMultiplier:
+    return kernels.DigitMultiplier(MacFormat(product=product, overflow=overflow))
+
+
+def _align(
+    product: int = 8, align: int = 16, kind: Alignment = "shift", overflow: Overflow = "saturate"
+) -> kernels.Aligner:
+    return kernels.Aligner(MacFormat(product=product, align=align, overflow=overflow), kind)
+
+
+def _tree(lanes: int = 16, bits: int = 16) -> kernels.AdderTree:
+    return kernels.AdderTree(_lanes(lanes), bits)
+
+
+def _accumulator(
+    acc: int = 32, align: int = 16, lanes: int = 16, overflow: Overflow = "saturate"
+) -> kernels.Accumulator:
+    fmt = MacFormat(align=align, acc=acc, overflow=overflow)
+    return kernels.Accumulator(fmt, fmt.row_bits(_lanes(lanes)))
+
+
+def _dot(
+    lanes: int = 16,
+    product: int = 8,
+    align: int = 16,
+    acc: int = 32,
+    kind: Alignment = "shift",
+    overflow: Overflow = "saturate",
+) -> kernels.DotProductRow:
+    return kernels.DotProductRow(MacFormat(product, align, acc, overflow), _lanes(lanes), kind)
+
+
+def _scale(
+    in_bits: int = 32,
+    multiplier_bits: int = 24,
+    rounding: Rounding = "half_even",
+    out_bits: int = 8,
+    out_signed: bool = False,
+) -> kernels.ScaleRequantizer:
+    return kernels.ScaleRequantizer(in_bits, multiplier_bits, rounding, out_bits, out_signed)
+
+
+def _threshold(in_bits: int = 32, out_bits: int = 4, out_signed: bool = False) -> kernels.ThresholdRequantizer:
+    return kernels.ThresholdRequantizer(in_bits, out_bits, out_signed)
+
+
+def _correction(acc: int = 32, fraction: int = 0) -> kernels.Correction:
+    return kernels.Correction(MacFormat(acc=acc), fraction)
+
+
+BLOCKS: dict[str, Block] = {
+    block.name: block
+    for block in (
+        Block(
+            "multiplier",
+            _multiplier,
+            DigitMultiplier,
+            DigitMultiplierBench,
+            cases=({}, {"product": 6}, {"product": 7, "overflow": "wrap"}, {"product": 10}),
+        ),
+        Block(
+            "align",
+            _align,
+            Aligner,
+            AlignerBench,
+            cases=(
+                {},
+                {"align": 12},
+                {"align": 12, "overflow": "wrap"},
+                {"product": 10, "align": 24},
+                {"kind": "mul"},
+                {"kind": "mul", "product": 6, "align": 8, "overflow": "wrap"},
+            ),
+        ),
+        Block("tree", _tree, AdderTree, AdderTreeBench, cases=({}, {"lanes": 2, "bits": 8}, {"lanes": 64})),
+        Block(
+            "accumulator",
+            _accumulator,
+            Accumulator,
+            AccumulatorBench,
+            cases=({}, {"acc": 12, "align": 8}, {"acc": 18, "overflow": "wrap"}, {"acc": 48, "align": 24}),
+        ),
+        Block(
+            "dot",
+            _dot,
+            DotProductRow,
+            DotProductRowBench,
+            cases=(
+                {},
+                {"lanes": 4, "product": 6, "align": 10, "acc": 16},
+                {"lanes": 8, "product": 7, "align": 12, "acc": 18, "overflow": "wrap"},
+                {"lanes": 4, "kind": "mul", "acc": 24},
+                {"lanes": 1},
+            ),
+            small={"lanes": 4},
+        ),
+        Block(
+            "scale",
+            _scale,
+            ScaleRequantizer,
+            ScaleRequantizerBench,
+            cases=(
+                {},
+                {"rounding": "half_up", "multiplier_bits": 16, "out_signed": True},
+                {"rounding": "half_away", "out_bits": 4, "in_bits": 40},
+                {"rounding": "floor", "out_bits": 16, "out_signed": True},
+                {"rounding": "tflite", "multiplier_bits": 31, "out_signed": True, "in_bits": 36},
+                {"rounding": "half_even", "multiplier_bits": 31, "in_bits": 56, "out_signed": True},
+                {"rounding": "half_up", "multiplier_bits": 16, "in_bits": 12, "out_bits": 1},
+            ),
+        ),
+        Block(
+            "threshold",
+            _threshold,
+            ThresholdRequantizer,
+            ThresholdRequantizerBench,
+            cases=({}, {"out_bits": 2, "out_signed": True}, {"in_bits": 12, "out_bits": 1}, {"in_bits": 40}),
+        ),
+        Block(
+            "correction",
+            _correction,
+            Correction,
+            CorrectionBench,
+            cases=({}, {"fraction": 8}, {"acc": 48, "fraction": 8}, {"acc": 12}),
+        ),
+    )
+}

@@ -1,0 +1,254 @@
+"""Requantisers: scale (multiply, shift, round, clamp) and threshold (count comparisons)."""
+
+# ruff: noqa: D102 (elaborate and a bench's methods say in their base class what they do)
+
+import numpy as np
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Shape, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .. import kernels
+from ..kernels.requant import MAX_SHIFT, TFLITE_SHIFT
+from .bench import Bench, Fields, Layout
+from .mac import limit
+from .pipeline import advance_together
+from .tree import balanced_sum
+
+__all__ = ["ScaleRequantizer", "ScaleRequantizerBench", "ThresholdRequantizer", "ThresholdRequantizerBench"]
+
+VALUE_BITS_TFLITE = 32
+
+
+def _shift_right(value: Value, amount: Value) -> tuple[Value, Value, Value]:
+    """``value >> amount`` as (floor quotient, half bit, whether anything lies below the half bit)."""
+    shifted = Cat(Const(0, 1), value).as_signed()
+    below = Const(0, 1)
+    for index, bit in enumerate(amount):
+        step = 1 << index
+        below |= bit & shifted[:step].any()
+        shifted = Mux(bit, shifted.shift_right(step), shifted).as_signed()
+    return shifted[1:].as_signed(), shifted[0], below
+
+
+def _increment(quotient: Value, half: Value, below: Value, rounding: str) -> Value:
+    """What rounding adds to a floor quotient."""
+    match rounding:
+        case "half_even":
+            return half & (below | quotient[0])
+        case "half_away" | "tflite":
+            return half & (below | ~quotient[-1])
+        case "half_up":
+            return half
+        case _:
+            return Const(0, 1)
+
+
+class ScaleRequantizer(wiring.Component):  # type: ignore[misc]
+    """``clamp(round(value * multiplier / 2**shift) + zero_point, low, high)``.
+
+    Latency 3 cycles (product, rounded quotient, code), throughput one value a cycle. Every value
+    carries its channel's constants. `shift` must be 0..62 (31..62 for tflite, which first
+    saturates the value to 32 bits and says so in `overflow`); `low` must not exceed `high`.
+    """
+
+    latency = 3
+
+    def __init__(self, parameters: kernels.ScaleRequantizer) -> None:
+        self.parameters = parameters
+        code = Shape(parameters.out_bits, parameters.out_signed)
+        super().__init__(
+            {
+                "i": In(
+                    stream.Signature(
+                        data.StructLayout(
+                            {
+                                "value": signed(parameters.in_bits),
+                                "multiplier": parameters.multiplier_bits,
+                                "shift": MAX_SHIFT.bit_length(),
+                                "zero_point": code,
+                                "low": code,
+                                "high": code,
+                            }
+                        )
+                    )
+                ),
+                "o": Out(stream.Signature(data.StructLayout({"code": code, "overflow": 1}))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        parameters, value = self.parameters, self.i.payload
+        tflite = parameters.rounding == "tflite"
+        advance, _ = advance_together(m, self.i, self.o, self.latency)
+        ends = data.StructLayout({name: value.low.shape() for name in ("zero_point", "low", "high")})
+
+        # Stage 1: the exact product. tflite's first rounding, to nearest with ties upward, is an
+        # addition below: gemmlowp's nudge and truncation toward zero come to the same.
+        operand, lost = value.value, Const(0, 1)
+        shift: Value = value.shift
+        if tflite:
+            operand, lost = limit(value.value, VALUE_BITS_TFLITE, "saturate")
+            shift = (value.shift - TFLITE_SHIFT)[: TFLITE_SHIFT.bit_length()]
+        product = Signal(signed(len(operand) + parameters.multiplier_bits), reset_less=True)
+        amount = Signal(len(shift), reset_less=True)
+        ends_1 = Signal(ends, reset_less=True)
+        overflow_1 = Signal(reset_less=True)
+        with m.If(advance):
+            m.d.sync += [
+                product.eq(operand * value.multiplier),
+                amount.eq(shift),
+                overflow_1.eq(lost),
+                *(ends_1[name].eq(value[name]) for name in ("zero_point", "low", "high")),
+            ]
+
+        # Stage 2: quotient. Two bits beyond the code are enough: no zero point brings a quotient
+        # that saturates there back between the ends.
+        dividend: Value = product
+        if tflite:
+            dividend = (product + (1 << (TFLITE_SHIFT - 1)))[TFLITE_SHIFT:].as_signed()
+        exact, half, below = _shift_right(dividend, amount)
+        narrow, _ = limit(exact, parameters.out_bits + 2, "saturate")
+        quotient = Signal(signed(parameters.out_bits + 2), reset_less=True)
+        increment = Signal(reset_less=True)
+        ends_2 = Signal.like(ends_1)
+        overflow_2 = Signal.like(overflow_1)
+        with m.If(advance):
+            m.d.sync += [
+                quotient.eq(narrow),
+                increment.eq(_increment(exact, half, below, parameters.rounding)),
+                ends_2.eq(ends_1),
+                overflow_2.eq(overflow_1),
+            ]
+
+        # Stage 3: zero point and clamp.
+        total = quotient + ends_2.zero_point + increment
+        above = Mux(total < ends_2.low, ends_2.low, total)
+        result = Signal(self.o.payload.shape(), reset_less=True)
+        with m.If(advance):
+            m.d.sync += [
+                result.code.eq(Mux(above > ends_2.high, ends_2.high, above)),
+                result.overflow.eq(overflow_2),
+            ]
+        m.d.comb += self.o.payload.eq(result)
+        return m
+
+
+class ScaleRequantizerBench(Bench[kernels.ScaleRequantizer]):
+    """Values of every magnitude, shifts that leave few bits, and exact ties."""
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        return {"shift": (self.parameters.min_shift, MAX_SHIFT)}
+
+    def stimulus(self, layout: Layout, rng: np.random.Generator, count: int) -> Fields:
+        vectors = super().stimulus(layout, rng, count)
+        parameters = self.parameters
+
+        # A random shift mostly leaves all or nothing; this one leaves about a code.
+        size = np.frexp(np.abs(vectors["value"]).astype(float) * vectors["multiplier"])[1]
+        aimed = size - rng.integers(1, parameters.out_bits + 2, count)
+        aim = rng.random(count) < 1 / 2
+        vectors["shift"][aim] = aimed[aim].clip(parameters.min_shift, MAX_SHIFT)
+
+        # Ties: an odd value times a power of two, shifted by one more than the power.
+        tie = rng.random(count) < 1 / 4
+        power = rng.integers(0, parameters.multiplier_bits, count)
+        vectors["value"][tie] = (
+            rng.integers(-(1 << (parameters.out_bits - 1)), 1 << (parameters.out_bits - 1), count)
+        )[tie].clip(*layout.fields[0].range) | 1
+        vectors["multiplier"][tie] = 1 << power[tie]
+        vectors["shift"][tie] = (power[tie] + 1).clip(parameters.min_shift, MAX_SHIFT)
+
+        # The model takes one zero point and clamp for many values, so a few sets serve all.
+        least, greatest = parameters.code_range
+        sets = np.sort(rng.integers(least, greatest, (12, 2), endpoint=True), axis=1)
+        sets[:4] = least, greatest
+        zero_points = rng.integers(least, greatest, 12, endpoint=True)
+        zero_points[:4] = 0, least, greatest, 0
+        chosen = rng.integers(0, 12, count)
+        vectors["low"], vectors["high"] = sets[chosen].T
+        vectors["zero_point"] = zero_points[chosen]
+        return vectors
+
+    def expected(self, inputs: Fields) -> Fields:
+        code = np.empty(len(inputs["value"]), dtype=np.int64)
+        overflow = np.empty_like(code)
+        ends = np.stack([inputs["zero_point"], inputs["low"], inputs["high"]], axis=1)
+        for zero_point, low, high in np.unique(ends, axis=0):
+            at = (ends == (zero_point, low, high)).all(axis=1)
+            # Each vector is a channel of its own.
+            codes, counts = self.parameters.compute(
+                inputs["value"][None, at], inputs["multiplier"][at], inputs["shift"][at], zero_point, low, high
+            )
+            code[at], overflow[at] = codes[0], counts
+        return {"code": code, "overflow": overflow}
+
+
+class ThresholdRequantizer(wiring.Component):  # type: ignore[misc]
+    """The number of thresholds that a value reaches, from below or, `descending`, from above.
+
+    Latency 2 cycles (comparisons, count), throughput one value a cycle. Every value carries its
+    channel's thresholds, in any order.
+    """
+
+    latency = 2
+
+    def __init__(self, parameters: kernels.ThresholdRequantizer) -> None:
+        self.parameters = parameters
+        value = signed(parameters.in_bits)
+        super().__init__(
+            {
+                "i": In(
+                    stream.Signature(
+                        data.StructLayout(
+                            {
+                                "value": value,
+                                "thresholds": data.ArrayLayout(value, parameters.thresholds),
+                                "descending": 1,
+                            }
+                        )
+                    )
+                ),
+                "o": Out(
+                    stream.Signature(data.StructLayout({"code": Shape(parameters.out_bits, parameters.out_signed)}))
+                ),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        parameters, value = self.parameters, self.i.payload
+        advance, _ = advance_together(m, self.i, self.o, self.latency)
+        reached = Signal(parameters.thresholds, reset_less=True)
+        result = Signal(self.o.payload.shape(), reset_less=True)
+        # Complementing both sides turns the order round: v <= t is ~v >= ~t.
+        turn = value.descending.replicate(parameters.in_bits)
+        operand = (value.value.as_unsigned() ^ turn).as_signed()
+        with m.If(advance):
+            for index in range(parameters.thresholds):
+                threshold = (value.thresholds[index].as_unsigned() ^ turn).as_signed()
+                m.d.sync += reached[index].eq(operand >= threshold)
+            m.d.sync += result.code.eq(balanced_sum(list(reached)) + parameters.base)
+        m.d.comb += self.o.payload.eq(result)
+        return m
+
+
+class ThresholdRequantizerBench(Bench[kernels.ThresholdRequantizer]):
+    """Sorted and unsorted thresholds, values on and beside them, both directions."""
+
+    def stimulus(self, layout: Layout, rng: np.random.Generator, count: int) -> Fields:
+        vectors = super().stimulus(layout, rng, count)
+        ascending = rng.random(count) < 1 / 2
+        vectors["thresholds"][ascending] = np.sort(vectors["thresholds"][ascending], axis=1)
+        beside = rng.random(count) < 2 / 3
+        picked = vectors["thresholds"][np.arange(count), rng.integers(0, self.parameters.thresholds, count)]
+        near = (picked + rng.integers(-1, 1, count, endpoint=True)).clip(*layout.fields[0].range)
+        vectors["value"] = np.where(beside, near, vectors["value"])
+        return vectors
+
+    def expected(self, inputs: Fields) -> Fields:
+        # Each vector is a channel of its own.
+        codes = self.parameters.compute(inputs["value"][None], inputs["thresholds"], inputs["descending"])
+        return {"code": codes[0]}
