@@ -42,6 +42,7 @@ from .validation import first_problem
 __all__ = ["Grid", "NetworkBuilder", "Tensor", "Thresholds"]
 
 Pair = int | tuple[int, int]
+Pads = Pair | tuple[int, int, int, int]
 NO_DIGEST = "0" * 64
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -139,7 +140,7 @@ class NetworkBuilder:
         relu: bool = False,
         thresholds: Thresholds | None = None,
         stride: Pair = 1,
-        padding: Pair | tuple[int, int, int, int] = 0,
+        padding: Pads = 0,
         dilation: Pair = 1,
         groups: int = 1,
     ) -> Tensor:
@@ -154,11 +155,10 @@ class NetworkBuilder:
         thresholds : requantise by thresholds instead of scales
         padding : one number, (y, x) or (top, left, bottom, right)
         """
-        pads = padding if isinstance(padding, tuple) and len(padding) == 4 else _pair(padding) * 2
         geometry = {
             "kernel": np.shape(codes)[2:],
             "stride": _pair(stride),
-            "padding": pads,
+            "padding": _pads(padding),
             "dilation": _pair(dilation),
             "groups": groups,
         }
@@ -274,11 +274,11 @@ class NetworkBuilder:
         factor = x.grid.scale * x.grid.factors / (out.scale * out.factors)
         return self._append(node, out, self._multipliers("", factor))
 
-    def max_pool(self, name: str, x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
+    def max_pool(self, name: str, x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pads = 0) -> Tensor:
         """Add max pooling; the stride is the kernel unless given."""
         return self._pool(MaxPoolNode, name, x, kernel, stride, padding)
 
-    def average_pool(self, name: str, x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
+    def average_pool(self, name: str, x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pads = 0) -> Tensor:
         """Add average pooling over the real pixels of each window."""
         return self._pool(AveragePoolNode, name, x, kernel, stride, padding)
 
@@ -289,11 +289,11 @@ class NetworkBuilder:
         x: Tensor,
         kernel: Pair,
         stride: Pair | None,
-        padding: Pair,
+        padding: Pads,
     ) -> Tensor:
         window = _pair(kernel)
         step = window if stride is None else _pair(stride)
-        node = _checked(kind, name=name, inputs=(x.name,), kernel=window, stride=step, padding=_pair(padding) * 2)
+        node = _checked(kind, name=name, inputs=(x.name,), kernel=window, stride=step, padding=_pads(padding))
         return self._append(node, x.grid)
 
     def global_average_pool(self, name: str, x: Tensor) -> Tensor:
@@ -401,6 +401,13 @@ def _with_amounts(grid: Grid, change: Any) -> Grid:
 
 def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _pads(value: Any) -> tuple[int, int, int, int]:
+    if isinstance(value, int) or len(value) == 2:
+        rows, columns = _pair(value)
+        return rows, columns, rows, columns
+    return tuple(value)
 
 
 def _per_channel(what: str, value: np.ndarray | float, channels: int) -> np.ndarray:
