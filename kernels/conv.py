@@ -77,6 +77,8 @@ class ConvShape:
 
     def unfolded_x(self) -> "ConvShape":
         """The same convolution on an input whose kernel columns became channels (`addressing.unfold_x`)."""
+        if self.groups != 1:
+            raise FormatError(f"a convolution must have 1 group to be unfolded in x, not {self.groups}")
         return ConvShape(
             self.in_channels * self.kernel[1],
             self.out_channels,
