@@ -5,6 +5,7 @@ import pytest
 from gatewise.kernels.addressing import channel_pad, stride_slice, unfold_x, unfold_x_weights
 from gatewise.kernels.conv import ConvShape, Operands, conv2d
 from gatewise.kernels.digits import split_digits
+from gatewise.kernels.errors import FormatError
 from gatewise.kernels.mac import MacFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,20 +87,13 @@ def both_ways(shape, size, lanes, code, seed, fmt):
     factors = 1 << rng.integers(0, 9, shape.in_channels)
     operands = Operands(4, False, 4)
     direct = conv2d(x, split_digits(weights, 4, True), factors, shape, operands, fmt, lanes, code)
-    top, left, bottom, right = shape.padding
+    _, left, _, right = shape.padding
     kernel = shape.kernel[1]
     unfolded = conv2d(
         unfold_x(x, kernel, shape.stride[1], shape.dilation[1], (left, right), code),
         split_digits(unfold_x_weights(weights), 4, True),
         np.tile(factors, kernel),
-        ConvShape(
-            shape.in_channels * kernel,
-            shape.out_channels,
-            (shape.kernel[0], 1),
-            (shape.stride[0], 1),
-            (top, 0, bottom, 0),
-            (shape.dilation[0], 1),
-        ),
+        shape.unfolded_x(),
         operands,
         fmt,
         lanes,
@@ -122,6 +116,12 @@ def test_unfolding_keeps_align_counts_but_changes_the_order_of_accumulation():
     assert direct.align_overflows.tolist() == unfolded.align_overflows.tolist()
     assert direct.align_overflows.all()
     assert direct.acc.tolist() != unfolded.acc.tolist()
+
+
+def test_a_grouped_convolution_does_not_unfold():
+    with pytest.raises(FormatError) as error:
+        ConvShape(4, 4, (3, 3), groups=2).unfolded_x()
+    assert str(error.value) == "a convolution must have 1 group to be unfolded in x, not 2"
 
 
 def test_unfolded_weights_follow_the_unfolded_channels():
