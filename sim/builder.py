@@ -19,7 +19,7 @@ from ..kernels.requant import Rounding
 from ..kernels.residual import STREAM_BITS
 from .file import payload_digest, save_network
 from .fixed_point import fixed_multiplier, fixed_zero_point, fraction_bits, smallest_signed
-from .graph import MacNode, Value, conv_shape, infer
+from .graph import WEIGHT_ORDER, MacNode, Value, conv_shape, infer
 from .manifest import (
     AddNode,
     AveragePoolNode,
@@ -234,7 +234,7 @@ class NetworkBuilder:
         if codes.size != np.prod(shape.weight_shape):
             raise FormatError(f"{name}: codes must have shape {shape.weight_shape}, not {codes.shape}")
         arrays = {
-            "weight": pack_codes(codes, bits, signed=True),
+            "weight": pack_codes(codes.reshape(shape.weight_shape).transpose(WEIGHT_ORDER), bits, signed=True),
             "bias": smallest_signed(_fixed_bias(node, x, codes, scales, fixed_zeros, biases)),
         }
         if x.grid.align is not None:

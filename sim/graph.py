@@ -33,6 +33,7 @@ from .manifest import (
 )
 
 __all__ = [
+    "WEIGHT_ORDER",
     "ArrayRole",
     "MacNode",
     "Value",
@@ -44,6 +45,8 @@ __all__ = [
 ]
 
 MacNode = Conv2dNode | LinearNode
+WEIGHT_ORDER = (0, 2, 3, 1)
+"""Axes of (out, in, ky, kx) weights in the file's order: (out, ky, kx, in)."""
 MAX_ELEMENTS = 1 << 28
 """Codes of one tensor of one image, at most: more is a corrupt file, not a network."""
 

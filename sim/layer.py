@@ -14,7 +14,7 @@ from ..kernels.errors import FormatError, UnsupportedError
 from ..kernels.mac import MacFormat, signed_range
 from ..kernels.packing import unpack_codes
 from ..kernels.requant import ScaleRequantizer
-from .graph import MacNode, Value, conv_shape
+from .graph import WEIGHT_ORDER, MacNode, Value, conv_shape
 from .manifest import ScaleRequant
 
 __all__ = ["MacLayer", "ScaleArrays"]
@@ -63,7 +63,9 @@ class MacLayer:
         """Build from a node; `array(role)` gives a stored array, its shape and dtype already checked."""
         shape = conv_shape(node, source)
         count = int(np.prod(shape.weight_shape))
-        codes = unpack_codes(array("weight"), count, node.weights.bits, signed=True).reshape(shape.weight_shape)
+        stored = [shape.weight_shape[axis] for axis in WEIGHT_ORDER]
+        codes = unpack_codes(array("weight"), count, node.weights.bits, signed=True).reshape(stored)
+        codes = np.ascontiguousarray(codes.transpose(np.argsort(WEIGHT_ORDER)))
         factors = (
             np.ones(shape.in_channels, dtype=np.int32)
             if node.align is None
