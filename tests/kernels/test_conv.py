@@ -377,6 +377,8 @@ def test_bits_depend_on_the_lane_count_only_where_something_overflows(reference)
         (MacFormat(product=6, align=10, acc=14), Operands(8, True, 8), 64, 7, (np.int16, np.int32)),
         (MacFormat(align=13, acc=16), Operands(4, False, 4), 16, 8, (np.int32, np.int32)),
         (MacFormat(align=12, acc=18), Operands(8, False, 8), 16, 8, (np.int32, np.int32)),
+        (MacFormat(align=10, acc=14), Operands(8, True, 8), 64, 8, (np.int32, np.int32)),
+        (MacFormat(align=10, acc=14), Operands(8, True, 4), 64, 8, (np.int16, np.int32)),
         (MacFormat(product=7, align=16, acc=20), Operands(8, False, 8), 16, 8, (np.int32, np.int32)),
         (MacFormat(align=8, acc=32), Operands(8, True, 16), 64, 7, (np.int16, np.int64)),
         (MacFormat(align=24, acc=34), Operands(8, False, 16), 64, 8, (np.int32, np.int64)),
