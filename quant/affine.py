@@ -1,0 +1,105 @@
+"""Affine grids: ranges to scales and zero points, weights to codes. What ACIQ and min-max share.
+
+A weight code is stored signed: the asymmetric code 0..2^b - 1 and its zero point, both less
+2^(b-1). Weights are clamped, then rounded half to even.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels.correction import MAX_FRACTION, ZERO_POINT_BITS
+from ..kernels.errors import UnsupportedError
+from ..kernels.mac import signed_range
+from .graph import Layer, Parameters
+from .quantized import QuantizedTensor, QuantizedWeights
+
+__all__ = ["WeightSettings", "common_zero_point", "quantize_weights", "tensor_grid"]
+
+SCALE_FLOOR = 1e-8
+BIAS_BITS = 30
+"""A bias must fit this many bits of the 32-bit accumulator's grid, which bounds the scale of a near-dead channel."""
+
+
+def tensor_grid(low: float, high: float, bits: int) -> tuple[float, int]:
+    """Scale and zero point of unsigned codes over [low, high] and zero."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max((high - low) / ((1 << bits) - 1), SCALE_FLOOR)
+    return scale, round(-low / scale)
+
+
+def common_zero_point(low: np.ndarray, high: np.ndarray, bits: int) -> tuple[np.ndarray, int]:
+    """Steps (C,) and the one zero point of unsigned codes whose channels span [low, high] (C,).
+
+    The zero point minimises the sum of squared steps; a channel's step covers the worse of its ends.
+    `low` must not be positive and `high` not negative.
+    """
+    greatest = (1 << bits) - 1
+    best: tuple[np.ndarray, int] | None = None
+    for zero_point in range(greatest + 1):
+        if (zero_point == 0 and low.min() < 0) or (zero_point == greatest and high.max() > 0):
+            continue
+        steps = np.maximum(high / max(greatest - zero_point, 1), -low / max(zero_point, 1))
+        if best is None or np.sum(steps**2) < np.sum(best[0] ** 2):
+            best = steps, zero_point
+    assert best is not None
+    return best
+
+
+@dataclass(frozen=True)
+class WeightSettings:
+    """How weights are quantised: grid granularity and ACIQ's bias corrections (its section 5.2)."""
+
+    per_channel: bool = True
+    mean_correction: bool = False
+    variance_correction: bool = False
+
+
+def quantize_weights(
+    layer: Layer, parameters: Parameters, source: QuantizedTensor, bits: int, settings: WeightSettings
+) -> QuantizedWeights:
+    """Quantise a layer's weights over their least to greatest value, with an asymmetric zero point.
+
+    The mean correction ``E[W] - E[Wq]`` of an output channel moves its zero point by a fraction of a
+    step; the variance correction, the ratio of standard deviations, scales its step. Raises
+    `UnsupportedError` where a zero point does not fit 16 bits even without fraction bits.
+    """
+    weight = parameters.weight.reshape(parameters.weight.shape[0], -1)
+    low, high = (ends[:, None] for ends in (weight.min(1), weight.max(1)))
+    if not settings.per_channel:
+        low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
+    greatest = (1 << bits) - 1
+    floor = np.maximum(SCALE_FLOOR, np.abs(parameters.bias)[:, None] / (source.scale * 2.0**BIAS_BITS))
+    # A channel of one value has no range of its own: zero joins it, and the value is then exact.
+    constant = (high - low) / greatest < SCALE_FLOOR
+    low, high = np.where(constant, np.minimum(low, 0), low), np.where(constant, np.maximum(high, 0), high)
+    scale = np.maximum((high - low) / greatest, floor)
+    zero_point = np.rint(-low / scale)
+    codes = np.rint(np.clip(weight / scale + zero_point, 0, greatest))
+    if settings.mean_correction:
+        zero_point = zero_point - (weight / scale - (codes - zero_point)).mean(1, keepdims=True)
+    if settings.variance_correction:
+        spread, rounded = weight.std(1, keepdims=True), (scale * codes).std(1, keepdims=True)
+        scale = scale * np.where(rounded > 0, spread / np.where(rounded > 0, rounded, 1), 1)
+    scale = np.maximum(scale, floor)
+    offset = 1 << (bits - 1)
+    zero_point, fraction = _rounded_zero_points(
+        layer.name, zero_point[:, 0] - offset, MAX_FRACTION if settings.mean_correction else 0
+    )
+    return QuantizedWeights(
+        bits, (codes - offset).astype(np.int16).reshape(parameters.weight.shape), scale[:, 0], zero_point, fraction
+    )
+
+
+def _rounded_zero_points(name: str, zero_points: np.ndarray, fraction: int) -> tuple[np.ndarray, int]:
+    """Zero points on the finest fraction grid on which all of a layer's fit, and that grid's bits."""
+    low, high = signed_range(ZERO_POINT_BITS)
+    for bits in range(fraction, -1, -1):
+        fixed = np.rint(zero_points * 2.0**bits)
+        if low <= fixed.min() and fixed.max() <= high:
+            return fixed / 2.0**bits, bits
+    worst = int(np.argmax(np.abs(zero_points)))
+    raise UnsupportedError(
+        f"weight zero points of {name} must fit {ZERO_POINT_BITS} bits, not {zero_points[worst]:.0f} "
+        f"(output channel {worst}: its weights differ too little from one another)"
+    )

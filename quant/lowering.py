@@ -1,0 +1,271 @@
+"""From a float graph and a quantiser's choices to a `QuantizedGraph`.
+
+A node's result may be needed in several forms: a layer reads b-bit codes, an add and an average
+pool read a 16-bit stream. Needs travel backwards through nodes that only move values (max pool,
+slice, padding, concatenation, flattening: one instance for each form) to a node that rescales (layer,
+add, clamp, input), which writes every form from one exact result. Tensors that such a move joins
+share one grid: one base scale, one zero point, each its own alignment amounts.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..kernels.align import Alignment
+from ..kernels.mac import signed_range
+from .graph import (
+    AvgPool2d,
+    ChannelPad,
+    Clamp,
+    Clamping,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    Graph,
+    Input,
+    Layer,
+    Linear,
+    MaxPool2d,
+    Node,
+    Parameters,
+    StrideSlice,
+)
+from .preprocess import InputSpec
+from .quantized import STREAM_BITS, QuantizedGraph, QuantizedLayer, QuantizedNode, QuantizedTensor, QuantizedWeights
+from .statistics import Statistics
+
+__all__ = ["INPUT_BITS", "Grid", "Quantizer", "edge_layers", "lower", "stream_grid"]
+
+INPUT_BITS = 8
+STREAM_HEADROOM = 2.0
+"""Streams span twice what calibration saw: of 16 bits one is cheap, and a clipped shortcut is not."""
+
+MOVES = (MaxPool2d, Flatten, Concat, ChannelPad, StrideSlice)
+AVERAGES = (AvgPool2d, GlobalAvgPool)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The grid of one or several joined tensors; `amounts` (int64) for all their producers' channels in order."""
+
+    bits: int
+    signed: bool
+    scale: float
+    zero_point: int
+    amounts: np.ndarray
+    alignment: Alignment = "shift"
+
+
+class Quantizer(ABC):
+    """What a quantisation method decides; everything else is the same for all of them."""
+
+    method: str
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, object]:
+        """The method's settings, for the record."""
+
+    @abstractmethod
+    def input_bits(self, layer: Layer) -> int:
+        """Bits of the activations that `layer` reads."""
+
+    @abstractmethod
+    def activation_grid(self, producers: Sequence[Node], bits: int) -> Grid:
+        """The grid on which `producers` write `bits`-bit copies."""
+
+    @abstractmethod
+    def stream_grid(self, producers: Sequence[Node]) -> Grid:
+        """The grid on which `producers` write 16-bit streams; zero point 0, one step for all channels."""
+
+    @abstractmethod
+    def layer_weights(
+        self, layer: Layer, parameters: Parameters, source: QuantizedTensor
+    ) -> tuple[QuantizedWeights, np.ndarray]:
+        """Quantised weights and real bias (out,) of a layer that reads `source`."""
+
+
+def stream_grid(producers: Sequence[Node], statistics: Statistics) -> Grid:
+    """A stream's usual grid: signed 16 bits over the calibrated extremes with headroom."""
+    extremes = [1e-6]
+    for node in producers:
+        seen = statistics[node.name].tensor
+        low, high = (node.low, node.high) if isinstance(node, Clamping) else (-np.inf, np.inf)
+        extremes += [abs(float(np.clip(end[0], low, high))) for end in (seen.min, seen.max)]
+    scale = STREAM_HEADROOM * max(extremes) / signed_range(STREAM_BITS)[1]
+    return Grid(STREAM_BITS, True, scale, 0, np.zeros(sum(node.channels for node in producers), dtype=np.int64))
+
+
+def edge_layers(graph: Graph) -> frozenset[str]:
+    """Names of the first layers (they read the network's input) and the last (nothing quantises behind them)."""
+    first, last = {graph.input.name}, {graph.output}
+    edges: set[str] = set()
+    for node in graph.nodes:
+        if first.intersection(node.inputs):
+            (edges if isinstance(node, Layer) else first).add(node.name)
+    for node in reversed(graph.nodes):
+        if node.name in last:
+            if isinstance(node, Layer):
+                edges.add(node.name)
+            else:
+                last.update(node.inputs)
+    return frozenset(edges)
+
+
+def lower(graph: Graph, spec: InputSpec, quantizer: Quantizer) -> QuantizedGraph:
+    """Quantise `graph`, whose input is `spec`, by the decisions of `quantizer`."""
+    return _Lowering(graph, spec, quantizer).result()
+
+
+Form = tuple[str, int]
+"""A node's result in so many bits; `STREAM_BITS` is the stream."""
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, spec: InputSpec, quantizer: Quantizer) -> None:
+        self.graph = graph
+        self.spec = spec
+        self.quantizer = quantizer
+        self.bits: dict[str, list[int]] = {node.name: [] for node in graph.nodes}
+        self.joined: dict[Form, Form] = {}
+        self.grids: dict[Form, Grid] = {}
+        self.amounts: dict[Form, np.ndarray] = {}
+        self.tensors: dict[str, QuantizedTensor] = {}
+        self.nodes: list[QuantizedNode] = []
+
+    def result(self) -> QuantizedGraph:
+        self._find_needs()
+        self._choose_grids()
+        for node in self.graph.nodes:
+            self._emit(node)
+        output = self._tensor_name((self.graph.output, STREAM_BITS))
+        return QuantizedGraph(
+            self.spec, tuple(self.nodes), self.tensors, output, self.quantizer.method, dict(self.quantizer.settings)
+        )
+
+    @staticmethod
+    def _tensor_name(form: Form) -> str:
+        return f"{form[0]}@{form[1]}"
+
+    @staticmethod
+    def _moves(node: Node, bits: int) -> bool:
+        """Whether `node` passes this form of its inputs on, rather than making it."""
+        return isinstance(node, MOVES) or (isinstance(node, AVERAGES) and bits == STREAM_BITS)
+
+    def _native(self, node: Node) -> int | None:
+        """The form that a node makes by itself, from which a requantisation makes the others."""
+        return INPUT_BITS if isinstance(node, Input) else STREAM_BITS if isinstance(node, AVERAGES) else None
+
+    def _source_bits(self, node: Node, bits: int) -> int:
+        """The form in which `node` reads its inputs to give `bits`."""
+        if isinstance(node, Layer):
+            return self.quantizer.input_bits(node)
+        return bits if self._moves(node, bits) else STREAM_BITS
+
+    def _find_needs(self) -> None:
+        self.bits[self.graph.output].append(STREAM_BITS)
+        for node in reversed(self.graph.nodes):
+            needs = self.bits[node.name]
+            native = self._native(node)
+            if native is not None and native not in needs:
+                needs.insert(0, native)
+            needs.sort(reverse=True)
+            for bits in needs:
+                for name in node.inputs:
+                    source = self._source_bits(node, bits)
+                    if source not in self.bits[name]:
+                        self.bits[name].append(source)
+                    if self._moves(node, bits):
+                        self._join((name, bits), (node.name, bits))
+
+    def _root(self, form: Form) -> Form:
+        while form in self.joined:
+            form = self.joined[form]
+        return form
+
+    def _join(self, first: Form, second: Form) -> None:
+        first, second = self._root(first), self._root(second)
+        if first != second:
+            self.joined[second] = first
+
+    def _choose_grids(self) -> None:
+        """One grid for each set of joined forms, from the nodes that write it."""
+        producers: dict[Form, list[Node]] = {}
+        for node in self.graph.nodes:
+            for bits in self.bits[node.name]:
+                if not self._moves(node, bits):
+                    producers.setdefault(self._root((node.name, bits)), []).append(node)
+        for root, nodes in producers.items():
+            bits = root[1]
+            streams = bits == STREAM_BITS
+            grid = self.quantizer.stream_grid(nodes) if streams else self.quantizer.activation_grid(nodes, bits)
+            self.grids[root] = grid
+            ends = np.cumsum([node.channels for node in nodes])[:-1]
+            for node, amounts in zip(nodes, np.split(grid.amounts, ends), strict=True):
+                self.amounts[node.name, bits] = amounts
+
+    def _moved_amounts(self, node: Node, bits: int) -> np.ndarray:
+        """Alignment amounts of a node that moves channels."""
+        parts = [self.amounts[name, bits] for name in node.inputs]
+        match node:
+            case Concat():
+                return np.concatenate(parts)
+            case ChannelPad(before=before, after=after):
+                least = 0 if self.grids[self._root((node.name, bits))].alignment == "shift" else 1
+                return np.pad(parts[0], (before, after), constant_values=least)
+            case Flatten():
+                return np.repeat(parts[0], node.channels // len(parts[0]))
+            case _:
+                return parts[0]
+
+    def _tensor(self, node: Node, bits: int) -> str:
+        """Make the tensor of one form of a node; returns its name."""
+        form = (node.name, bits)
+        grid = self.grids[self._root(form)]
+        if self._moves(node, bits):
+            self.amounts[form] = self._moved_amounts(node, bits)
+        container = signed_range(grid.bits) if grid.signed else (0, (1 << grid.bits) - 1)
+        whole = QuantizedTensor(
+            self._tensor_name(form), node.shape, grid.bits, grid.signed, grid.scale, grid.zero_point, grid.alignment,
+            self.amounts[form], *container,
+        )  # fmt: skip
+        tensor = whole
+        if isinstance(node, Clamping):
+            low, high = (
+                np.clip(np.rint(end / whole.steps) + grid.zero_point, *container) for end in (node.low, node.high)
+            )
+            tensor = replace(whole, low=int(low.min()), high=int(high.max()))
+        self.tensors[tensor.name] = tensor
+        return tensor.name
+
+    def _emit(self, node: Node) -> None:
+        native = self._native(node)
+        for bits in self.bits[node.name]:
+            if isinstance(node, MOVES) or bits == native:
+                self._add(node, (bits,))
+        if isinstance(node, MOVES):
+            return
+        if native is None:
+            self._add(node, tuple(self.bits[node.name]))
+            return
+        others = tuple(bits for bits in self.bits[node.name] if bits != native)
+        if others:
+            clamp = Clamp(name=f"{node.name}.requantise", inputs=(node.name,), shape=node.shape)
+            outputs = tuple(self._tensor(node, bits) for bits in others)
+            self.nodes.append(QuantizedNode(clamp, (self._tensor_name((node.name, native)),), outputs))
+
+    def _add(self, node: Node, forms: tuple[int, ...]) -> None:
+        """Append the quantised node that writes these forms."""
+        if not forms:
+            return
+        inputs = tuple(self._tensor_name((name, self._source_bits(node, forms[0]))) for name in node.inputs)
+        outputs = tuple(self._tensor(node, bits) for bits in forms)
+        if isinstance(node, Conv2d | Linear):
+            source = self.tensors[inputs[0]]
+            weights, bias = self.quantizer.layer_weights(node, self.graph.parameters[node.name], source)
+            self.nodes.append(QuantizedLayer(node, inputs, outputs, weights, bias))
+        else:
+            self.nodes.append(QuantizedNode(node, inputs, outputs))

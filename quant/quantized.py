@@ -1,0 +1,286 @@
+"""A quantised network as integers and scales, independent of the method that chose them.
+
+Every number here is one that hardware holds: signed weight codes, one activation zero point for each
+tensor, per-channel steps that are a common base times ``1 << k`` or ``m``, zero points of weights on
+their fraction grid, and the range of codes that a requantiser clamps to. `QuantizedGraph.run` is the
+fake-quantised network: codes move between nodes, sums are exact (integers and dyadic fractions in
+float64), and only the rescale between two steps is a real number instead of a 24-bit multiplier.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..kernels.align import Alignment, alignment_factors
+from ..kernels.correction import MAX_FRACTION, ZERO_POINT_BITS
+from ..kernels.errors import FormatError
+from ..kernels.mac import signed_range
+from .graph import Add, AvgPool2d, Clamp, Conv2d, GlobalAvgPool, Input, Linear, Node, apply
+from .preprocess import InputSpec
+
+__all__ = [
+    "STREAM_BITS",
+    "QuantizedGraph",
+    "QuantizedLayer",
+    "QuantizedNode",
+    "QuantizedTensor",
+    "QuantizedWeights",
+    "accuracy",
+]
+
+STREAM_BITS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedTensor:
+    """An activation tensor: real value of channel c = ``scale * factors[c] * (code - zero_point)``.
+
+    Parameters
+    ----------
+    name : unique in the network
+    shape : without the batch: (C, H, W) or (C,)
+    bits, signed : the code's container
+    scale : the base step
+    zero_point : the code of zero, also what padding feeds
+    alignment : "shift" (amounts k, 0..8, factor 1 << k) or "mul" (amounts m, 1..255, factor m)
+    amounts : int64 (C,)
+    low, high : the codes that the writer clamps to; a ReLU has `low` at the zero point
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    signed: bool
+    scale: float
+    zero_point: int
+    alignment: Alignment
+    amounts: np.ndarray
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        least, greatest = self.container
+        if not least <= self.low <= self.high <= greatest or not least <= self.zero_point <= greatest:
+            raise FormatError(
+                f"{self.name} must have its zero point and clamp within {least}..{greatest}, "
+                f"not {self.zero_point} and {self.low}..{self.high}"
+            )
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            raise FormatError(f"{self.name} must have a positive scale, not {self.scale}")
+        if self.amounts.shape != self.shape[:1]:
+            raise FormatError(f"{self.name} must have {self.shape[0]} amounts, not {self.amounts.shape}")
+
+    @property
+    def container(self) -> tuple[int, int]:
+        """Least and greatest code of `bits` bits."""
+        return signed_range(self.bits) if self.signed else (0, (1 << self.bits) - 1)
+
+    @property
+    def factors(self) -> np.ndarray:
+        """What the base step is multiplied by: int64 (C,)."""
+        return alignment_factors(self.alignment, self.amounts).astype(np.int64)
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Each channel's step: float64 (C,)."""
+        return self.scale * self.factors
+
+    def _per_channel(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float64).reshape(-1, *(1,) * (len(self.shape) - 1))
+
+    def quantize(self, real: Tensor) -> Tensor:
+        """Codes (float64, whole numbers) of real values (N, *shape): rounded half to even, then clamped."""
+        codes = (real / self._per_channel(self.steps)).round() + self.zero_point
+        return codes.clamp(self.low, self.high)
+
+    def integers(self, codes: Tensor) -> Tensor:
+        """``factors * (code - zero_point)``: what the accumulator sums, in units of `scale`."""
+        return (codes - self.zero_point) * self._per_channel(self.factors)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Real values of codes."""
+        return self.integers(codes) * self.scale
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedWeights:
+    """Weights of a layer: real value = ``scales[o] * (codes[o] - zero_points[o])``.
+
+    Parameters
+    ----------
+    bits : bits of the signed codes, 1..8
+    codes : int16, (out, in / groups, ky, kx) or (out, in)
+    scales : float64 (out,), positive
+    zero_points : float64 (out,), multiples of ``2**-fraction`` within 16 bits, fraction included
+    fraction : fraction bits of the zero points, 0..8
+    """
+
+    bits: int
+    codes: np.ndarray
+    scales: np.ndarray
+    zero_points: np.ndarray
+    fraction: int
+
+    def __post_init__(self) -> None:
+        low, high = signed_range(self.bits)
+        if self.codes.size and (self.codes.min() < low or self.codes.max() > high):
+            raise FormatError(f"weight codes must lie in {low}..{high}, not {self.codes.min()}..{self.codes.max()}")
+        if not 0 <= self.fraction <= MAX_FRACTION:
+            raise FormatError(f"zero-point fraction must be 0 to {MAX_FRACTION} bits, not {self.fraction}")
+        fixed = self.fixed_zero_points
+        low, high = signed_range(ZERO_POINT_BITS)
+        if np.any(fixed != self.zero_points * 2.0**self.fraction) or fixed.min() < low or fixed.max() > high:
+            raise FormatError(
+                f"weight zero points must be {ZERO_POINT_BITS}-bit numbers of {self.fraction} fraction bits"
+            )
+        if not np.all(np.isfinite(self.scales) & (self.scales > 0)):
+            raise FormatError("weight scales must be positive")
+
+    @property
+    def fixed_zero_points(self) -> np.ndarray:
+        """``zwf``: the zero points in units of ``2**-fraction``, int64 (out,)."""
+        return np.rint(self.zero_points * 2.0**self.fraction).astype(np.int64)
+
+    def _per_output(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape(-1, *(1,) * (self.codes.ndim - 1))
+
+    @property
+    def integers(self) -> np.ndarray:
+        """``codes - zero_points``, exact float64."""
+        return np.asarray(self.codes - self._per_output(self.zero_points))
+
+    @property
+    def real(self) -> np.ndarray:
+        """The weights that the hardware multiplies by, float64."""
+        return np.asarray(self.integers * self._per_output(self.scales))
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedNode:
+    """One operation on codes: `op` gives kind and geometry, tensors are named.
+
+    A layer or an add writes each of its outputs from one exact result; pooling, padding, slices,
+    concatenation and flattening move codes of one grid; a `Clamp` requantises.
+    """
+
+    op: Node
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The float node's name."""
+        return self.op.name
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedLayer(QuantizedNode):
+    """A convolution or linear layer; `bias` is real, float64 (out,)."""
+
+    weights: QuantizedWeights
+    bias: np.ndarray
+
+    def fixed_bias(self, scale: float) -> np.ndarray:
+        """The bias in units of the accumulator, rounded to ``2**-fraction``: float64 (out,).
+
+        `scale` is the base scale of the input tensor.
+        """
+        grid = 2.0**self.weights.fraction
+        return np.asarray(np.rint(self.bias / (scale * self.weights.scales) * grid) / grid)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedGraph:
+    """A quantised network: nodes in execution order, tensors by name, the float input's form.
+
+    The first node is the input, whose one output tensor the host quantises. `method` and
+    `settings` say what produced the network.
+    """
+
+    input: InputSpec
+    nodes: tuple[QuantizedNode, ...]
+    tensors: Mapping[str, QuantizedTensor]
+    output: str
+    method: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> tuple[QuantizedLayer, ...]:
+        """Convolutions and linear layers in execution order."""
+        return tuple(node for node in self.nodes if isinstance(node, QuantizedLayer))
+
+    def run(self, images: np.ndarray, batch: int = 32, trace: dict[str, np.ndarray] | None = None) -> np.ndarray:
+        """Logits (N, classes), float64, of images (N, C, H, W), usually uint8.
+
+        With `trace`, the codes of every tensor are added to it as int32 arrays by tensor name.
+        """
+        parts: dict[str, list[np.ndarray]] = {}
+        for first in range(0, len(images), batch):
+            codes = self._codes(images[first : first + batch], keep=trace is not None)
+            for name, value in codes.items():
+                parts.setdefault(name, []).append(value.numpy().astype(np.int32))
+        whole = {name: np.concatenate(values) for name, values in parts.items()}
+        if trace is not None:
+            trace.update(whole)
+        return self.tensors[self.output].dequantize(torch.as_tensor(whole[self.output], dtype=torch.float64)).numpy()
+
+    def _codes(self, images: np.ndarray, keep: bool) -> dict[str, Tensor]:
+        """Codes of every tensor, or of the output alone."""
+        last_use = {name: node for node in self.nodes for name in node.inputs}
+        codes: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for node in self.nodes:
+                if isinstance(node.op, Input):
+                    real = torch.from_numpy(self.input.normalise(images))
+                    codes[node.outputs[0]] = self.tensors[node.outputs[0]].quantize(real)
+                    continue
+                codes.update(self._apply(node, [codes[name] for name in node.inputs]))
+                for name in () if keep else dict.fromkeys(node.inputs):
+                    if last_use[name] is node and name != self.output:
+                        del codes[name]
+        return codes
+
+    def _apply(self, node: QuantizedNode, codes: list[Tensor]) -> dict[str, Tensor]:
+        inputs = [self.tensors[name] for name in node.inputs]
+        outputs = [self.tensors[name] for name in node.outputs]
+        match node.op:
+            case Conv2d() | Linear():
+                assert isinstance(node, QuantizedLayer)
+                real = self._layer(node, inputs[0], codes[0])
+            case Add():
+                common = max(tensor.scale for tensor in inputs)
+                rounded = [
+                    ((code - tensor.zero_point) * (tensor.scale / common)).round().clamp(*signed_range(STREAM_BITS))
+                    for tensor, code in zip(inputs, codes, strict=True)
+                ]
+                real = (rounded[0] + rounded[1]) * common
+            case AvgPool2d() | GlobalAvgPool():
+                return {node.outputs[0]: _average(node.op, codes[0])}
+            case Clamp():
+                real = inputs[0].dequantize(codes[0])
+            case op:
+                centred = [code - tensor.zero_point for tensor, code in zip(inputs, codes, strict=True)]
+                return {node.outputs[0]: apply(op, centred) + outputs[0].zero_point}
+        return {tensor.name: tensor.quantize(real) for tensor in outputs}
+
+    @staticmethod
+    def _layer(node: QuantizedLayer, source: QuantizedTensor, codes: Tensor) -> Tensor:
+        """Exact accumulator and bias times the layer's scale: real values before the clamp."""
+        integers = torch.from_numpy(node.weights.integers)
+        total = apply(node.op, [source.integers(codes)], integers, torch.from_numpy(node.fixed_bias(source.scale)))
+        scales = torch.from_numpy(source.scale * node.weights.scales)
+        return total * scales.reshape(-1, *(1,) * (total.ndim - 2))
+
+
+def _average(op: Node, codes: Tensor) -> Tensor:
+    """Whole sums over the real pixels, divided by their count and rounded half away from zero."""
+    mean = apply(op, [codes])
+    return mean.sign() * (mean.abs() + 0.5).floor()
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images whose greatest logit, the first of several equal ones, is the label's."""
+    return float(np.mean(np.argmax(logits, axis=1) == labels))
