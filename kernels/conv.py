@@ -344,6 +344,13 @@ def conv2d(
 
     The caller has checked codes against `operands`.
     """
+    if weights.shape[1:] != shape.weight_shape or len(weights) != digit_count(operands.w_bits):
+        wanted = (digit_count(operands.w_bits), *shape.weight_shape)
+        raise FormatError(f"weight digits must have shape {wanted}, not {weights.shape}")
+    if x.ndim != 4 or x.shape[1] != shape.in_channels or factors.shape != (shape.in_channels,):
+        raise FormatError(
+            f"activations and factors must have {shape.in_channels} channels, not shapes {x.shape} and {factors.shape}"
+        )
     images, _, height, width = x.shape
     out_height, out_width = shape.output_size(height, width)
     top, left, bottom, right = shape.padding

@@ -24,6 +24,8 @@ def pack_codes(codes: np.ndarray, bits: int, signed: bool) -> np.ndarray:
     """Pack integer codes of any shape, in C order, into a uint8 array; spare bits at the end are 0."""
     _check_bits(bits)
     codes = np.asarray(codes)
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise FormatError(f"codes must be integers, not {codes.dtype}")
     low, high = signed_range(bits) if signed else (0, (1 << bits) - 1)
     if codes.size and (codes.min() < low or codes.max() > high):
         raise FormatError(f"{bits}-bit codes must lie in {low}..{high}, found {codes.min()}..{codes.max()}")

@@ -131,9 +131,14 @@ def _threshold_layer(values, thresholds, descending, base, codes):  # type: igno
                 codes[n, c, p] = base + count
 
 
-def _as_layer(values: np.ndarray) -> np.ndarray:
+def _as_layer(values: np.ndarray, **constants: np.ndarray) -> np.ndarray:
+    """Values as (N, C, pixels); the constants must have one entry for each channel."""
     values = np.ascontiguousarray(values, dtype=np.int64)
-    return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
+    images, channels = values.shape[:2]
+    for name, array in constants.items():
+        if len(array) != channels:
+            raise FormatError(f"{name} must have one entry for each of {channels} channels, not {len(array)}")
+    return values.reshape(images, channels, math.prod(values.shape[2:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +210,7 @@ class ScaleRequantizer:
         """
         multiplier = np.ascontiguousarray(multiplier, dtype=np.int64)
         shift = np.ascontiguousarray(shift, dtype=np.int64)
-        layer = _as_layer(values)
+        layer = _as_layer(values, multiplier=multiplier, shift=shift)
         codes = np.empty(layer.shape, dtype=np.int16)
         overflows = np.zeros(layer.shape[1], dtype=np.int64)
         rounding = _ROUNDINGS.index(self.rounding)
@@ -245,7 +250,7 @@ class ThresholdRequantizer:
         """
         thresholds = np.ascontiguousarray(thresholds, dtype=np.int64)
         descending = np.ascontiguousarray(descending, dtype=np.bool_)
-        layer = _as_layer(values)
+        layer = _as_layer(values, thresholds=thresholds, descending=descending)
         codes = np.empty(layer.shape, dtype=np.int16)
         _threshold_layer(layer, thresholds, descending, self.base, codes)
         return codes.reshape(np.shape(values))

@@ -152,6 +152,8 @@ def _infer_mac(node: MacNode, source: Value) -> Value:
         )
     if isinstance(node.requant, ScaleRequant):
         _check_clamp(node.requant, node.out)
+        if node.requant.rounding == "tflite" and node.fraction:
+            raise UnsupportedError(f"tflite rounding must come without fraction bits, not with {node.fraction}")
     elif node.out.bits > 4:
         raise FormatError(f"threshold outputs must have 1 to 4 bits, not {node.out.bits}")
     if node.fraction and not node.zero_term:
