@@ -3,7 +3,7 @@
 A node's result may be needed in several forms: a layer reads b-bit codes, an add and an average
 pool read a 16-bit stream. Needs travel backwards through nodes that only move values (max pool,
 slice, padding, concatenation, flattening: one instance for each form) to a node that rescales (layer,
-add, clamp, input), which writes every form from one exact result. Tensors that such a move joins
+add, clamp, input), which writes the stream and makes the other forms from it. Tensors that such a move joins
 share one grid: one base scale, one zero point, each its own alignment amounts.
 """
 
@@ -172,6 +172,8 @@ class _Lowering:
             native = self._native(node)
             if native is not None and native not in needs:
                 needs.insert(0, native)
+            if len(needs) > 1 and STREAM_BITS not in needs and native is None and not isinstance(node, MOVES):
+                needs.append(STREAM_BITS)  # what the copies are made from
             needs.sort(reverse=True)
             for bits in needs:
                 for name in node.inputs:

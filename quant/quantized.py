@@ -162,7 +162,8 @@ class QuantizedWeights:
 class QuantizedNode:
     """One operation on codes: `op` gives kind and geometry, tensors are named.
 
-    A layer or an add writes each of its outputs from one exact result; pooling, padding, slices,
+    A layer or an add writes its first output from the exact result and the others as requantised
+    copies of the first; pooling, padding, slices,
     concatenation and flattening move codes of one grid; a `Clamp` requantises.
     """
 
@@ -264,7 +265,11 @@ class QuantizedGraph:
             case op:
                 centred = [code - tensor.zero_point for tensor, code in zip(inputs, codes, strict=True)]
                 return {node.outputs[0]: apply(op, centred) + outputs[0].zero_point}
-        return {tensor.name: tensor.quantize(real) for tensor in outputs}
+        first, *copies = outputs
+        result = {first.name: first.quantize(real)}
+        # The post lanes make a copy from the codes that they write, not from the exact result.
+        source = real if isinstance(node.op, Clamp) else first.dequantize(result[first.name])
+        return result | {copy.name: copy.quantize(source) for copy in copies}
 
     @staticmethod
     def _layer(node: QuantizedLayer, source: QuantizedTensor, codes: Tensor) -> Tensor:
