@@ -1,7 +1,7 @@
 """Verbs on exported networks: run, inspect, demo."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -38,7 +38,7 @@ def run(
     if mac is not None:
         config = config.with_mac(MacFormat.parse(mac, config.mac))
     loaded, pictures = load(network), load_images(images)
-    result = _run(loaded, pictures[:limit], config, batch, _form(form), trace=dump_layers is not None)
+    result = _run(loaded, pictures[:limit], config, batch, form, trace=dump_layers is not None)
     _print_run(result)
     if dump_layers is not None:
         _dump(result, dump_layers)
@@ -73,19 +73,8 @@ def demo(json: Json = None) -> None:
     _write_json(json, result.to_json() | {"float_top1": example.float_top1})
 
 
-def _form(form: str) -> "Form":
-    from typing import get_args
-
-    from ..kernels.errors import FormatError
-    from ..sim.run import Form
-
-    if form not in get_args(Form):
-        raise FormatError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
-    return form  # type: ignore[return-value]
-
-
 def _run(
-    network: "Network", images: "ImageSet", engine: object, batch: int, form: "Form", trace: bool = False
+    network: "Network", images: "ImageSet", engine: object, batch: int, form: str, trace: bool = False
 ) -> "RunResult":
     from rich.console import Console
     from rich.progress import Progress
@@ -97,7 +86,13 @@ def _run(
     with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
         task = bar.add_task("images", total=len(images))
         return run_network(
-            network, images, engine, trace=trace, batch=batch, form=form, progress=lambda n: bar.advance(task, n)
+            network,
+            images,
+            engine,
+            trace=trace,
+            batch=batch,
+            form=cast("Form", form),
+            progress=lambda n: bar.advance(task, n),
         )
 
 

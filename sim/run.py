@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -144,6 +144,8 @@ def run(
     form : "auto" and "faithful" run the faithful kernels; there is no portable fast form yet
     progress : called with the number of images done since the last call
     """
+    if form not in get_args(Form):
+        raise FormatError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
     if form == "portable":
         raise UnsupportedError("form must be auto or faithful: no fast form exists yet, auto runs the faithful one")
     if batch < 1:
