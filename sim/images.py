@@ -125,7 +125,7 @@ def input_table(spec: InputSpec) -> np.ndarray:
 def quantise_images(images: ImageSet, spec: InputSpec) -> np.ndarray:
     """Input codes, int16 (N, C, H, W), of images whose shape must be the network's."""
     if images.images.shape[1:] != spec.shape:
-        raise FormatError(f"images must have shape (N, {', '.join(map(str, spec.shape))}), not {images.images.shape}")
+        raise FormatError(f"each image must have shape {spec.shape}, not {images.images.shape[1:]}")
     if not images.coded:
         table = input_table(spec)
         return np.stack([table[c][images.images[:, c]] for c in range(spec.shape[0])], axis=1)
