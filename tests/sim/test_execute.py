@@ -1,0 +1,141 @@
+"""Whole networks through `gatewise.sim.execute`, against the plain model in ``reference.py``."""
+
+import numpy as np
+import pytest
+from gatewise import EngineConfig, Grid, MacFormat, NetworkBuilder
+from gatewise.sim import execute as execution
+from gatewise.sim.execute import execute
+from gatewise.sim.images import ImageSet, quantise_images
+
+KINDS = ("product", "align", "acc", "post")
+
+
+def input_codes(samples, network, count=3):
+    return quantise_images(ImageSet(samples.pixels(network, count)), network.manifest.input)
+
+
+def assert_same(trace, tensors, counts):
+    assert trace.tensors.keys() == tensors.keys()
+    for name, codes in tensors.items():
+        np.testing.assert_array_equal(trace.tensors[name], codes, err_msg=name)
+    assert trace.overflows.keys() == counts.keys()
+    for name, found in counts.items():
+        for kind in KINDS:
+            np.testing.assert_array_equal(getattr(trace.overflows[name], kind), found[kind], err_msg=f"{name} {kind}")
+
+
+@pytest.fixture
+def parts(samples, tmp_path):
+    """Saves a builder's network and takes its file apart."""
+
+    def save(net):
+        path = tmp_path / "net.gw"
+        return net.save(path), samples.read(path)
+
+    return save
+
+
+@pytest.mark.parametrize(("rounding", "bits"), [
+    ("half_even", 24), ("half_up", 16), ("half_away", 31), ("floor", 24), ("tflite", 31),
+])  # fmt: skip
+@pytest.mark.parametrize("mac", [
+    {},
+    {"product": 7, "align": 8, "acc": 15},
+    {"product": 6, "align": 8, "acc": 15, "overflow": "wrap"},
+])  # fmt: skip
+def test_every_tensor_and_overflow_equals_the_reference(samples, reference, parts, rounding, bits, mac):
+    network, content = parts(samples.small(rounding, bits))
+    codes = input_codes(samples, network)
+    trace = execute(network, codes, MacFormat(**mac), lanes=4, keep=True)
+    assert_same(trace, *reference.Model(content).run(codes, lanes=4, **mac))
+    for name, tensor in trace.tensors.items():
+        assert len(np.unique(tensor)) > 1, f"{name} must vary, or the comparison says nothing"
+
+
+def test_narrow_widths_overflow_in_every_stage(samples, parts):
+    network, _ = parts(samples.small())
+    codes = input_codes(samples, network)
+    found = execute(network, codes, MacFormat(product=6, align=8, acc=15), lanes=4).overflows.values()
+    for kind in KINDS:
+        assert sum(getattr(counts, kind).sum() for counts in found) > 0, kind
+
+
+def test_the_comparison_finds_one_changed_weight(samples, reference, parts):
+    network, content = parts(samples.small())
+    codes = input_codes(samples, network)
+    content.arrays["down.weight"][0] ^= 0x77
+    with pytest.raises(AssertionError, match="down"):
+        assert_same(execute(network, codes, MacFormat(), 4, keep=True), *reference.Model(content).run(codes, lanes=4))
+
+
+def test_the_comparison_finds_an_overflow_too_many(samples, reference, parts):
+    network, content = parts(samples.small())
+    codes = input_codes(samples, network)
+    tensors, counts = reference.Model(content).run(codes, lanes=4, acc=15)
+    counts["grouped"]["acc"][3] += 1
+    with pytest.raises(AssertionError, match="grouped acc"):
+        assert_same(execute(network, codes, MacFormat(acc=15), 4, keep=True), tensors, counts)
+
+
+@pytest.mark.parametrize("lanes", [4, 16, 64])
+def test_lanes_do_not_change_a_bit_where_nothing_overflows(samples, reference, parts, lanes):
+    network, content = parts(samples.small())
+    codes = input_codes(samples, network)
+    assert_same(execute(network, codes, MacFormat(), lanes, keep=True), *reference.Model(content).run(codes, lanes=4))
+
+
+def test_the_unfolded_stem_equals_the_direct_one(samples, parts):
+    network, _ = parts(samples.small())
+    codes = input_codes(samples, network)
+    direct = execute(network, codes, MacFormat(), 16, None, keep=True)
+    unfolded = execute(network, codes, MacFormat(), 16, "stem", keep=True)
+    assert_same(unfolded, direct.tensors, {n: {k: getattr(o, k) for k in KINDS} for n, o in direct.overflows.items()})
+
+
+def test_unfolding_reorders_the_sums_where_the_accumulator_overflows(samples, parts):
+    network, _ = parts(samples.small())
+    codes = input_codes(samples, network)
+    direct, unfolded = (
+        execute(network, codes, MacFormat(acc=15), 16, name).overflows["stem"] for name in (None, "stem")
+    )
+    assert direct.acc.sum() != unfolded.acc.sum()
+
+
+def test_an_unfolded_stem_with_stride_dilation_and_uneven_padding_equals_the_direct_one(samples, parts):
+    rng = np.random.default_rng(2)
+    net = NetworkBuilder("stem", samples.input_spec((2, 9, 10), bits=4, zero_point=5, scale=0.3))
+    weights = samples.codes(rng, 4, 5, 2, 2, 3)
+    net.conv2d(
+        "stem", net.input, weights, bits=4, scale=0.02, zero_point=0.5, stride=(1, 2), dilation=(2, 3),
+        padding=(1, 3, 0, 2), out=Grid(0.05, 8, signed=True),
+    )  # fmt: skip
+    network, _ = parts(net)
+    codes = input_codes(samples, network)
+    direct, unfolded = (execute(network, codes, MacFormat(), 8, name).result for name in (None, "stem"))
+    np.testing.assert_array_equal(direct, unfolded)
+    assert len(np.unique(direct)) > 2
+
+
+def test_the_default_engine_unfolds_the_stem_and_finds_the_reference_result(samples, reference, parts):
+    network, content = parts(samples.small())
+    result = network.run(samples.pixels(network, 2), EngineConfig(), trace=True)
+    assert result.plan.unfolded == "stem"
+    tensors, _ = reference.Model(content).run(result.tensors["input"], lanes=16)
+    np.testing.assert_array_equal(result.codes, tensors["classes"].reshape(2, -1))
+
+
+def test_tensors_are_kept_only_on_demand(samples):
+    network = samples.small().build()
+    assert execute(network, input_codes(samples, network), MacFormat(), 16).tensors == {}
+
+
+def test_a_tensor_is_dropped_after_its_last_reader_and_not_before(samples, monkeypatch):
+    network = samples.small().build()
+    held = []
+    original = execution._plain
+    monkeypatch.setattr(
+        execution, "_plain", lambda n, node, sources: held.append(node.name) or original(n, node, sources)
+    )
+    trace = execute(network, input_codes(samples, network), MacFormat(), 16)
+    assert held == ["slice", "pad", "copy", "block", "max", "joined", "mean", "flat"]
+    assert trace.result.shape == (3, 7, 1, 1)
