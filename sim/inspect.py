@@ -116,9 +116,8 @@ def inspect_file(path: str | Path) -> Inspection:
 
 
 def _facts(network: Network, node: Node) -> NodeFacts:
-    prefix = f"{node.name}."
-    sizes = {name: array.nbytes for name, array in network.arrays.items() if name.startswith(prefix)}
-    coded = sizes.pop(f"{prefix}weight", 0)
+    sizes = {name: array.nbytes for name, array in network.arrays.items() if name.rpartition(".")[0] == node.name}
+    coded = sizes.pop(f"{node.name}.weight", 0)
     macs = weights = bits = 0
     if isinstance(node, Conv2dNode | LinearNode):
         macs, weights, bits = network.macs(node), network.layers[node.name].codes.size, node.weights.bits
