@@ -153,21 +153,19 @@ def input_value(network: Network, unfolded: str | None) -> Value:
 
 def _peak(network: Network, layers: list[EngineLayer], engine: EngineConfig, unfolded: str | None) -> tuple[int, str]:
     """Greatest sum of live tensors' bytes, and the layer at which it occurs."""
-    views = {node.name: node.inputs for node in network.manifest.nodes if isinstance(node, View)}
-
-    def stored(name: str) -> set[str]:
-        return {root for source in views[name] for root in stored(source)} if name in views else {name}
-
     source = network.manifest.input.name
+    stored = {source: {source}}
+    for node in network.manifest.nodes:
+        viewed = [stored[name] for name in node.inputs] if isinstance(node, View) else [{node.name}]
+        stored[node.name] = set().union(*viewed)
     sizes = {name: tensor_bytes(value, engine.lanes) for name, value in network.values.items()}
     sizes[source] = tensor_bytes(input_value(network, unfolded), engine.lanes)
     reads: list[set[str]] = []
     for layer in layers:
         inside = {node.name for node in layer.nodes}
-        reads.append({root for node in layer.nodes for name in node.inputs for root in stored(name)} - inside)
-    result = stored(network.output)
+        reads.append({root for node in layer.nodes for name in node.inputs for root in stored[name]} - inside)
     last = {name: position for position, names in enumerate(reads) for name in names}
-    last |= dict.fromkeys(result, len(layers))
+    last |= dict.fromkeys(stored[network.output], len(layers))
     live, peak, at = {source}, 0, source
     for position, layer in enumerate(layers):
         live |= {node.name for node in layer.nodes if node.name in last}
