@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from ..kernels.errors import FormatError, ToolMissingError
 from .manifest import InputSpec
@@ -59,26 +60,22 @@ def load_images(path: str | Path) -> ImageSet:
         return _load_folder(path) if path.is_dir() else _load_npz(path)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
+    except OSError as error:
+        raise FormatError(f"{path}: must be readable: {error.strerror or _one_line(error)}") from error
 
 
 def _load_npz(path: Path) -> ImageSet:
     try:
-        with np.load(path, allow_pickle=False) as data:
-            if not hasattr(data, "files"):
-                raise FormatError("must be an .npz archive with an array 'images'")
+        with NpzFile(path, allow_pickle=False) as data:
             keys = [key for key in ("images", "codes") if key in data.files]
             if len(keys) != 1:
                 raise FormatError(f"must hold one of the arrays 'images' and 'codes', not {', '.join(data.files)}")
             labels = data["labels"] if "labels" in data.files else None
             return ImageSet(data[keys[0]], labels, coded=keys[0] == "codes")
-    except OSError as error:
-        raise FormatError(f"must be a readable .npz file: {error.strerror or error}") from error
-    except (ValueError, EOFError, KeyError) as error:
-        raise FormatError(f"must be an .npz archive of plain arrays: {_one_line(error)}") from error
-    except Exception as error:  # zipfile and zlib raise their own kinds on corrupt archives
-        if type(error).__module__ in ("zipfile", "zlib"):
-            raise FormatError(f"must be an intact .npz archive: {_one_line(error)}") from error
+    except (FormatError, OSError):
         raise
+    except Exception as error:  # NumPy, zipfile and zlib each raise their own kinds on what they cannot read
+        raise FormatError(f"must be an intact .npz archive of plain arrays: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:
@@ -87,7 +84,7 @@ def _one_line(error: Exception) -> str:
 
 def _load_folder(path: Path) -> ImageSet:
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ModuleNotFoundError as error:
         raise ToolMissingError("reading image files needs Pillow: pip install pillow") from error
     classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
@@ -104,7 +101,7 @@ def _load_folder(path: Path) -> ImageSet:
         try:
             with Image.open(file) as picture:
                 image = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
-        except (OSError, UnidentifiedImageError) as error:
+        except Exception as error:  # Pillow's decoders raise many kinds on what they cannot read
             raise FormatError(f"{file.name} must be an image: {_one_line(error)}") from error
         image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
         if pixels and image.shape != pixels[0].shape:
