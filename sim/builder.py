@@ -71,6 +71,11 @@ class Grid:
         return low if self.low is None else self.low, high if self.high is None else self.high
 
     @property
+    def magnitude_bits(self) -> int:
+        """Bits that hold the magnitude of every code less its zero point."""
+        return self.bits - (self.signed and self.zero_point == 0)
+
+    @property
     def factors(self) -> np.ndarray:
         """Per-channel factors, float64; (1,) where there is one for all."""
         if self.align is None or self.amounts is None:
@@ -259,8 +264,7 @@ class NetworkBuilder:
             requant=self._clamp(out, relu),
         )
         common = max(
-            float(grid.scale * grid.factors.max()) * 2.0 ** (grid.bits - grid.signed)
-            for grid in (first.grid, second.grid)
+            float(grid.scale * grid.factors.max()) * 2.0**grid.magnitude_bits for grid in (first.grid, second.grid)
         ) / (1 << (STREAM_BITS - 1))
         arrays: dict[str, np.ndarray] = {}
         for prefix, operand in (("first_", first), ("second_", second)):
