@@ -308,6 +308,9 @@ class NetworkBuilder:
         """Join channels; per-channel steps are joined with them."""
         node = _checked(ConcatNode, name=name, inputs=tuple(tensor.name for tensor in tensors))
         grid = tensors[0].grid
+        for other in tensors[1:]:
+            if other.grid.align != grid.align:
+                raise FormatError(f"{name}: inputs must have one alignment, not {grid.align} and {other.grid.align}")
         if grid.align is not None:
             grid = replace(grid, amounts=np.concatenate([np.asarray(tensor.grid.amounts) for tensor in tensors]))
         return self._append(node, grid)
