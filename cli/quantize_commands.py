@@ -1,7 +1,63 @@
 """The verb that turns a trained network into a file."""
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 __all__ = ["quantize"]
 
 
-def quantize() -> None:
+def quantize(
+    method: Annotated[str, typer.Option(metavar="M", help="aciq or minmax.")],
+    network: Annotated[str, typer.Option(metavar="NAME|pkg.mod:factory", help="A built-in network or your own.")],
+    weights: Annotated[Path, typer.Option(metavar="F", help="Trained weights: .safetensors, .pt or .pth.")],
+    calibration: Annotated[Path, typer.Option(metavar="F.npz", help="Images for the statistics.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.gw", help="The file to write.")],
+    images: Annotated[int, typer.Option(min=1, help="Calibration images used.")] = 32,
+    bits: Annotated[int | None, typer.Option(min=1, max=8, help="Weights and activations; edge layers have 8.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="A setting of the method; repeatable.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(metavar="F.npz", help="Labelled images: prints top-1 beside float.")
+    ] = None,
+) -> None:
     """Quantise a trained PyTorch network into a file that the hardware runs."""
+    from importlib.util import find_spec
+
+    from rich.console import Console
+
+    from ..kernels.errors import FormatError, ToolMissingError
+    from ..sim.file import save_network
+    from ..sim.images import load_images
+
+    for package in ("torch", "scipy"):
+        if find_spec(package) is None:
+            raise ToolMissingError(f"quantize needs {package}: pip install 'gatewise[quant]'")
+    from ..quant.methods import quantize as quantize_network
+
+    options = {}
+    for text in option or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise FormatError(f"option must be name=value, not {text!r}")
+        options[key.strip()] = value.strip()
+    pictures = load_images(calibration)
+    labelled = None if test is None else load_images(test)
+    console = Console(stderr=True)
+    with console.status(f"{method}: capturing {network}, calibrating on {images} images"):
+        found = quantize_network(
+            method, network, str(weights), pictures, images=images, bits=bits, options=options, test=labelled
+        )
+        size = save_network(found.network, output)
+    Console().print(f"{output}: {size:,} bytes, {len(found.network.mac_nodes())} layers", highlight=False)
+    if labelled is not None:
+        top1 = found.network.run(labelled).top(1) or 0.0
+        error = (top1 * (1 - top1) / len(labelled)) ** 0.5
+        exact = float(found.network.manifest.provenance["float_top1"])
+        Console().print(
+            f"top-1 on {len(labelled)} images: float {100 * exact:.2f} %, integer {100 * top1:.2f} % "
+            f"(standard error {100 * error:.2f})",
+            highlight=False,
+        )

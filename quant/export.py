@@ -12,8 +12,20 @@ from ..kernels.errors import UnsupportedError
 from ..sim.builder import Grid, NetworkBuilder, Tensor
 from ..sim.manifest import InputSpec
 from ..sim.network import Network
-from .graph import Add, AvgPool2d, ChannelPad, Clamp, Concat, Conv2d, Flatten, GlobalAvgPool, Input, Linear, MaxPool2d
-from .graph import StrideSlice
+from .graph import (
+    Add,
+    AvgPool2d,
+    ChannelPad,
+    Clamp,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    Input,
+    Linear,
+    MaxPool2d,
+    StrideSlice,
+)
 from .quantized import QuantizedGraph, QuantizedLayer, QuantizedNode, QuantizedTensor
 
 __all__ = ["export_network"]
@@ -27,9 +39,9 @@ def export_network(quantized: QuantizedGraph, name: str, provenance: dict[str, s
 class _Export:
     def __init__(self, quantized: QuantizedGraph, name: str, provenance: dict[str, str | int | float]) -> None:
         self.quantized = quantized
-        self.builder = NetworkBuilder(name, self._input(), provenance=provenance)
-        self.tensors: dict[str, Tensor] = {}
         self.names: set[str] = set()
+        self.tensors: dict[str, Tensor] = {}
+        self.builder = NetworkBuilder(name, self._input(), provenance=provenance)
 
     def network(self) -> Network:
         for node in self.quantized.nodes:
@@ -42,7 +54,7 @@ class _Export:
         channels = spec.shape[0]
         mean, std = (np.broadcast_to(np.asarray(values), (channels,)) for values in (spec.mean, spec.std))
         return InputSpec(
-            name=self._plain(tensor.name),
+            name=self._plain(tensor),
             shape=spec.shape,
             bits=tensor.bits,
             signed=tensor.signed,
@@ -53,10 +65,13 @@ class _Export:
             std=tuple(map(float, std)),
         )
 
-    @staticmethod
-    def _plain(tensor: str) -> str:
-        """A tensor's name in the file: letters, digits, points, dashes and underscores."""
-        return re.sub(r"[^A-Za-z0-9_.\-]", "_", tensor)
+    def _plain(self, tensor: QuantizedTensor) -> str:
+        """A tensor's name in the file: its node's, and for a second form of it the bits too."""
+        name = re.sub(r"[^A-Za-z0-9_.\-]", "_", tensor.name.partition("@")[0])
+        if name in self.names:
+            name = f"{name}.q{tensor.bits}"
+        self.names.add(name)
+        return name
 
     @staticmethod
     def _grid(tensor: QuantizedTensor) -> Grid:
@@ -82,12 +97,11 @@ class _Export:
         else:
             self.tensors[first.name] = self._make(node, first)
         for copy in copies:
-            self.tensors[copy.name] = self.builder.requantise(
-                self._plain(copy.name), self.tensors[first.name], out=self._grid(copy)
-            )
+            source = self.tensors[first.name]
+            self.tensors[copy.name] = self.builder.requantise(self._plain(copy), source, out=self._grid(copy))
 
     def _make(self, node: QuantizedNode, result: QuantizedTensor) -> Tensor:
-        builder, name, out = self.builder, self._plain(result.name), self._grid(result)
+        builder, name, out = self.builder, self._plain(result), self._grid(result)
         inputs = [self.tensors[source] for source in node.inputs]
         match node.op:
             case Conv2d() | Linear():

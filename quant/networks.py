@@ -101,16 +101,22 @@ class Network:
         return torch.zeros(1, *self.input.shape)
 
 
-def load_network(name: str, weights: str | os.PathLike[str] | None = None) -> Network:
+def load_network(
+    name: str,
+    weights: str | os.PathLike[str] | None = None,
+    spec: InputSpec | None = None,
+    override: bool = False,
+) -> Network:
     """Build a network by registry name or ``package.module:factory`` and load its weights.
 
     The factory takes no arguments and returns an `nn.Module` whose attribute ``gatewise_input`` is
-    an `InputSpec`. The current folder is on the import path. `weights` is a .safetensors file,
-    or a .pt or .pth file that holds a plain state dict (read without executing code);
-    None keeps what the factory built. Raises `FormatError` where any of this does not hold.
+    an `InputSpec`; without the attribute, or with `override`, `spec` stands in for it. The current
+    folder is on the import path. `weights` is a .safetensors file, or a .pt or .pth file that holds
+    a plain state dict (read without executing code); None keeps what the factory built. Raises
+    `FormatError` where any of this does not hold.
     """
     module = NETWORKS[name]() if name in NETWORKS else _built(name)
-    spec = getattr(module, "gatewise_input", None)
+    spec = spec if override else getattr(module, "gatewise_input", spec)
     if not isinstance(spec, InputSpec):
         raise FormatError(f"the module of {name} must have an InputSpec as its gatewise_input, not {spec!r}")
     if weights is not None:
