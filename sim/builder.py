@@ -4,10 +4,11 @@ The door for people with their own training code. They say what codes stand for;
 works out multipliers, shifts, biases and zero-point constants, and checks every width.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -30,6 +31,7 @@ from .manifest import (
     FlattenNode,
     GlobalAveragePoolNode,
     InputSpec,
+    IntWeights,
     LinearNode,
     Manifest,
     MaxPoolNode,
@@ -45,6 +47,7 @@ Pair = int | tuple[int, int]
 Pads = Pair | tuple[int, int, int, int]
 NO_DIGEST = "0" * 64
 Model = TypeVar("Model", bound=BaseModel)
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,24 @@ class Thresholds:
     descending: np.ndarray | Literal[False] = False
 
 
+Method = Callable[Concatenate["NetworkBuilder", str, P], Tensor]
+
+
+def _named(method: Method[P]) -> Method[P]:
+    """Put the node's name before the message of an error that lacks it."""
+
+    @functools.wraps(method)
+    def named(self: "NetworkBuilder", name: str, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        try:
+            return method(self, name, *args, **kwargs)
+        except GatewiseError as error:
+            if str(error).startswith(f"{name}: "):
+                raise
+            raise type(error)(f"{name}: {error}") from error
+
+    return named
+
+
 @dataclass(slots=True)
 class NetworkBuilder:
     """Collects nodes in execution order; `build` makes the network, `save` writes its file.
@@ -130,6 +151,7 @@ class NetworkBuilder:
         spec = self.spec
         return Tensor(spec.name, spec.shape, Grid(spec.scale, spec.bits, spec.signed, spec.zero_point))
 
+    @_named
     def conv2d(
         self,
         name: str,
@@ -171,6 +193,7 @@ class NetworkBuilder:
             Conv2dNode, geometry, name, x, codes, bits, scale, out, zero_point, bias, signed, relu, thresholds
         )
 
+    @_named
     def linear(
         self,
         name: str,
@@ -205,17 +228,18 @@ class NetworkBuilder:
         relu: bool,
         thresholds: Thresholds | None,
     ) -> Tensor:
+        weights = _checked(IntWeights, bits=bits)
         codes = np.asarray(codes)
         if not np.issubdtype(codes.dtype, np.integer) or codes.ndim != (4 if kind is Conv2dNode else 2):
             wanted = "(out, in, ky, kx)" if kind is Conv2dNode else "(out, in)"
-            raise FormatError(f"{name}: codes must be integers {wanted}, not {codes.dtype} of shape {codes.shape}")
+            raise FormatError(f"codes must be integers {wanted}, not {codes.dtype} of shape {codes.shape}")
         channels = len(codes)
         scales, zeros, biases = (
-            _per_channel(f"{name}: {what}", value, channels)
+            _per_channel(what, value, channels)
             for what, value in (("scale", scale), ("zero point", zero_point), ("bias", bias))
         )
         if (scales <= 0).any():
-            raise FormatError(f"{name}: scale must be positive, not {scales.min()}")
+            raise FormatError(f"scale must be positive, not {scales.min()}")
         if not signed:
             codes, zeros = codes.astype(np.int64) - (1 << (bits - 1)), zeros - (1 << (bits - 1))
         fraction = fraction_bits(zeros)
@@ -228,7 +252,7 @@ class NetworkBuilder:
             inputs=(x.name,),
             out=out.codes,
             channels=channels,
-            weights={"bits": bits},
+            weights=weights,
             align=x.grid.align,
             zero_term=zero_term,
             fraction=fraction,
@@ -237,7 +261,7 @@ class NetworkBuilder:
         )
         shape = conv_shape(node, Value(x.shape, x.grid.codes))
         if codes.size != np.prod(shape.weight_shape):
-            raise FormatError(f"{name}: codes must have shape {shape.weight_shape}, not {codes.shape}")
+            raise FormatError(f"codes must have shape {shape.weight_shape}, not {codes.shape}")
         arrays = {
             "weight": pack_codes(codes.reshape(shape.weight_shape).transpose(WEIGHT_ORDER), bits, signed=True),
             "bias": smallest_signed(_fixed_bias(node, x, codes, scales, fixed_zeros, biases)),
@@ -250,10 +274,14 @@ class NetworkBuilder:
             factor = scales * x.grid.scale / (np.ldexp(1.0, fraction) * out.scale * out.factors)
             arrays |= self._multipliers("", factor)
         else:
-            descending = np.broadcast_to(np.asarray(thresholds.descending, dtype=np.uint8), (channels,))
-            arrays |= {"thresholds": smallest_signed(np.asarray(thresholds.values)), "descending": descending.copy()}
+            steps = np.asarray(thresholds.values)
+            if not np.issubdtype(steps.dtype, np.integer):
+                raise FormatError(f"thresholds must be integers, not {steps.dtype}")
+            descending = _per_channel("descending", thresholds.descending, channels).astype(np.uint8)
+            arrays |= {"thresholds": smallest_signed(steps), "descending": descending}
         return self._append(node, out, arrays)
 
+    @_named
     def add(self, name: str, first: Tensor, second: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
         """Add a residual addition: both operands go to one 16-bit grid that holds them, then to `out`."""
         node = _checked(
@@ -272,6 +300,7 @@ class NetworkBuilder:
         arrays |= self._multipliers("", common / (out.scale * out.factors))
         return self._append(node, out, arrays)
 
+    @_named
     def requantise(self, name: str, x: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
         """Add another grid for the same values."""
         node = _checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._clamp(out, relu))
@@ -388,7 +417,7 @@ def _fixed_bias(
     fraction = node.fraction
     fixed = np.rint(np.ldexp(biases / (scales * x.grid.scale), fraction))
     if np.abs(fixed).max(initial=0) >= 2.0**56:
-        raise FormatError(f"{node.name}: bias must be below 2**56 accumulator steps, not {np.abs(fixed).max():g}")
+        raise FormatError(f"bias must be below 2**56 accumulator steps, not {np.abs(fixed).max():g}")
     fixed = fixed.astype(np.int64)
     if x.grid.zero_point:
         factors = np.broadcast_to(x.grid.factors.astype(np.int64), (shape.in_channels,)).reshape(shape.groups, 1, -1)
