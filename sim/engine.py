@@ -25,7 +25,7 @@ class EngineConfig(BaseModel):
     that answers after `bus_latency` cycles. `clock_mhz` is an assumption, never a result.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
     rows: int = 16
     lanes: int = 16
