@@ -47,7 +47,7 @@ __all__ = [
 MacNode = Conv2dNode | LinearNode
 WEIGHT_ORDER = (0, 2, 3, 1)
 """Axes of (out, in, ky, kx) weights in the file's order: (out, ky, kx, in)."""
-MAX_ELEMENTS = 1 << 28
+MAX_ELEMENTS = 1 << 26
 """Codes of one tensor of one image, at most: more is a corrupt file, not a network."""
 
 
@@ -89,6 +89,7 @@ def pool_shape(node: MaxPoolNode | AveragePoolNode | GlobalAveragePoolNode, sour
 def infer(manifest: Manifest) -> dict[str, Value]:
     """The value of the input and of every node, by name."""
     values = {manifest.input.name: Value(manifest.input.shape, _plain(manifest.input))}
+    _check_size(manifest.input.name, manifest.input.shape)
     for node in manifest.nodes:
         if node.name in values:
             raise FormatError(f"{node.name}: the name must stand for one tensor only")
@@ -99,10 +100,15 @@ def infer(manifest: Manifest) -> dict[str, Value]:
             value = _infer_node(node, [values[name] for name in node.inputs])
         except (FormatError, UnsupportedError) as error:
             raise type(error)(f"{node.name}: {error}") from error
-        if value.elements > MAX_ELEMENTS:
-            raise FormatError(f"{node.name}: must have at most {MAX_ELEMENTS} codes per image, not {value.elements}")
+        _check_size(node.name, value.shape)
         values[node.name] = value
     return values
+
+
+def _check_size(name: str, shape: tuple[int, int, int]) -> None:
+    elements = shape[0] * shape[1] * shape[2]
+    if elements > MAX_ELEMENTS:
+        raise FormatError(f"{name}: must have at most {MAX_ELEMENTS} codes per image, not {elements}")
 
 
 def _plain(codes: Codes) -> Codes:
@@ -158,7 +164,11 @@ def _infer_mac(node: MacNode, source: Value) -> Value:
         raise FormatError(f"threshold outputs must have 1 to 4 bits, not {node.out.bits}")
     if node.fraction and not node.zero_term:
         raise FormatError("fraction bits must come with a zero-point term")
-    return Value((node.channels, *conv_shape(node, source).output_size(*source.shape[1:])), node.out)
+    shape = conv_shape(node, source)
+    channels, height, width = source.shape
+    top, left, bottom, right = shape.padding
+    _check_size("padded input", (channels, top + height + bottom, left + width + right))
+    return Value((node.channels, *shape.output_size(height, width)), node.out)
 
 
 def _check_clamp(requant: ScaleRequant, out: Codes) -> None:

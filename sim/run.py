@@ -19,6 +19,8 @@ from .schedule import Schedule, schedule
 __all__ = ["Form", "RunResult", "run", "threads"]
 
 SCHEMA = 1
+WORK_CODES = 1 << 26
+"""Codes of the greatest tensor that a thread works on at a time: a bound of its memory."""
 Form = Literal["auto", "portable", "faithful"]
 
 
@@ -164,9 +166,10 @@ def run(
     kept: dict[str, list[np.ndarray]] = {}
     overflows: dict[str, Overflows] = {}
     workers = threads()
+    largest = max(value.elements for value in network.values.values())
     with ThreadPoolExecutor(workers) as pool:
         for group in images.batches(batch):
-            size = -(-len(group) // workers)
+            size = min(-(-len(group) // workers), max(1, WORK_CODES // largest))
             for found in pool.map(work, list(group.batches(size))):
                 results.append(found.result.reshape(len(found.result), -1))
                 for name, tensor in found.tensors.items():
