@@ -30,6 +30,7 @@ def run(
 ) -> None:
     """Run images through an exported network: bit-exact codes, exact cycles, overflows by layer."""
     from ..kernels.mac import MacFormat
+    from ..sim.atomic import write_arrays
     from ..sim.engine import EngineConfig
     from ..sim.file import load
     from ..sim.images import load_images
@@ -41,7 +42,7 @@ def run(
     result = _run(loaded, pictures[:limit], config, batch, form, trace=dump_layers is not None)
     _print_run(result)
     if dump_layers is not None:
-        _dump(result, dump_layers)
+        write_arrays(dump_layers, result.tensors)
     _write_json(json, result.to_json())
 
 
@@ -102,18 +103,6 @@ def _print_run(result: "RunResult") -> None:
     from ..sim.report import run_report
 
     Console().print(run_report(result))
-
-
-def _dump(result: "RunResult", path: Path) -> None:
-    import io
-
-    import numpy as np
-
-    from ..sim.atomic import write_bytes
-
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **result.tensors)  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
 
 
 def _write_json(path: Path | None, content: object) -> None:

@@ -1,20 +1,31 @@
 """Files that are either whole or not there."""
 
+import io
 import json
 import os
 import tempfile
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..kernels.errors import FormatError
 
-__all__ = ["write_bytes", "write_json"]
+__all__ = ["write_arrays", "write_bytes", "write_json"]
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file in one step: readers see the old content or the new, never a part."""
-    path = Path(path)
+    """Write a file in one step: readers see the old content or the new, never a part.
+
+    Links are followed; devices and pipes (``/dev/stdout``) are written to, not replaced.
+    """
+    path = Path(path).resolve()
     try:
+        if path.is_char_device() or path.is_fifo():
+            path.write_bytes(data)
+            return
         handle, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.")
     except OSError as error:
         raise FormatError(f"{path}: must be writable: {error.strerror}") from error
@@ -31,6 +42,16 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as a compressed ``.npz``, under any names."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    write_bytes(path, archive.getvalue())
 
 
 def write_json(path: str | Path, content: Any) -> None:
