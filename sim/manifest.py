@@ -6,7 +6,7 @@ of the file, named ``<node>.<role>`` and listed with their dtypes in `gatewise.s
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..kernels.align import Alignment
 from ..kernels.correction import MAX_FRACTION
@@ -33,12 +33,20 @@ __all__ = [
     "ThresholdRequant",
 ]
 
+
+def _check_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable characters on one line")
+    return text
+
+
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
 Size = Annotated[int, Field(ge=0, le=1 << 16)]
 Window = tuple[Count, Count]
 Padding = tuple[Size, Size, Size, Size]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Line = Annotated[str, AfterValidator(_check_line)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}$")]
 
 
@@ -264,10 +272,10 @@ class Manifest(_Model):
     """A whole network: nodes in execution order; the last one's output is the result."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[Line, Field(min_length=1, max_length=200)]
     input: InputSpec
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     payload_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    provenance: dict[str, str | int | float] = {}
+    provenance: dict[Line, Line | int | Finite] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

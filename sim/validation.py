@@ -9,6 +9,7 @@ def first_problem(error: ValidationError) -> str:
     """The first problem: where it is, what must be true, what was found."""
     problem = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in problem["loc"])
+    place = place if place.isprintable() else repr(place)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         return f"{place} is not a known key"
