@@ -21,12 +21,12 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
     Links are followed; devices and pipes (``/dev/stdout``) are written to, not replaced.
     """
-    path = Path(path).resolve()
+    target = Path(path).resolve()
     try:
-        if path.is_char_device() or path.is_fifo():
-            path.write_bytes(data)
+        if target.is_char_device() or target.is_fifo():
+            target.write_bytes(data)
             return
-        handle, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
         raise FormatError(f"{path}: must be writable: {error.strerror}") from error
     try:
@@ -35,7 +35,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
         raise FormatError(f"{path}: must be writable: {error.strerror}") from error
