@@ -51,26 +51,23 @@ def inspect(
     json: Json = None,
 ) -> None:
     """Show a network file: graph, bits, bytes by layer, compression against float32."""
-    from rich.console import Console
-
     from ..sim.inspect import inspect_file
-    from ..sim.report import inspection_report
+    from ..sim.report import inspection_report, terminal
 
-    found = inspect_file(network)
-    Console().print(inspection_report(found))
+    found, console = inspect_file(network), terminal()
+    console.print(inspection_report(found, console))
     _write_json(json, found.to_json())
 
 
 def demo(json: Json = None) -> None:
     """Run the shipped W4A4 digits network on its 360 held-out images."""
-    from rich.console import Console
-
     from ..sim.demo import load_demo
+    from ..sim.report import terminal
 
     example = load_demo()
     result = _run(example.network, example.images, example.engine, 64, "auto")
     _print_run(result)
-    Console().print("\n".join(example.comparison(result)), highlight=False)
+    terminal().print("\n".join(example.comparison(result)))
     _write_json(json, result.to_json() | {"float_top1": example.float_top1})
 
 
@@ -98,11 +95,10 @@ def _run(
 
 
 def _print_run(result: "RunResult") -> None:
-    from rich.console import Console
+    from ..sim.report import run_report, terminal
 
-    from ..sim.report import run_report
-
-    Console().print(run_report(result))
+    console = terminal()
+    console.print(run_report(result, console))
 
 
 def _write_json(path: Path | None, content: object) -> None:

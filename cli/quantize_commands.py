@@ -31,6 +31,7 @@ def quantize(
     from ..kernels.errors import FormatError, ToolMissingError
     from ..sim.file import save_network
     from ..sim.images import load_images
+    from ..sim.report import terminal
 
     for package in ("torch", "scipy"):
         if find_spec(package) is None:
@@ -51,13 +52,12 @@ def quantize(
             method, network, str(weights), pictures, images=images, bits=bits, options=options, test=labelled
         )
         size = save_network(found.network, output)
-    Console().print(f"{output}: {size:,} bytes, {len(found.network.mac_nodes())} layers", highlight=False)
+    terminal().print(f"{output}: {size:,} bytes, {len(found.network.mac_nodes())} layers")
     if labelled is not None:
         top1 = found.network.run(labelled).top(1) or 0.0
         error = (top1 * (1 - top1) / len(labelled)) ** 0.5
         exact = float(found.network.manifest.provenance["float_top1"])
-        Console().print(
+        terminal().print(
             f"top-1 on {len(labelled)} images: float {100 * exact:.2f} %, integer {100 * top1:.2f} % "
             f"(standard error {100 * error:.2f})",
-            highlight=False,
         )

@@ -62,7 +62,8 @@ def _programs() -> list[Piece]:
         found = ""
         if path is not None:
             answer = subprocess.run([path, *flags], capture_output=True, text=True, timeout=20, check=False)
-            found = (answer.stdout or answer.stderr).splitlines()[0] if answer.returncode == 0 else "does not start"
+            lines = (answer.stdout or answer.stderr).splitlines() or ["of unknown version"]
+            found = lines[0] if answer.returncode == 0 else "does not start"
         pieces.append(Piece(name, found, purpose))
     return pieces
 

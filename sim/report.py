@@ -1,48 +1,81 @@
 """Runs and inspections as tables for a terminal."""
 
-from rich.console import Group
+import os
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console, Group
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from .inspect import Inspection
 from .run import RunResult
 
-__all__ = ["inspection_report", "run_report"]
+__all__ = ["inspection_report", "run_report", "terminal"]
+
+PIPED_WIDTH = 200
+"""Columns of output that goes to no terminal: nothing is cut off for want of a screen."""
+UNLIMITED = 10_000
+RUN_DETAIL = {"MMAC", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"}
+INSPECTION_DETAIL = {"inputs", "MMAC", "parameter\nbytes"}
 
 
-def _table(title: str, *columns: str) -> Table:
+def terminal() -> Console:
+    """Standard output, on which names and paths are printed as they stand."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def _table(
+    console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], detail: set[str]
+) -> Table:
+    """A table of names (the first two columns) and figures; `detail` columns are left out where they do not fit."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index < 2)
+        if index < 2:
+            table.add_column(column, overflow="fold", min_width=6)
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    if detail and Measurement.get(console, console.options.update(width=UNLIMITED), table).maximum > console.width:
+        kept = [index for index, column in enumerate(columns) if column not in detail]
+        return _table(console, title, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], set())
     return table
 
 
-def run_report(result: RunResult) -> Group:
+def run_report(result: RunResult, console: Console) -> Group:
     """Cycles and overflows by layer, then the run's summary."""
     engine = result.engine
-    table = _table(
+    title = (
         f"{result.network.name} on {engine.rows} x {engine.lanes} x {engine.pixels}, "
-        f"{engine.post_lanes} post lanes, {engine.bus_bits}-bit bus: cycles of one image",
-        *("layer", "op", "MMAC", "cycles", "compute", "weight stall", "post stall", "drain", "fill", "host"),
+        f"{engine.post_lanes} post lanes, {engine.bus_bits}-bit bus: cycles of one image"
+    )
+    columns = (
+        *("layer", "op", "MMAC", "cycles", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"),
         *("utilisation", "bound by", "overflows"),
     )
+    rows = []
     for layer in result.layers:
         counts = result.overflows.get(layer.name) if layer.op != "store" else None
         overflow = (
             sum(int(getattr(counts, kind).sum()) for kind in ("product", "align", "acc", "post")) if counts else 0
         )
         parts = (layer.compute, layer.weight_stall, layer.post_stall, layer.drain, layer.fill, layer.host)
-        table.add_row(
-            layer.name,
-            layer.op,
-            f"{layer.macs / 1e6:.3f}" if layer.macs else "",
-            f"{layer.total:,}",
-            *(f"{part:,}" if part else "" for part in parts),
-            f"{100 * layer.utilisation(engine):.1f} %" if layer.macs else "",
-            layer.bound_by,
-            f"{overflow:,}" if counts else "",
+        rows.append(
+            (
+                layer.name,
+                layer.op,
+                f"{layer.macs / 1e6:.3f}" if layer.macs else "",
+                f"{layer.total:,}",
+                *(f"{part:,}" if part else "" for part in parts),
+                f"{100 * layer.utilisation(engine):.1f} %" if layer.macs else "",
+                layer.bound_by,
+                f"{overflow:,}" if counts else "",
+            )
         )
-    return Group(table, Text("\n".join(run_summary(result))))
+    return Group(_table(console, title, columns, rows, RUN_DETAIL), Text("\n".join(run_summary(result))))
 
 
 def run_summary(result: RunResult) -> list[str]:
@@ -75,14 +108,11 @@ def run_summary(result: RunResult) -> list[str]:
     return lines
 
 
-def inspection_report(found: Inspection) -> Group:
+def inspection_report(found: Inspection, console: Console) -> Group:
     """Graph, widths and bytes by node, then the file's figures."""
-    table = _table(
-        f"{found.network.name} ({found.network.scheme})",
-        *("node", "op", "inputs", "output", "MMAC", "weights", "bits", "coded bytes", "parameter bytes"),
-    )
-    for node in found.nodes:
-        table.add_row(
+    columns = ("node", "op", "inputs", "output", "MMAC", "weights", "bits", "coded\nbytes", "parameter\nbytes")
+    rows = [
+        (
             node.name,
             node.op,
             ", ".join(node.inputs),
@@ -93,6 +123,9 @@ def inspection_report(found: Inspection) -> Group:
             f"{node.coded_bytes:,}" if node.weights else "",
             f"{node.parameter_bytes:,}" if node.parameter_bytes else "",
         )
+        for node in found.nodes
+    ]
+    table = _table(console, f"{found.network.name} ({found.network.scheme})", columns, rows, INSPECTION_DETAIL)
     lines = [
         f"weights              {found.weights:,} in {found.coded_bytes:,} coded bytes, "
         f"{found.bits_per_weight:.3f} bits per weight",
