@@ -56,9 +56,18 @@ def save_network(network: Network, path: str | Path) -> int:
     text = dump_manifest(network.manifest)
     metadata = {MANIFEST_KEY: text, DIGEST_KEY: hashlib.sha256(text.encode()).hexdigest()}
     arrays = {name: np.ascontiguousarray(array) for name, array in network.arrays.items()}
-    data = save(arrays, metadata=metadata)
+    data = _in_order(save(arrays, metadata=metadata))
     write_bytes(path, data)
     return len(data)
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with the keys of its header sorted: safetensors leaves the order of metadata to chance."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    text = json.dumps(header, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def load(path: str | Path) -> Network:
