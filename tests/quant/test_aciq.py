@@ -1,0 +1,135 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from gatewise.kernels.align import alignment_factors
+from gatewise.kernels.errors import FormatError
+from gatewise.quant.aciq import AciqSettings, aciq, align_steps
+from gatewise.quant.clipping import clip_factor
+from gatewise.quant.graph import Graph
+from gatewise.quant.minmax import minmax
+from gatewise.quant.networks import Network
+from gatewise.quant.preprocess import InputSpec
+from gatewise.quant.quantized import accuracy
+from gatewise.quant.statistics import Statistics, collect
+from hypothesis import given
+from hypothesis import strategies as st
+
+SPEC = InputSpec((3, 16, 16), (0.5, 0.4, 0.3), (0.2, 0.2, 0.25))
+STEPS = st.lists(st.floats(1e-4, 10.0), min_size=1, max_size=12).map(np.array)
+
+
+@given(STEPS)
+def test_shifted_steps_are_the_nearest_powers_within_reach(steps: np.ndarray) -> None:
+    base, amounts = align_steps(steps, "shift")
+    assert amounts.min() == 0
+    assert amounts.max() <= 8
+    ratio = base * alignment_factors("shift", amounts) / steps
+    reach = steps > steps.max() / 256
+    assert np.all(np.abs(np.log2(ratio[reach])) <= 0.5 + 1e-9)
+    assert np.all(ratio[~reach] >= 1 - 1e-9)
+
+
+@given(STEPS)
+def test_steps_rounded_up_never_clip_more(steps: np.ndarray) -> None:
+    base, amounts = align_steps(steps, "shift", "ceil")
+    ratio = base * alignment_factors("shift", amounts) / steps
+    assert np.all(ratio >= 1 - 1e-9)
+    assert np.all(ratio[steps > steps.max() / 256] < 2 + 1e-9)
+
+
+@given(STEPS)
+def test_multiplied_steps_are_within_half_a_base(steps: np.ndarray) -> None:
+    base, amounts = align_steps(steps, "mul")
+    assert amounts.min() >= 1
+    assert amounts.max() == 255
+    assert np.all(np.abs(base * amounts - steps)[steps > base] <= base * (0.5 + 1e-6))
+
+
+def test_dead_channels_take_the_least_amount() -> None:
+    steps = np.array([0.0, 0.25, 1.0])
+    assert align_steps(steps, "shift")[1].tolist() == [0, 0, 2]
+    assert align_steps(np.zeros(2), "shift") == (1.0, pytest.approx([0, 0]))
+    assert align_steps(np.zeros(2), "mul")[1].tolist() == [1, 1]
+
+
+@pytest.fixture(scope="module")
+def statistics(residual: Graph, residual_images: np.ndarray) -> Statistics:
+    return collect(residual, torch.from_numpy(SPEC.normalise(residual_images)))
+
+
+def test_a_rectified_channel_is_clipped_at_its_mean_and_a_multiple_of_b(
+    residual: Graph, statistics: Statistics
+) -> None:
+    settings = AciqSettings(alignment="mul", within_observed=False)
+    copy = aciq(residual, SPEC, statistics, settings).tensors["stem.0@4"]
+    seen = statistics["stem.0"].channel
+    expected = (np.maximum(seen.mean, 0) + clip_factor("laplace", 4, half=True) * seen.b) / 15
+    np.testing.assert_allclose(copy.steps, expected, atol=copy.scale)
+
+
+def test_clips_beyond_what_calibration_saw_end_there(residual: Graph, statistics: Statistics) -> None:
+    copy = aciq(residual, SPEC, statistics, AciqSettings(alignment="mul")).tensors["stem.0@4"]
+    greatest = np.maximum(statistics["stem.0"].channel.max, 0)
+    assert np.all(copy.steps * 15 <= greatest + 15 * copy.scale)
+
+
+def test_first_and_last_layers_have_8_bits_and_one_step(residual: Graph, statistics: Statistics) -> None:
+    network = aciq(residual, SPEC, statistics)
+    first, *_, last = network.layers
+    for layer in (first, last):
+        source = network.tensors[layer.inputs[0]]
+        assert (layer.weights.bits, source.bits) == (8, 8)
+        assert not source.amounts.any()
+    low, high = SPEC.range
+    tensor = network.tensors["input@8"]
+    assert tensor.scale == pytest.approx((high - low) / 255)
+
+
+def test_settings_outside_the_hardware_are_refused() -> None:
+    with pytest.raises(FormatError, match="weight bits must be 1 to 8, not 9"):
+        AciqSettings(weight_bits=9)
+    with pytest.raises(FormatError, match="mul alignment must have weights and activations of at most 4 bits"):
+        AciqSettings(activation_bits=8, alignment="mul")
+
+
+def test_resnet20_at_4_bits_is_near_its_float_logits_and_far_nearer_than_min_max(
+    resnet20: Network,
+    resnet20_graph: Graph,
+    resnet20_statistics: Statistics,
+    cifar_train: tuple[np.ndarray, np.ndarray],
+) -> None:
+    images, labels = cifar_train[0][1000:1064], cifar_train[1][1000:1064]
+    with torch.no_grad():
+        expected = resnet20_graph.run(torch.from_numpy(resnet20.input.normalise(images))).numpy()
+
+    def error(logits: np.ndarray) -> float:
+        return float(np.sum((logits - expected) ** 2) / np.sum(expected**2))
+
+    best = aciq(resnet20_graph, resnet20.input, resnet20_statistics).run(images)
+    naive = minmax(resnet20_graph, resnet20.input, resnet20_statistics).run(images)
+    assert accuracy(best, labels) > 0.95
+    assert error(best) < 0.06
+    assert error(best) < 0.4 * error(naive)
+
+
+def test_every_choice_of_defaults_is_the_better_one(
+    resnet20: Network,
+    resnet20_graph: Graph,
+    resnet20_statistics: Statistics,
+    cifar_train: tuple[np.ndarray, np.ndarray],
+) -> None:
+    images = cifar_train[0][1000:1040]
+    with torch.no_grad():
+        expected = resnet20_graph.run(torch.from_numpy(resnet20.input.normalise(images))).numpy()
+
+    def error(settings: AciqSettings) -> float:
+        network = aciq(resnet20_graph, resnet20.input, resnet20_statistics, settings)
+        return float(np.mean((network.run(images) - expected) ** 2))
+
+    chosen = AciqSettings()
+    default = error(chosen)
+    assert default < error(replace(chosen, step_rounding="ceil"))
+    assert default < error(replace(chosen, prior="gauss"))
+    assert default < error(replace(chosen, mean_correction=False))
