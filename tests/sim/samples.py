@@ -47,8 +47,8 @@ def small(rounding="half_even", multiplier_bits=24):
     )  # fmt: skip
     fraction = 0.0 if rounding == "tflite" else rng.uniform(-2, 2, 8)
     down = net.conv2d(
-        "down", stem, codes(rng, 4, 8, 6, 3, 3), bits=4, scale=0.02, zero_point=fraction, stride=2, padding=(1, 1, 0, 1),
-        bias=0.2, out=Grid(0.03, 8, signed=True, zero_point=20),
+        "down", stem, codes(rng, 4, 8, 6, 3, 3), bits=4, scale=0.02, zero_point=fraction, bias=0.2,
+        stride=2, padding=(1, 1, 0, 1), out=Grid(0.03, 8, signed=True, zero_point=20),
     )  # fmt: skip
     cut = net.channel_pad("pad", net.stride_slice("slice", stem, 2), 1, 1)
     net.rounding = "half_even" if rounding == "tflite" else rounding  # whose factors must be below 1

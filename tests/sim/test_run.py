@@ -127,13 +127,13 @@ def test_progress_counts_every_image_once(samples, network):
 
 def test_what_cannot_be_run_is_refused(samples, network):
     images = samples.pixels(network, 2)
-    with pytest.raises(UnsupportedError, match="^form must be auto or faithful"):
+    with pytest.raises(UnsupportedError, match=r"^form must be auto or faithful"):
         run(network, images, form="portable")
-    with pytest.raises(FormatError, match="^form must be one of auto, portable, faithful, not 'quick'$"):
+    with pytest.raises(FormatError, match=r"^form must be one of auto, portable, faithful, not 'quick'$"):
         run(network, images, form="quick")
-    with pytest.raises(FormatError, match="^batch must be 1 or more images, not 0$"):
+    with pytest.raises(FormatError, match=r"^batch must be 1 or more images, not 0$"):
         run(network, images, batch=0)
     with pytest.raises(FormatError, match=r"^each image must have shape \(3, 12, 12\), not \(3, 12, 11\)$"):
         run(network, images[..., :11])
-    with pytest.raises(UnsupportedError, match="^classes: the bias must fit acc .* found .*: choose a wider acc$"):
+    with pytest.raises(UnsupportedError, match=r"^stem: the bias must fit acc .* found .*: choose a wider acc$"):
         run(network, images, EngineConfig(mac=MacFormat(acc=12)))
