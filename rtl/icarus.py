@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from amaranth.lib import stream, wiring
 
-from ..kernels.errors import ToolMissingError
 from .bench import Layout
 from .verilog import to_verilog
 
-__all__ = ["Interface", "SimulationError", "SimulationRecord", "interface_of", "require_icarus", "simulate"]
+__all__ = ["Interface", "SimulationError", "SimulationRecord", "interface_of", "simulate"]
 
 TOP = "bench"
 BENCH_MODULE = Path(__file__).with_name("cocotb_bench.py")
@@ -45,17 +44,6 @@ class SimulationRecord:
     violation: str | None
     accepted: list[int]
     delivered: list[int]
-
-
-def require_icarus() -> None:
-    """Raise `ToolMissingError` unless Icarus Verilog and cocotb are installed."""
-    for program in ("iverilog", "vvp"):
-        if shutil.which(program) is None:
-            raise ToolMissingError(f"{program} must be on the PATH: install the Debian package iverilog")
-    try:
-        import cocotb_tools.runner  # noqa: F401
-    except ImportError:
-        raise ToolMissingError("cocotb must be installed: pip install 'gatewise[rtl]'") from None
 
 
 def interface_of(component: wiring.Component) -> Interface:

