@@ -234,6 +234,7 @@ class NetworkBuilder:
             wanted = "(out, in, ky, kx)" if kind is Conv2dNode else "(out, in)"
             raise FormatError(f"codes must be integers {wanted}, not {codes.dtype} of shape {codes.shape}")
         channels = len(codes)
+        _check_amounts(out, channels)
         scales, zeros, biases = (
             _per_channel(what, value, channels)
             for what, value in (("scale", scale), ("zero point", zero_point), ("bias", bias))
@@ -284,6 +285,7 @@ class NetworkBuilder:
     @_named
     def add(self, name: str, first: Tensor, second: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
         """Add a residual addition: both operands go to one 16-bit grid that holds them, then to `out`."""
+        _check_amounts(out, first.shape[0])
         node = _checked(
             AddNode,
             name=name,
@@ -303,6 +305,7 @@ class NetworkBuilder:
     @_named
     def requantise(self, name: str, x: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
         """Add another grid for the same values."""
+        _check_amounts(out, x.shape[0])
         node = _checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._clamp(out, relu))
         factor = x.grid.scale * x.grid.factors / (out.scale * out.factors)
         return self._append(node, out, self._multipliers("", factor))
@@ -382,9 +385,6 @@ class NetworkBuilder:
         self._nodes.append(node)
         try:
             shape = infer(self._manifest(NO_DIGEST))[node.name].shape
-            amounts = np.shape([] if grid.amounts is None else grid.amounts)
-            if grid.align is not None and amounts != (shape[0],):
-                raise FormatError(f"{node.name}: alignment amounts must have shape ({shape[0]},), not {amounts}")
         except GatewiseError:
             self._nodes.pop()
             raise
@@ -429,6 +429,12 @@ def _fixed_bias(
     return fixed
 
 
+def _check_amounts(grid: Grid, channels: int) -> None:
+    amounts = np.shape([] if grid.amounts is None else grid.amounts)
+    if grid.align is not None and amounts != (channels,):
+        raise FormatError(f"alignment amounts must have shape ({channels},), not {amounts}")
+
+
 def _with_amounts(grid: Grid, change: Any) -> Grid:
     if grid.align is None:
         return grid
@@ -459,5 +465,5 @@ def _checked(model: type[Model], **values: Any) -> Model:
     try:
         return model(**values)
     except ValidationError as error:
-        prefix = f"{values['name']}: " if "name" in values else ""
-        raise FormatError(f"{prefix}{first_problem(error)}") from error
+        prefix, problem = f"{values['name']}: " if "name" in values else "", first_problem(error)
+        raise FormatError(prefix + problem.removeprefix(prefix)) from error
