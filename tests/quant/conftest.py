@@ -16,6 +16,9 @@ HERE = Path(__file__).parent
 # Test folders are no packages: the networks that a user would have on the path are put there.
 sys.path.insert(0, str(HERE))
 
+# The networks are small: more threads only wait for one another, most of all beside other test processes.
+torch.set_num_threads(1)
+
 from small_networks import Residual, shaken  # noqa: E402
 
 
