@@ -96,7 +96,10 @@ def _fuse(network: Network) -> list[EngineLayer]:
     for node in nodes:
         for name in node.inputs:
             consumers.setdefault(name, []).append(node)
-    order = {node.name: position for position, node in enumerate(nodes)}
+    order: dict[str, int] = {}
+    for position, node in enumerate(nodes):
+        # A view is as old as what it looks at.
+        order[node.name] = max(order.get(name, -1) for name in node.inputs) if isinstance(node, View) else position
     made_by: dict[str, EngineLayer] = {}
     layers: list[EngineLayer] = []
     for node in nodes:
