@@ -75,7 +75,7 @@ class EngineConfig(BaseModel):
             try:
                 return MacFormat(**value)
             except FormatError as error:
-                raise ValueError(str(error)) from error
+                raise ValueError(str(error).removeprefix("mac ")) from error
         return value
 
     @model_validator(mode="after")
