@@ -55,7 +55,7 @@ def _shifted(x: Tensor, generator: torch.Generator) -> Tensor:
     return padded[images, 0, (rows[:, None] + index)[:, :, None], (columns[:, None] + index)[:, None, :]][:, None]
 
 
-def train(images: np.ndarray, labels: np.ndarray, epochs: int = 24, seed: int = 0) -> DigitsCnn:
+def train(images: np.ndarray, labels: np.ndarray, epochs: int = 40, seed: int = 0) -> DigitsCnn:
     """Train on uint8 images (N, 1, 8, 8) and return the network in eval mode."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
@@ -82,7 +82,7 @@ def main() -> None:
     """Train, write the files and print the accuracy on the test images."""
     parser = argparse.ArgumentParser(description="Train the digits network.")
     parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
