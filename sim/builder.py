@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -47,7 +47,7 @@ Pair = int | tuple[int, int]
 Pads = Pair | tuple[int, int, int, int]
 NO_DIGEST = "0" * 64
 Model = TypeVar("Model", bound=BaseModel)
-P = ParamSpec("P")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +108,11 @@ class Thresholds:
     descending: np.ndarray | Literal[False] = False
 
 
-Method = Callable[Concatenate["NetworkBuilder", str, P], Tensor]
-
-
-def _named(method: Method[P]) -> Method[P]:
+def _named(method: Method) -> Method:
     """Put the node's name before the message of an error that lacks it."""
 
     @functools.wraps(method)
-    def named(self: "NetworkBuilder", name: str, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def named(self: "NetworkBuilder", name: str, *args: Any, **kwargs: Any) -> Tensor:
         try:
             return method(self, name, *args, **kwargs)
         except GatewiseError as error:
@@ -123,7 +120,7 @@ def _named(method: Method[P]) -> Method[P]:
                 raise
             raise type(error)(f"{name}: {error}") from error
 
-    return named
+    return cast(Method, named)
 
 
 @dataclass(slots=True)

@@ -66,7 +66,7 @@ def load_images(path: str | Path) -> ImageSet:
 
 def _load_npz(path: Path) -> ImageSet:
     try:
-        with NpzFile(path, allow_pickle=False) as data:
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as data:
             keys = [key for key in ("images", "codes") if key in data.files]
             if len(keys) != 1:
                 raise FormatError(f"must hold one of the arrays 'images' and 'codes', not {', '.join(data.files)}")
