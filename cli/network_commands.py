@@ -20,8 +20,8 @@ def run(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help=".npz with images (N,C,H,W) uint8, or a folder.")],
     engine: Annotated[Path | None, typer.Option(metavar="E.toml", help="Engine configuration.")] = None,
     mac: Annotated[str | None, typer.Option(metavar="K=V,..", help="Datapath widths, e.g. align=12,acc=18.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Run the first N images only.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images in memory at a time.")] = 64,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run the first N images only.")] = None,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Images in memory at a time.")] = 64,
     form: Annotated[str, typer.Option(metavar="auto|portable|faithful", help="Kernel form.")] = "auto",
     dump_layers: Annotated[
         Path | None, typer.Option(metavar="F.npz", help="Write every tensor's integer codes.")
