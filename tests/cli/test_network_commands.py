@@ -84,6 +84,7 @@ def test_doctor_prints_pieces_and_hints_as_they_stand(gatewise, tmp_path, monkey
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(doctor, "version", missing)
+    monkeypatch.setenv("COLUMNS", "200")
     result = gatewise("doctor", "--json", tmp_path / "doctor.json")
     assert "pip install 'gatewise[quant]'" in result.out
     content = json.loads((tmp_path / "doctor.json").read_text())
