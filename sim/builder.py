@@ -47,7 +47,7 @@ Pair = int | tuple[int, int]
 Pads = Pair | tuple[int, int, int, int]
 NO_DIGEST = "0" * 64
 Model = TypeVar("Model", bound=BaseModel)
-Method = TypeVar("Method", bound=Callable[..., Any])
+Method = TypeVar("Method", bound="Callable[..., Tensor]")
 
 
 @dataclass(frozen=True, slots=True)
