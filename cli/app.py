@@ -7,7 +7,7 @@ from typing import NoReturn
 import typer
 
 from ..kernels.errors import GatewiseError, MismatchError
-from . import doctor, network_commands, quantize_commands
+from . import doctor, network_commands, quantize_commands, rtl_commands
 
 __all__ = ["app", "run_app"]
 
@@ -26,6 +26,8 @@ for verb in (
     quantize_commands.quantize,
     network_commands.inspect,
     network_commands.run,
+    rtl_commands.synth,
+    rtl_commands.regress,
 ):
     app.command()(verb)
 
