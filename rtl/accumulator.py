@@ -43,7 +43,7 @@ class Accumulator(wiring.Component):  # type: ignore[misc]
         fmt, row_bits = self.parameters.format, self.parameters.row_bits
         bits_up = Cat(Const(0, DIGIT_BITS.bit_length() - 1), self.digit_shift)
         step = (self.row_sum << bits_up)[: row_bits + DIGIT_BITS * MAX_DIGIT_SHIFT].as_signed()
-        total, overflow = limit(self.acc + step, fmt.acc, fmt.overflow)
+        total, overflow = limit(m, self.acc + step, fmt.acc, fmt.overflow)
         m.d.comb += [self.total.eq(total), self.overflow.eq(overflow)]
         return m
 

@@ -3,7 +3,7 @@
 # ruff: noqa: D102 (elaborate and a bench's methods say in their base class what they do)
 
 import numpy as np
-from amaranth import Cat, Module
+from amaranth import Cat, Module, Value
 from amaranth.hdl import signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -41,10 +41,10 @@ class Aligner(wiring.Component):  # type: ignore[misc]
         value = Cat(self.product, self.product[-1] & ~self.is_unsigned).as_signed()
         if self.parameters.kind == "shift":
             # Amaranth's shift holds every amount of the port; the legal ones need MAX_SHIFT more bits.
-            exact = (value << self.amount)[: len(value) + MAX_SHIFT].as_signed()
+            exact: Value = (value << self.amount)[: len(value) + MAX_SHIFT].as_signed()
         else:
             exact = value * self.amount
-        aligned, overflow = limit(exact, fmt.align, fmt.overflow)
+        aligned, overflow = limit(m, exact, fmt.align, fmt.overflow)
         m.d.comb += [self.aligned.eq(aligned), self.overflow.eq(overflow)]
         return m
 

@@ -53,7 +53,7 @@ class Correction(wiring.Component):  # type: ignore[misc]
         product = Signal(signed(INPUT_SUM_BITS + ZERO_POINT_BITS), reset_less=True)
         base = Signal(signed(parameters.out_bits + 1), reset_less=True)
         result = Signal(self.o.payload.shape(), reset_less=True)
-        value, overflow = limit(base - product, parameters.out_bits, "saturate")
+        value, overflow = limit(m, base - product, parameters.out_bits, "saturate")
         with m.If(advance):
             m.d.sync += [
                 product.eq(term.zwf * term.xsum),

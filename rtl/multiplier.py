@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 from .. import kernels
 from ..kernels.mac import DIGIT_BITS
 from .bench import Bench, Fields
-from .mac import limit
+from .mac import limit, settled
 
 __all__ = ["DigitMultiplier", "DigitMultiplierBench", "digit_values"]
 
@@ -64,18 +64,18 @@ class DigitMultiplier(wiring.Component):  # type: ignore[misc]
         correction = Cat(
             Const(0, 3), a_signed ^ w_signed, a_signed & w_signed, Const(0, 2), a_signed | w_signed
         )  # fmt: skip
-        exact = ((rows[0] + rows[1]) + (rows[2] + rows[3]) + correction)[: 2 * DIGIT_BITS]
+        exact = settled(m, ((rows[0] + rows[1]) + (rows[2] + rows[3]) + correction)[: 2 * DIGIT_BITS])
 
         fmt = self.parameters.format
-        unsigned = ~(a_signed | w_signed)
+        unsigned = settled(m, ~(a_signed | w_signed))
         value = Cat(exact, exact[-1] & ~unsigned).as_signed()
         overflow = Const(0, 1)
         if fmt.product < len(exact):
-            above = exact[fmt.product :].any()
+            above = settled(m, exact[fmt.product :].any())
             limited = exact[: fmt.product]
             if fmt.overflow == "saturate":
                 limited |= above.replicate(fmt.product)
-            value, overflow = limit(value, fmt.product, fmt.overflow)
+            value, overflow = limit(m, value, fmt.product, fmt.overflow)
             value, overflow = Mux(unsigned, limited, value), Mux(unsigned, above, overflow)
         m.d.comb += [self.product.eq(value), self.overflow.eq(overflow)]
         return m

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from .. import kernels
 from ..kernels.requant import MAX_SHIFT, TFLITE_SHIFT
 from .bench import Bench, Fields, Layout
-from .mac import limit
+from .mac import limit, settled
 from .pipeline import advance_together
 from .tree import balanced_sum
 
@@ -20,14 +20,14 @@ __all__ = ["ScaleRequantizer", "ScaleRequantizerBench", "ThresholdRequantizer", 
 VALUE_BITS_TFLITE = 32
 
 
-def _shift_right(value: Value, amount: Value) -> tuple[Value, Value, Value]:
+def _shift_right(m: Module, value: Value, amount: Value) -> tuple[Value, Value, Value]:
     """``value >> amount`` as (floor quotient, half bit, whether anything lies below the half bit)."""
-    shifted = Cat(Const(0, 1), value).as_signed()
+    shifted: Value = Cat(Const(0, 1), value).as_signed()
     below = Const(0, 1)
     for index, bit in enumerate(amount):
         step = 1 << index
         below |= bit & shifted[:step].any()
-        shifted = Mux(bit, shifted.shift_right(step), shifted).as_signed()
+        shifted = settled(m, Mux(bit, shifted.shift_right(step), shifted).as_signed())
     return shifted[1:].as_signed(), shifted[0], below
 
 
@@ -89,7 +89,7 @@ class ScaleRequantizer(wiring.Component):  # type: ignore[misc]
         operand, lost = value.value, Const(0, 1)
         shift: Value = value.shift
         if tflite:
-            operand, lost = limit(value.value, VALUE_BITS_TFLITE, "saturate")
+            operand, lost = limit(m, value.value, VALUE_BITS_TFLITE, "saturate")
             shift = (value.shift - TFLITE_SHIFT)[: TFLITE_SHIFT.bit_length()]
         product = Signal(signed(len(operand) + parameters.multiplier_bits), reset_less=True)
         amount = Signal(len(shift), reset_less=True)
@@ -107,9 +107,9 @@ class ScaleRequantizer(wiring.Component):  # type: ignore[misc]
         # that saturates there back between the ends.
         dividend: Value = product
         if tflite:
-            dividend = (product + (1 << (TFLITE_SHIFT - 1)))[TFLITE_SHIFT:].as_signed()
-        exact, half, below = _shift_right(dividend, amount)
-        narrow, _ = limit(exact, parameters.out_bits + 2, "saturate")
+            dividend = settled(m, (product + (1 << (TFLITE_SHIFT - 1)))[TFLITE_SHIFT:].as_signed())
+        exact, half, below = _shift_right(m, dividend, amount)
+        narrow, _ = limit(m, exact, parameters.out_bits + 2, "saturate")
         quotient = Signal(signed(parameters.out_bits + 2), reset_less=True)
         increment = Signal(reset_less=True)
         ends_2 = Signal.like(ends_1)
@@ -123,8 +123,8 @@ class ScaleRequantizer(wiring.Component):  # type: ignore[misc]
             ]
 
         # Stage 3: zero point and clamp.
-        total = quotient + ends_2.zero_point + increment
-        above = Mux(total < ends_2.low, ends_2.low, total)
+        total = settled(m, quotient + ends_2.zero_point + increment)
+        above = settled(m, Mux(total < ends_2.low, ends_2.low, total))
         result = Signal(self.o.payload.shape(), reset_less=True)
         with m.If(advance):
             m.d.sync += [
@@ -225,7 +225,7 @@ class ThresholdRequantizer(wiring.Component):  # type: ignore[misc]
         result = Signal(self.o.payload.shape(), reset_less=True)
         # Complementing both sides turns the order round: v <= t is ~v >= ~t.
         turn = value.descending.replicate(parameters.in_bits)
-        operand = (value.value.as_unsigned() ^ turn).as_signed()
+        operand = settled(m, (value.value.as_unsigned() ^ turn).as_signed())
         with m.If(advance):
             for index in range(parameters.thresholds):
                 threshold = (value.thresholds[index].as_unsigned() ^ turn).as_signed()

@@ -283,8 +283,9 @@ read_rtlil design.il
 hierarchy -check -top {{top}}
 %s
 proc
-opt_clean
+opt
 wreduce
+opt_clean
 techmap -map adders.v
 opt_clean
 synth_intel_alm -family {ALM_FAMILY} -top {{top}} -noflatten -noiopad -noclkbuf %s -run begin:map_bram
