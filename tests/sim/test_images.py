@@ -191,6 +191,11 @@ def test_the_table_is_the_formula_for_every_pixel(samples, bits, signed, scale, 
             assert table[channel, pixel] == min(max(code, low), high)
 
 
+def test_halves_go_to_the_even_code(samples):
+    spec = samples.input_spec((1, 1, 1), scale=2.0, zero_point=0, divide=1.0, mean=(0.0,), std=(1.0,))
+    assert input_table(spec)[0, :8].tolist() == [0, 0, 1, 2, 2, 2, 3, 4]
+
+
 def test_each_channel_has_its_own_table(samples):
     spec = samples.input_spec((3, 4, 5), mean=(0.0, 0.2, 0.4), std=(0.2, 0.3, 0.4))
     codes = quantise_images(ImageSet(PIXELS), spec)

@@ -87,6 +87,11 @@ def test_top_five_breaks_ties_by_the_lowest_index_too(samples):
     assert ranking(samples, [[0, 1, 2, 3, 4, 5, 6]] * 2, [2, 1]).top(5) == 0.5
 
 
+def test_ties_are_broken_so_among_many_classes_too(samples):
+    equal = [[9] * 200] * 6
+    assert ranking(samples, equal, [0, 3, 4, 5, 100, 199]).top(5) == 0.5
+
+
 def test_there_is_no_top_five_of_four_classes_and_no_top_without_labels(samples, network):
     assert ranking(samples, [[1, 2, 3, 4]], [3]).top(5) is None
     unlabelled = run(network, samples.pixels(network, 1)).to_json()
