@@ -3,6 +3,7 @@
 from rich.console import Group
 from rich.table import Table
 
+from .blocks import block_named
 from .regress import RegressResult
 from .synth import ALM_FAMILY, STRATIX_10_GX_2800, AlmCount, SynthReport
 
@@ -78,6 +79,12 @@ def _modules(report: SynthReport) -> Table:
     return table
 
 
+def _changed(result: RegressResult) -> dict[str, int | bool | str]:
+    """The settings of a bench that are not the block's defaults."""
+    defaults = block_named(result.block).defaults
+    return {name: value for name, value in result.params.items() if value != defaults[name]}
+
+
 def regress_report(results: list[RegressResult]) -> Group:
     """Every bench, then the first mismatch of those that failed."""
     table = Table(header_style="bold")
@@ -86,7 +93,7 @@ def regress_report(results: list[RegressResult]) -> Group:
     for result in results:
         table.add_row(
             result.block,
-            settings_text(result.params),
+            settings_text(_changed(result)) or "defaults",
             f"{result.vectors:,}" + (" (all)" if result.exhaustive else ""),
             f"{result.cycles:,}",
             f"{result.seconds:.1f}",

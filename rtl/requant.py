@@ -152,14 +152,17 @@ class ScaleRequantizerBench(Bench[kernels.ScaleRequantizer]):
         aim = rng.random(count) < 1 / 2
         vectors["shift"][aim] = aimed[aim].clip(parameters.min_shift, MAX_SHIFT)
 
-        # Ties: an odd value times a power of two, shifted by one more than the power.
+        # Ties: an odd multiple of a power of two, shifted to one place below the point. tflite's
+        # point is fixed, so that its ties fall to the first rounding or, above, to the second.
         tie = rng.random(count) < 1 / 4
-        power = rng.integers(0, parameters.multiplier_bits, count)
-        vectors["value"][tie] = (
-            rng.integers(-(1 << (parameters.out_bits - 1)), 1 << (parameters.out_bits - 1), count)
-        )[tie].clip(*layout.fields[0].range) | 1
+        top = parameters.multiplier_bits - 1
+        power = np.full(count, top) if parameters.rounding == "tflite" else rng.integers(0, top, count, endpoint=True)
+        above = rng.integers(0, 4, count)
+        span = 1 << (parameters.out_bits - 1)
+        odd = rng.integers(-span, span, count) | 1
+        vectors["value"][tie] = (odd << above)[tie].clip(*layout.fields[0].range)
         vectors["multiplier"][tie] = 1 << power[tie]
-        vectors["shift"][tie] = (power[tie] + 1).clip(parameters.min_shift, MAX_SHIFT)
+        vectors["shift"][tie] = (power + 1 + above)[tie]
 
         # The model takes one zero point and clamp for many values, so a few sets serve all.
         least, greatest = parameters.code_range

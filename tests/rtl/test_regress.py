@@ -1,10 +1,12 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from gatewise import FormatError, ToolMissingError
 from gatewise.kernels import DigitMultiplier, MacFormat
 from gatewise.rtl import blocks, regress
-from gatewise.rtl.icarus import SimulationError
+from gatewise.rtl.icarus import SimulationError, interface_of
+from gatewise.rtl.verilog import to_rtlil
 
 MULTIPLIER = blocks.BLOCKS["multiplier"]
 
@@ -21,6 +23,28 @@ class OneWrongVector(MULTIPLIER.bench):
         outputs = super().expected(inputs)
         outputs["product"][777] ^= 1
         return outputs
+
+
+@pytest.mark.parametrize(
+    ("block", "settings", "flags"),
+    [
+        ("multiplier", {"product": 6}, ["overflow"]),
+        ("align", {}, ["overflow"]),
+        ("accumulator", {}, ["overflow"]),
+        ("dot", {"product": 7, "align": 12}, ["product_overflows", "align_overflows", "acc_overflow"]),
+        ("scale", {"rounding": "tflite", "multiplier_bits": 31, "in_bits": 36}, ["overflow"]),
+        ("correction", {}, ["overflow"]),
+    ],
+)
+def test_the_stimulus_makes_every_overflow_happen_and_not_happen(block, settings, flags):
+    entry = blocks.BLOCKS[block]
+    parameters, component = entry.create(settings)
+    interface = interface_of(component)
+    to_rtlil(component, "top")  # a component that is never elaborated warns
+    bench = entry.bench(parameters)
+    outputs = bench.expected(bench.stimulus(interface.inputs, np.random.default_rng(0), 2000))
+    for flag in flags:
+        assert 20 < np.count_nonzero(outputs[flag]) < 1980
 
 
 @pytest.mark.usefixtures("icarus")

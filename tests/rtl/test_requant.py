@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+from gatewise.rtl import requant
 from gatewise.rtl.blocks import BLOCKS
 from gatewise.rtl.regress import run_bench
 
@@ -28,6 +29,12 @@ def test_a_requantiser_that_breaks_ties_another_way_is_found(built, wanted):
     wrong = replace(block, component=lambda parameters: block.component(replace(parameters, rounding=built)))
     result = run_bench(wrong, {"in_bits": 20, "multiplier_bits": 16, "rounding": wanted}, vectors=1000)
     assert "code must be" in result.mismatch
+
+
+def test_a_double_rounding_that_breaks_ties_another_way_is_found(monkeypatch):
+    monkeypatch.setattr(requant, "_increment", lambda quotient, half, below, rounding: half)
+    settings = {"in_bits": 32, "multiplier_bits": 31, "rounding": "tflite"}
+    assert "code must be" in run_bench(BLOCKS["scale"], settings, vectors=1000).mismatch
 
 
 @pytest.mark.parametrize("settings", [{"in_bits": 20}, {"in_bits": 12, "out_bits": 2, "out_signed": True}])
