@@ -84,11 +84,9 @@ class EngineConfig(BaseModel):
             raise ValueError(f"post_lanes must be 1 to rows ({self.rows}), not {self.post_lanes}")
         return self
 
-    @classmethod
-    def parse(cls, settings: dict[str, Any]) -> "EngineConfig":
-        """Check settings; `FormatError` names the first that is wrong."""
+    def __init__(self, **settings: Any) -> None:
         try:
-            return cls(**settings)
+            super().__init__(**settings)
         except ValidationError as error:
             raise FormatError(f"engine: {first_problem(error)}") from error
 
@@ -102,7 +100,7 @@ class EngineConfig(BaseModel):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise FormatError(f"{path}: must be TOML: {error}") from error
         try:
-            return cls.parse(settings)
+            return cls(**settings)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
 

@@ -104,15 +104,16 @@ class MacLayer:
             raise UnsupportedError(f"the input sum must fit {INPUT_SUM_BITS} signed bits, but can reach {bound}")
 
     def correction(self, fmt: MacFormat) -> Correction:
-        """The zero-point stage at these widths; the bias must fit it."""
+        """The zero-point stage at these widths; bias and thresholds must fit it."""
         correction = Correction(fmt, self.node.fraction)
         low, high = signed_range(correction.out_bits)
-        if self.bias.min() < low or self.bias.max() > high:
-            most = self.bias[np.abs(self.bias).argmax()]
-            raise UnsupportedError(
-                f"{self.node.name}: the bias must fit acc + fraction = {correction.out_bits} bits, "
-                f"found {most}: choose a wider acc"
-            )
+        for what, constants in (("bias", self.bias), ("thresholds", self.thresholds)):
+            if constants is not None and (constants.min() < low or constants.max() > high):
+                most = constants.flat[np.abs(constants).argmax()]
+                raise UnsupportedError(
+                    f"{self.node.name}: the {what} must fit acc + fraction = {correction.out_bits} bits, "
+                    f"found {most}: choose a wider acc"
+                )
         return correction
 
     def unfold(self) -> "MacLayer":

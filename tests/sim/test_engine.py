@@ -87,4 +87,4 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
 
 def test_settings_are_checked_without_a_file_too():
     with pytest.raises(FormatError, match=r"^engine: rows must be a power of two from 4 to 64, not 6$"):
-        EngineConfig.parse({"rows": 6})
+        EngineConfig(rows=6)
