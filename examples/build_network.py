@@ -5,9 +5,8 @@ python examples/build_network.py tiny.gw
 
 import sys
 
-import numpy as np
-
 import gatewise
+import numpy as np
 from gatewise import Grid, InputSpec, NetworkBuilder
 
 rng = np.random.default_rng(1)
@@ -18,7 +17,7 @@ net = NetworkBuilder("tiny", image)
 
 # Weight codes are yours: signed integers, real = scale * (code - zero_point), one scale per output channel.
 first = net.conv2d(
-    "first", net.input, rng.integers(-8, 8, (16, 3, 3, 3)), bits=4, scale=np.full(16, 0.05), bias=rng.normal(0, 0.1, 16),
+    "first", net.input, rng.integers(-8, 8, (16, 3, 3, 3)), bits=4, scale=np.full(16, 0.05), bias=rng.normal(0, 1, 16),
     out=Grid(scale=0.02, bits=4, align="shift", amounts=rng.integers(0, 4, 16)), relu=True, padding=1,
 )  # fmt: skip
 second = net.conv2d(
