@@ -87,7 +87,7 @@ def execute(
 def _mac(
     network: Network, node: MacNode, x: np.ndarray, mac: MacFormat, lanes: int, unfold: bool
 ) -> tuple[np.ndarray, Overflows]:
-    layer = network.layers[node.name]
+    layer = network.layers[node.name].held(mac)
     source = network.source(node)
     correction = layer.correction(mac)
     zero_point = source.codes.zero_point

@@ -104,17 +104,26 @@ class MacLayer:
             raise UnsupportedError(f"the input sum must fit {INPUT_SUM_BITS} signed bits, but can reach {bound}")
 
     def correction(self, fmt: MacFormat) -> Correction:
-        """The zero-point stage at these widths; bias and thresholds must fit it."""
-        correction = Correction(fmt, self.node.fraction)
-        low, high = signed_range(correction.out_bits)
-        for what, constants in (("bias", self.bias), ("thresholds", self.thresholds)):
-            if constants is not None and (constants.min() < low or constants.max() > high):
-                most = constants.flat[np.abs(constants).argmax()]
-                raise UnsupportedError(
-                    f"{self.node.name}: the {what} must fit acc + fraction = {correction.out_bits} bits, "
-                    f"found {most}: choose a wider acc"
-                )
-        return correction
+        """The zero-point stage at these widths."""
+        return Correction(fmt, self.node.fraction)
+
+    def held(self, fmt: MacFormat) -> "MacLayer":
+        """The same layer with bias and thresholds as registers of acc + fraction bits hold them.
+
+        At the widths that a network was made for nothing changes; at narrower ones a constant
+        that does not fit is the nearest one that does.
+        """
+        low, high = signed_range(self.correction(fmt).out_bits)
+        thresholds = None if self.thresholds is None else np.clip(self.thresholds, low, high)
+        return replace(self, bias=np.clip(self.bias, low, high), thresholds=thresholds)
+
+    def clipped_constants(self, fmt: MacFormat) -> int:
+        """Biases and thresholds that do not fit these widths."""
+        held = self.held(fmt)
+        clipped = int((held.bias != self.bias).sum())
+        if held.thresholds is not None and self.thresholds is not None:
+            clipped += int((held.thresholds != self.thresholds).sum())
+        return clipped
 
     def unfold(self) -> "MacLayer":
         """The same layer with its kernel columns as channels, for an input unfolded in x."""

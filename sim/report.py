@@ -97,6 +97,10 @@ def run_summary(result: RunResult) -> list[str]:
         f"overflows            product {result.overflow('product'):,}, align {result.overflow('align'):,}, "
         f"acc {result.overflow('acc'):,}, post {result.overflow('post'):,} in all images",
     ]
+    if result.clipped_constants:
+        lines.append(
+            f"constants            {result.clipped_constants:,} biases or thresholds clipped to the datapath's width"
+        )
     if any(result.overflow(kind) for kind in ("product", "align", "acc")):
         lines.append(
             f"                     the codes depend on the {result.engine.lanes} lanes where a width overflows"

@@ -78,6 +78,11 @@ class RunResult:
         useful = sum(layer.digit_macs for layer in self.layers)
         return useful / (self.engine.rows * self.engine.lanes * self.cycles_per_image)
 
+    @property
+    def clipped_constants(self) -> int:
+        """Biases and thresholds that the datapath is too narrow to hold: the nearest ones were used."""
+        return sum(layer.clipped_constants(self.engine.mac) for layer in self.network.layers.values())
+
     def overflow(self, kind: Literal["product", "align", "acc", "post"]) -> int:
         """Overflows of a kind in all layers and images."""
         return sum(int(getattr(counts, kind).sum()) for counts in self.overflows.values())
@@ -121,6 +126,8 @@ class RunResult:
         }
         for kind in ("product", "align", "acc", "post"):
             content[f"overflow_{kind}"] = int(getattr(self.overflows[layer.name], kind).sum()) if on_array else 0
+        mac = self.network.layers.get(layer.name) if on_array else None
+        content["clipped_constants"] = 0 if mac is None else mac.clipped_constants(self.engine.mac)
         content["form"] = "faithful" if on_array else None
         return content
 
@@ -155,8 +162,6 @@ def run(
     engine = engine or EngineConfig()
     images = images if isinstance(images, ImageSet) else ImageSet(images)
     plan = schedule(network, engine)
-    for layer in network.layers.values():
-        layer.correction(engine.mac)
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)

@@ -173,7 +173,6 @@ def test_an_engine_that_is_wrong_or_cannot_run_it_is_refused(refused, network, i
     ("acc=wide", "mac acc must be a whole number from 12 to 48, not 'wide'"),
     ("overflow=clip", "mac overflow must be saturate or wrap, not 'clip'"),
     ("", "mac setting must be one of product, align, acc, overflow as name=value, not ''"),
-    ("acc=12", "stem: the bias must fit acc + fraction = 12 bits"),
 ])  # fmt: skip
 def test_wrong_widths_are_refused(refused, network, images, mac, expected):
     assert refused("run", network, images, "--mac", mac).startswith(expected)

@@ -14,7 +14,7 @@ LAYER_DOCUMENTED = {
     "name", "op", "macs", "cycles", "compute", "weight_stall", "post_stall", "drain", "fill", "host", "utilisation",
     "bound_by", "bytes_read", "weight_bits", "overflow_align", "overflow_acc", "overflow_post", "form",
 }  # fmt: skip
-LAYER_BESIDES = {"overflow_product"}
+LAYER_BESIDES = {"clipped_constants", "overflow_product"}
 NARROW = EngineConfig(mac=MacFormat(product=7, align=8, acc=15))
 
 
@@ -140,5 +140,15 @@ def test_what_cannot_be_run_is_refused(samples, network):
         run(network, images, batch=0)
     with pytest.raises(FormatError, match=r"^each image must have shape \(3, 12, 12\), not \(3, 12, 11\)$"):
         run(network, images[..., :11])
-    with pytest.raises(UnsupportedError, match=r"^stem: the bias must fit acc .* found .*: choose a wider acc$"):
-        run(network, images, EngineConfig(mac=MacFormat(acc=12)))
+
+
+def test_constants_too_wide_for_the_datapath_are_clipped_and_counted(samples, network):
+    images = samples.pixels(network, 2)
+    assert run(network, images).clipped_constants == 0
+    narrow = EngineConfig(mac=MacFormat(acc=12))
+    result = run(network, images, narrow)
+    stem = network.layers["stem"]
+    assert 0 < stem.clipped_constants(narrow.mac) <= result.clipped_constants
+    bits = narrow.mac.acc + stem.node.fraction
+    assert np.abs(stem.held(narrow.mac).bias).max() <= 1 << (bits - 1)
+    assert sum(layer["clipped_constants"] for layer in result.to_json()["layers"]) == result.clipped_constants
