@@ -36,7 +36,8 @@ def test_a_tiny_factor_is_within_half_a_step_of_the_greatest_shift(real, bits):
     assert abs(exact - Fraction(real)) <= max(Fraction(real) / (1 << bits), Fraction(1, 1 << (MAX_SHIFT + 1)))
 
 
-@given(st.lists(st.floats(2.0**-31, 1, exclude_max=True), min_size=1, max_size=8))
+# Closer to 1 a factor rounds up to 1, which is refused.
+@given(st.lists(st.floats(2.0**-31, 1 - 2.0**-31), min_size=1, max_size=8))
 def test_tflite_multipliers_have_31_bits_and_shifts_of_31_or_more(reals):
     multiplier, shift = fixed_multiplier(np.array(reals), 31, "tflite")
     assert ((shift >= 31) & (shift <= MAX_SHIFT)).all()
