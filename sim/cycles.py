@@ -80,7 +80,8 @@ def network_cycles(network: Network, plan: Schedule, engine: EngineConfig) -> li
         mac = network.layers.get(layer.name)
         if mac is not None:
             image = source if layer.name == plan.unfolded else network.values[layer.lead.inputs[0]]
-            layers.append(_mac(layer, mac.unfold() if layer.name == plan.unfolded else mac, image, engine))
+            mac = mac.unfold() if layer.name == plan.unfolded else mac
+            layers.append(_mac(layer, mac, image, engine, serial=layer.name in plan.serial))
         else:
             layers.append(_post_only(network, layer, engine))
     layers.append(_transfer(network.output, "store", network.values[network.output], engine))
@@ -107,7 +108,7 @@ class _RowGroup:
     parameter_words: int
 
 
-def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig) -> LayerCycles:
+def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig, serial: bool) -> LayerCycles:
     shape = mac.shape
     height, width = shape.output_size(*source.shape[1:])
     pixels = height * width
@@ -134,8 +135,9 @@ def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig)
         busy = pairs * n
         step = max(pairs * max(n, MIN_PIXELS), group.tile_words)
         length = (steps - 1) * step + max(pairs * max(n, MIN_PIXELS), following)
-        # The tile's half of the accumulators must be empty: the drain of the tile before the last.
-        wait = max(0, drained[1] - now)
+        # The tile's half of the accumulators must be empty: the drain of the tile before the last has
+        # ended; in a serial layer every drain has, because it reads the bank that the array reads.
+        wait = max(0, drained[0 if serial else 1] - now)
         end = now + wait + length
         drain_end = max(end, drained[0]) + n * -(-group.rows // engine.post_lanes)
         compute += steps * busy

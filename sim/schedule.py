@@ -7,9 +7,7 @@ addressing. What is left runs on the post lanes alone.
 
 from dataclasses import dataclass, field
 
-from ..kernels.digits import digit_count
 from ..kernels.errors import CapacityError, UnsupportedError
-from ..kernels.mac import DIGIT_BITS
 from .engine import EngineConfig
 from .graph import MacNode, Value, conv_shape
 from .manifest import (
@@ -22,9 +20,10 @@ from .manifest import (
     RequantiseNode,
     StrideSliceNode,
 )
+from .memory import Lifetime, Memory, place, tensor_bytes
 from .network import Network
 
-__all__ = ["EngineLayer", "Schedule", "schedule", "tensor_bytes"]
+__all__ = ["EngineLayer", "Schedule", "schedule"]
 
 View = FlattenNode | ConcatNode | ChannelPadNode | StrideSliceNode
 
@@ -60,13 +59,12 @@ class Schedule:
     unfolded: str | None
     peak_bytes: int
     peak_node: str
+    memory: Memory
 
-
-def tensor_bytes(value: Value, lanes: int) -> int:
-    """On-chip bytes of one image's tensor: words of L digits, one plane per digit."""
-    channels, height, width = value.shape
-    words = height * width * -(-channels // lanes) * digit_count(value.codes.bits)
-    return words * lanes * DIGIT_BITS // 8
+    @property
+    def serial(self) -> set[str]:
+        """Names of the layers that drain before they compute on, because their operands share a bank."""
+        return {self.layers[position].name for position in self.memory.serial}
 
 
 def schedule(network: Network, engine: EngineConfig) -> Schedule:
@@ -82,12 +80,15 @@ def schedule(network: Network, engine: EngineConfig) -> Schedule:
         )
     layers = _fuse(network)
     unfolded = _unfolded(network, engine)
-    peak, node = _peak(network, layers, engine, unfolded)
+    lives, together = _lives(network, layers)
+    values = network.values | {network.manifest.input.name: input_value(network, unfolded)}
+    sizes = {name: tensor_bytes(value, engine.lanes) for name, value in values.items()}
+    peak, node = _peak(sizes, lives, layers, network.manifest.input.name)
     if peak > engine.act_bytes:
         raise CapacityError(
             f"{node}: live activations need {peak} bytes, but the engine has act_bytes = {engine.act_bytes}"
         )
-    return Schedule(layers, unfolded, peak, node)
+    return Schedule(layers, unfolded, peak, node, place(values, lives, together, engine))
 
 
 def _fuse(network: Network) -> list[EngineLayer]:
@@ -154,26 +155,34 @@ def input_value(network: Network, unfolded: str | None) -> Value:
     return Value((value.shape[0] * node.kernel[1], value.shape[1], columns), value.codes)
 
 
-def _peak(network: Network, layers: list[EngineLayer], engine: EngineConfig, unfolded: str | None) -> tuple[int, str]:
-    """Greatest sum of live tensors' bytes, and the layer at which it occurs."""
+def _lives(
+    network: Network, layers: list[EngineLayer]
+) -> tuple[dict[str, Lifetime], dict[int, tuple[set[str], set[str]]]]:
+    """When each stored tensor lives, and what the array and the post lanes of a layer read together."""
     source = network.manifest.input.name
     stored = {source: {source}}
     for node in network.manifest.nodes:
         viewed = [stored[name] for name in node.inputs] if isinstance(node, View) else [{node.name}]
         stored[node.name] = set().union(*viewed)
-    sizes = {name: tensor_bytes(value, engine.lanes) for name, value in network.values.items()}
-    sizes[source] = tensor_bytes(input_value(network, unfolded), engine.lanes)
-    reads: list[set[str]] = []
-    for layer in layers:
-        inside = {node.name for node in layer.nodes}
-        reads.append({root for node in layer.nodes for name in node.inputs for root in stored[name]} - inside)
-    last = {name: position for position, names in enumerate(reads) for name in names}
-    last |= dict.fromkeys(stored[network.output], len(layers))
-    live, peak, at = {source}, 0, source
+    born, last = {source: 0}, {source: 0}
+    together: dict[int, tuple[set[str], set[str]]] = {}
     for position, layer in enumerate(layers):
-        live |= {node.name for node in layer.nodes if node.name in last}
-        total = sum(sizes[name] for name in live)
+        inside = {node.name for node in layer.nodes}
+        array, *post = ({root for name in node.inputs for root in stored[name]} - inside for node in layer.nodes)
+        born |= dict.fromkeys(inside, position)
+        last |= dict.fromkeys(array.union(*post), position)
+        if isinstance(layer.lead, MacNode) and any(post):
+            together[position] = array, set().union(*post)
+    last |= dict.fromkeys(stored[network.output], len(layers))
+    # What only rides along in the post lanes is never stored.
+    return {name: Lifetime(born[name], end) for name, end in last.items()}, together
+
+
+def _peak(sizes: dict[str, int], lives: dict[str, Lifetime], layers: list[EngineLayer], source: str) -> tuple[int, str]:
+    """Greatest sum of live tensors' bytes, and the layer at which it occurs."""
+    peak, at = sizes[source], source
+    for position, layer in enumerate(layers):
+        total = sum(sizes[name] for name, life in lives.items() if life.first <= position <= life.last)
         if total > peak:
             peak, at = total, layer.name
-        live = {name for name in live if last[name] > position}
     return peak, at

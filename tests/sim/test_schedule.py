@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from gatewise import CapacityError, EngineConfig, Grid, NetworkBuilder, UnsupportedError
-from gatewise.sim.schedule import schedule, tensor_bytes
+from gatewise.sim.memory import tensor_bytes
+from gatewise.sim.schedule import schedule
 
 ENGINE = EngineConfig()
 

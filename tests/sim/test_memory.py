@@ -1,0 +1,136 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gatewise import CapacityError, EngineConfig, Grid, NetworkBuilder
+from gatewise.sim.graph import Value
+from gatewise.sim.manifest import Codes
+from gatewise.sim.memory import Lifetime, Memory, place, plane_words
+from gatewise.sim.schedule import schedule
+from hypothesis import given
+from hypothesis import strategies as st
+
+ENGINE = EngineConfig(rows=4, lanes=4, act_bytes=4096, act_banks=4)  # 4 banks of 512 words of 4 digits
+
+
+def value(words, bits=4):
+    return Value((4, 1, words), Codes(bits=bits, signed=bits == 16))
+
+
+def extents(memory, name):
+    placed = memory.tensors[name]
+    return [(first, first + placed.words) for first in placed.planes]
+
+
+def clashes(memory, lives):
+    """Pairs of tensors that hold the same word at the same time."""
+    names = sorted(memory.tensors)
+    return [
+        (a, b)
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+        if lives[a].first <= lives[b].last and lives[b].first <= lives[a].last
+        for low, high in extents(memory, a)
+        for start, end in extents(memory, b)
+        if low < end and start < high
+    ]
+
+
+tensors = st.lists(
+    st.tuples(st.integers(0, 8), st.integers(0, 3), st.integers(1, 300), st.sampled_from([4, 8, 16])),
+    min_size=1, max_size=12,
+)  # fmt: skip
+
+
+@given(tensors)
+def test_no_word_belongs_to_two_live_tensors(drawn):
+    roomy = ENGINE.model_copy(update={"act_bytes": 1 << 16})
+    values = {f"t{i}": value(words, bits) for i, (_, _, words, bits) in enumerate(drawn)}
+    lives = {f"t{i}": Lifetime(first, first + length) for i, (first, length, _, _) in enumerate(drawn)}
+    memory = place(values, lives, {}, roomy)
+    assert clashes(memory, lives) == []
+    for name in values:
+        assert len(memory.tensors[name].planes) == values[name].codes.bits // 4
+        assert memory.tensors[name].words == plane_words(values[name], 4)
+        assert all(0 <= low and high <= 4 * memory.bank_words for low, high in extents(memory, name))
+
+
+def test_a_planted_overlap_is_found():
+    values = {"a": value(10), "b": value(10)}
+    lives = {"a": Lifetime(0, 1), "b": Lifetime(1, 2)}
+    memory = place(values, lives, {}, ENGINE)
+    assert clashes(memory, lives) == []
+    moved = Memory(memory.bank_words, {"a": memory.tensors["a"], "b": memory.tensors["a"]})
+    assert clashes(moved, lives) == [("a", "b")]
+
+
+def test_a_dead_tensors_words_are_used_again():
+    values = {"a": value(500), "b": value(500)}
+    memory = place(values, {"a": Lifetime(0, 1), "b": Lifetime(2, 3)}, {}, ENGINE)
+    assert memory.tensors["a"] == memory.tensors["b"]
+
+
+def test_operands_of_one_layer_lie_in_different_banks():
+    values = {"input": value(100), "shortcut": value(100, bits=16)}
+    lives = {"input": Lifetime(0, 2), "shortcut": Lifetime(0, 2)}
+    memory = place(values, lives, {1: ({"input"}, {"shortcut"})}, ENGINE)
+    assert not memory.banks("input") & memory.banks("shortcut")
+    assert len(memory.banks("shortcut")) == 2
+    assert memory.serial == frozenset()
+
+
+def test_operands_that_must_share_a_bank_make_the_layer_serial():
+    values = {"input": value(1000), "shortcut": value(900)}
+    lives = {"input": Lifetime(0, 2), "shortcut": Lifetime(0, 2)}
+    memory = place(values, lives, {1: ({"input"}, {"shortcut"})}, ENGINE)
+    assert memory.banks("input") & memory.banks("shortcut")
+    assert memory.serial == {1}
+
+
+def test_a_tensor_larger_than_a_bank_spans_banks():
+    memory = place({"a": value(700)}, {"a": Lifetime(0, 1)}, {}, ENGINE)
+    assert memory.banks("a") == {0, 1}
+
+
+def test_free_words_in_pieces_too_small_are_refused():
+    values = {"a": value(512), "b": value(512), "c": value(512), "d": value(512), "e": value(1024)}
+    lives = {name: Lifetime(0, 0 if name in "ac" else 2) for name in "abcd"} | {"e": Lifetime(1, 2)}
+    message = (
+        r"^e: needs 2048 bytes of activation memory in one piece, but the free ones lie apart: choose a greater .*"
+    )
+    with pytest.raises(CapacityError, match=message):
+        place(values, lives, {}, ENGINE)
+
+
+def residual(samples):
+    net = NetworkBuilder("net", samples.input_spec((16, 16, 16), bits=4, zero_point=0))
+    settings = {"bits": 4, "scale": 0.1, "padding": 1}
+    weights = np.zeros((16, 16, 3, 3), int)
+    x = net.stride_slice("view", net.input, 1)
+    stream = net.requantise("stream", x, out=Grid(0.1, 16, signed=True))
+    first = net.conv2d("first", x, weights, out=Grid(0.1, 4), **settings)
+    second = net.conv2d("second", first, weights, out=Grid(0.1, 16, signed=True), **settings)
+    net.add("sum", second, stream, out=Grid(0.1, 4))
+    return net.build()
+
+
+def test_a_serial_layer_waits_for_every_drain(samples):
+    # The stream's four planes lie in both of two banks, so that the array's input shares one with them.
+    network = residual(samples)
+    engine = EngineConfig(pixels=64, post_lanes=4, act_banks=2)
+    plan = schedule(network, engine)
+    assert plan.serial == {"second"}
+    found = SimpleNamespace(**{layer.name: layer for layer in network.run(samples.pixels(network, 1), engine).layers})
+    # Four tiles of 64 pixels; a drain takes 64 * 16 / 4 cycles, and three of them are waited for in full.
+    assert found.second.compute == 4 * 9 * 64
+    assert found.second.post_stall == 3 * 256
+    assert found.second.drain == 256 + 6
+    assert found.first.post_stall == 0
+
+
+def test_a_larger_memory_keeps_the_same_layer_from_waiting(samples):
+    network = residual(samples)
+    engine = EngineConfig(pixels=64, post_lanes=4)
+    assert schedule(network, engine).serial == set()
+    layers = network.run(samples.pixels(network, 1), engine).layers
+    assert next(layer for layer in layers if layer.name == "second").post_stall == 0
