@@ -9,6 +9,7 @@ first training images alone; test images are only counted.
 import argparse
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,14 +114,11 @@ def main() -> None:
     console = Console(width=200)
     page = HEAD.format(images=len(test), calibration=CALIBRATION)
     page += f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
-    scratch = arguments.output.with_suffix(".gw")
-    try:
+    with tempfile.TemporaryDirectory() as scratch:
         for row in rows():
-            line = measure(row, calibration, test, scratch)
+            line = measure(row, calibration, test, Path(scratch) / "network.gw")
             console.print(line, markup=False, highlight=False)
             page += line + "\n"
-    finally:
-        scratch.unlink(missing_ok=True)
     write_bytes(arguments.output, page.encode())
 
 
