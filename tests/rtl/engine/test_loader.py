@@ -1,0 +1,150 @@
+import inspect
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+from gatewise import EngineConfig
+from gatewise.rtl.engine import loader as loader_module
+from gatewise.rtl.engine.loader import WeightLoader
+
+
+def tiles_in(rng, config, count, tile_words, settings):
+    """Random tiles with what the loader must hold for each: (settings, words, codes, amounts)."""
+    rows, lanes, diagonal = config.rows, config.lanes, min(config.rows, config.lanes)
+    tiles = []
+    for _ in range(count):
+        container, aligned, depthwise = settings
+        bits = 1 << container
+        used = int(rng.integers(1, (diagonal if depthwise else rows) + 1))
+        offset = int(rng.integers(lanes // diagonal)) * diagonal if depthwise else 0
+        codes = rng.integers(-(1 << (bits - 1)), max(1, 1 << (bits - 1)), (used, 1 if depthwise else lanes))
+        amounts = rng.integers(0, 256, lanes) if aligned else None
+        held = np.zeros((rows, lanes), dtype=int)
+        for row in range(used):
+            if depthwise:
+                held[row, offset + row] = codes[row, 0]
+            else:
+                held[row] = codes[row]
+        words = tile_words(codes, bits, config.bus_bits, amounts)
+        tiles.append(((used, offset), words, held, np.zeros(lanes, dtype=int) if amounts is None else amounts))
+    return tiles
+
+
+def play(config, settings, tiles, gap, seed=0):
+    """Load and swap every tile; returns the tiles found and the cycles between swaps."""
+    dut = WeightLoader(config)
+    rng = np.random.default_rng(seed)
+    found, swaps = [], []
+
+    async def bench(ctx):
+        container, aligned, depthwise = settings
+        ctx.set(dut.container, container)
+        ctx.set(dut.aligned, int(aligned))
+        ctx.set(dut.depthwise, int(depthwise))
+        stream = [word for _, words, _, _ in tiles for word in words]
+        describe = [about for about, _, _, _ in tiles]
+        pending = swapped = False
+        loading = 0
+        for cycle in range(100_000):
+            ctx.set(dut.swap, int(pending))
+            loading += pending
+            ctx.set(dut.rows, describe[min(loading, len(tiles) - 1)][0])
+            ctx.set(dut.lane_offset, describe[min(loading, len(tiles) - 1)][1])
+            ctx.set(dut.enable, int(loading < len(tiles)))
+            valid = bool(stream) and rng.random() >= gap
+            ctx.set(dut.words.valid, int(valid))
+            ctx.set(dut.words.payload, stream[0] if valid else int(rng.integers(256)))
+            if swapped:
+                codes = ctx.get(dut.codes.as_value())
+                amounts = ctx.get(dut.amounts.as_value())
+                held = [(codes >> 8 * at & 255 ^ 128) - 128 for at in range(config.rows * config.lanes)]
+                lanes = [amounts >> 8 * at & 255 for at in range(config.lanes)]
+                found.append((np.array(held).reshape(config.rows, config.lanes), np.array(lanes)))
+                if len(found) == len(tiles):
+                    return
+            if valid and ctx.get(dut.words.ready):
+                stream.pop(0)
+            swapped = pending
+            pending = bool(ctx.get(dut.loaded)) and loading < len(tiles)
+            if pending:
+                swaps.append(cycle)
+            await ctx.tick()
+        raise AssertionError("the loader must finish")
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return found, swaps
+
+
+def mismatch(found, tiles):
+    return [
+        at
+        for at, ((codes, amounts), (_, _, held, lanes)) in enumerate(zip(found, tiles, strict=True))
+        if not (np.array_equal(codes, held) and np.array_equal(amounts, lanes))
+    ]
+
+
+CASES = [
+    (4, 4, 8, (2, True, False)),
+    (4, 4, 16, (0, False, False)),
+    (4, 4, 128, (1, True, False)),
+    (4, 8, 32, (3, True, False)),
+    (8, 4, 64, (2, False, False)),
+    (4, 8, 8, (3, True, True)),
+    (8, 4, 16, (2, False, True)),
+    (4, 4, 8, (0, True, True)),
+]
+
+
+@pytest.mark.parametrize(("rows", "lanes", "bus", "settings"), CASES)
+@pytest.mark.parametrize("gap", [0.0, 0.4])
+def test_tiles_arrive_whole_one_word_a_cycle(rows, lanes, bus, settings, gap, tile_words):
+    config = EngineConfig(rows=rows, lanes=lanes, bus_bits=bus)
+    tiles = tiles_in(np.random.default_rng(rows * lanes + bus), config, 12, tile_words, settings)
+    found, swaps = play(config, settings, tiles, gap)
+    assert mismatch(found, tiles) == []
+    if not gap:
+        # A tile is complete in the cycle of its last word, and the next one's first word comes right after.
+        container, aligned, depthwise = settings
+        loads = [
+            (-(-8 * lanes // bus) if aligned else 0) + -(-used * (1 if depthwise else lanes) * (1 << container) // bus)
+            for (used, _), _, _, _ in tiles
+        ]
+        assert swaps == [max(0, total - 1) for total in np.cumsum(loads).tolist()]
+
+
+def planted(monkeypatch, old, new):
+    """The loader with one line changed."""
+    source = inspect.getsource(loader_module)
+    assert source.count(old) == 1
+    namespace = {"__name__": loader_module.__name__, "__package__": "gatewise.rtl.engine"}
+    exec(compile(source.replace(old, new), "planted", "exec"), namespace)
+    monkeypatch.setitem(globals(), "WeightLoader", namespace["WeightLoader"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "case"),
+    [
+        ("[low : low + bits].as_signed())", "[low : low + bits])", 0),
+        ("with m.If(~begun):", "with m.If(0):", 4),
+        ("with m.If(used[row]):", "with m.If(1):", 1),
+        ("self.lane_offset == offset", "1", 5),
+        ("& (~full | self.swap)", "& ~full", 0),
+    ],
+    ids=["unsigned codes", "stale shadow", "stray rows", "every diagonal", "lost cycle"],
+)
+def test_a_planted_fault_is_found(monkeypatch, old, new, case, tile_words):
+    planted(monkeypatch, old, new)
+    rows, lanes, bus, settings = CASES[case]
+    config = EngineConfig(rows=rows, lanes=lanes, bus_bits=bus)
+    tiles = tiles_in(np.random.default_rng(1), config, 12, tile_words, settings)
+    if old == "with m.If(used[row]):":  # what lies behind the last row of a word is not a code
+        tiles = [
+            (about, [word | 1 << bus - 1 for word in words], held, amounts) for about, words, held, amounts in tiles
+        ]
+        assert mismatch(play(config, settings, tiles, 0.0)[0], tiles) != []
+        return
+    found, swaps = play(config, settings, tiles, 0.0)
+    assert mismatch(found, tiles) != [] or swaps[-1] != sum(len(words) for _, words, _, _ in tiles) - 1
