@@ -11,8 +11,9 @@ from ..kernels.digits import digit_count
 from ..kernels.mac import DIGIT_BITS
 from .engine import EngineConfig
 from .graph import Value, pool_shape
+from .image import RecordLayout, TileLayout
 from .layer import MacLayer
-from .manifest import AddNode, AveragePoolNode, GlobalAveragePoolNode, MaxPoolNode, RequantiseNode, ScaleRequant
+from .manifest import AveragePoolNode, GlobalAveragePoolNode, MaxPoolNode
 from .network import Network
 from .schedule import EngineLayer, Schedule, input_value
 
@@ -20,8 +21,6 @@ __all__ = ["LayerCycles", "network_cycles"]
 
 DESCRIPTOR_BITS = 512
 """A layer descriptor: shapes, strides, regions, modes."""
-SCALE_PARAMETER_BITS = 128
-"""Per output channel: bias (56), zero-point constant (16), multiplier (31), shift (6), reserve."""
 ARRAY_STAGES = 4
 """Activation read, product, alignment, accumulation; the adder tree adds one stage per two levels."""
 POST_STAGES = 6
@@ -113,8 +112,7 @@ def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig,
     height, width = shape.output_size(*source.shape[1:])
     pixels = height * width
     pairs = mac.operands.digit_pairs
-    bits = mac.node.weights.bits
-    groups, steps = _row_groups(mac, engine)
+    groups, steps = _row_groups(mac, RecordLayout.of(layer.nodes), engine)
     tiles = [engine.pixels] * (pixels // engine.pixels) + ([rest] if (rest := pixels % engine.pixels) else [])
     array_stages = ARRAY_STAGES + (engine.lanes.bit_length() // 2)
 
@@ -157,35 +155,29 @@ def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig,
         drain=drained[0] - now + POST_STAGES,
         fill=fill,
         bytes_read=read * engine.bus_bits // 8,
-        weight_bits=bits,
+        weight_bits=mac.node.weights.bits,
     )
 
 
-def _row_groups(mac: MacLayer, engine: EngineConfig) -> tuple[list[_RowGroup], int]:
+def _row_groups(mac: MacLayer, record: RecordLayout, engine: EngineConfig) -> tuple[list[_RowGroup], int]:
     """The row groups of a layer in order, and the steps of each tile."""
     shape = mac.shape
     taps = shape.kernel[0] * shape.kernel[1]
-    bits = mac.node.weights.bits
-    parameter_bits = _parameter_bits(mac, engine)
+    depthwise = shape.group_inputs == 1 and shape.group_outputs == 1
 
-    def split(channels: int, rows: int, row_codes: int) -> list[_RowGroup]:
+    def split(channels: int, rows: int) -> list[_RowGroup]:
         sizes = [rows] * (channels // rows) + ([channels % rows] if channels % rows else [])
-        return [
-            _RowGroup(size, _words(size * row_codes * bits, engine), _words(size * parameter_bits, engine))
+        tiles = [
+            TileLayout(size, engine.lanes, mac.node.weights.bits, mac.node.align is not None, depthwise)
             for size in sizes
         ]
+        bus = engine.bus_bits
+        return [_RowGroup(tile.rows, tile.words(bus), record.words(tile.rows, bus)) for tile in tiles]
 
-    if shape.group_inputs == 1 and shape.group_outputs == 1:
-        # Depthwise: the diagonal PEs, one weight per row.
-        return split(shape.out_channels, min(engine.rows, engine.lanes), 1), taps
-    groups = split(shape.group_outputs, engine.rows, engine.lanes) * shape.groups
+    if depthwise:
+        return split(shape.out_channels, min(engine.rows, engine.lanes)), taps
+    groups = split(shape.group_outputs, engine.rows) * shape.groups
     return groups, taps * -(-shape.group_inputs // engine.lanes)
-
-
-def _parameter_bits(mac: MacLayer, engine: EngineConfig) -> int:
-    if isinstance(mac.node.requant, ScaleRequant):
-        return SCALE_PARAMETER_BITS
-    return SCALE_PARAMETER_BITS + ((1 << mac.node.out.bits) - 1) * (engine.mac.acc + mac.node.fraction)
 
 
 def _post_only(network: Network, layer: EngineLayer, engine: EngineConfig) -> LayerCycles:
@@ -197,8 +189,7 @@ def _post_only(network: Network, layer: EngineLayer, engine: EngineConfig) -> La
         kernel = pool_shape(node, network.values[node.inputs[0]]).kernel
         window = kernel[0] * kernel[1]
     compute = height * width * window * -(-channels // engine.post_lanes)
-    scaled = any(isinstance(part, AddNode | RequantiseNode) for part in layer.nodes)
-    words = _words(DESCRIPTOR_BITS, engine) + (_words(channels * SCALE_PARAMETER_BITS, engine) if scaled else 0)
+    words = _words(DESCRIPTOR_BITS, engine) + RecordLayout.of(layer.nodes).words(channels, engine.bus_bits)
     return LayerCycles(
         layer.name,
         layer.op,

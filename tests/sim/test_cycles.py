@@ -44,7 +44,8 @@ def play(*, rows, lanes, pixels, post_lanes, bus_bits, latency, channels, inputs
         for t, n in enumerate(tiles):
             jobs.append((size, n))
             for s in range(steps):
-                load = words(size * (1 if depthwise else lanes) * bits, bus_bits)
+                container = next(wide for wide in (1, 2, 4, 8) if wide >= bits)
+                load = words(size * (1 if depthwise else lanes) * container, bus_bits)
                 loads.append(load + (words(size * parameter_bits, bus_bits) if t == s == 0 else 0))
 
     fill = latency + words(512, bus_bits) + latency + loads[0] + 4 + -(-(lanes.bit_length() - 1) // 2)
@@ -290,13 +291,36 @@ def test_grouped_layers_run_group_by_group(samples):
     assert found.compute == 2 * 2 * 16  # two groups of 18 channels: row groups of 16 and 2
 
 
+def test_an_aligned_layer_loads_a_row_of_amounts_with_every_tile(samples):
+    engine = EngineConfig(bus_bits=64)
+    net = NetworkBuilder("net", samples.input_spec((16, 4, 4), bits=4, zero_point=0))
+    steps = Grid(0.1, 4, align="shift", amounts=np.arange(16) % 3)
+    x = net.requantise("steps", net.input, out=steps)
+    net.conv2d("conv", x, np.zeros((16, 16, 3, 3), int), bits=3, scale=0.1, padding=1, out=Grid(0.1, 8))
+    found = next(layer for layer in layers(net, engine) if layer.name == "conv")
+    tile = 16 * 8 // 64 + 16 * 16 * 4 // 64  # three-bit codes stand in containers of four
+    assert found.bytes_read == (512 // 64 + 16 * 128 // 64 + 9 * tile) * 8
+
+
+def test_what_rides_along_brings_its_own_fields(samples):
+    engine = EngineConfig(bus_bits=64)
+    net = NetworkBuilder("net", samples.input_spec((16, 4, 4), bits=4, zero_point=0))
+    made = net.conv2d("conv", net.stride_slice("view", net.input, 1), np.zeros((16, 16, 1, 1), int), bits=4, scale=0.1,
+                      out=Grid(0.1, 16, signed=True))  # fmt: skip
+    total = net.add("sum", made, net.input, out=Grid(0.1, 16, signed=True))
+    net.requantise("copy", total, out=Grid(0.1, 4))
+    found = next(layer for layer in layers(net, engine) if layer.name == "conv")
+    assert found.op == "conv2d+add+requantise"
+    assert found.bytes_read == (512 + 16 * (2 + 3 + 1) * 64 + 16 * 16 * 4) // 8
+
+
 def test_thresholds_stream_with_the_parameters(samples):
     layer = SimpleNamespace(
         kind="conv", a_bits=4, w_bits=4, height=4, width=4, kernel=(1, 1), groups=1, inputs=16, channels=16
     )
     engine = EngineConfig(bus_bits=32)
     network = build(samples, layer, Thresholds(np.zeros((16, 7), int)))
-    counts = played(layer, engine, 16, parameter_bits=128 + 7 * 32)
+    counts = played(layer, engine, 16, parameter_bits=128 + 7 * 64)
     assert_as_played(layers(None, engine, network)[1], counts, engine)
 
 
@@ -327,9 +351,10 @@ def test_post_only_layers_take_a_pixel_of_post_lanes_a_cycle(samples):
     _, pool, mean, second, total, _ = layers(net, EngineConfig())
     assert parts_of(pool) == {"compute": 3 * 3 * 9 * 3, "drain": 6, "fill": 20 + 4}
     assert parts_of(mean) == {"compute": 1 * 9 * 3, "drain": 6, "fill": 20 + 4}
-    for scaled in (second, total):
-        assert parts_of(scaled) == {"compute": 3, "drain": 6, "fill": 20 + 4 + 20 * 128 // 128}
-        assert scaled.bytes_read == 24 * 16
+    # A rescale is a field of 64 bits for each of 20 channels; an add has three.
+    for scaled, fields in ((second, 1), (total, 3)):
+        assert parts_of(scaled) == {"compute": 3, "drain": 6, "fill": 20 + 4 + 20 * 64 * fields // 128}
+        assert scaled.bytes_read == (4 + 10 * fields) * 16
     assert pool.bytes_read == 4 * 16
 
 
