@@ -5,11 +5,14 @@ hard-codes a batch of one is found. Every operation is a layer of the graph, an 
 mode (dropout, copies), or refused by name with the source line that made it.
 """
 
+import logging
 import math
 import operator
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,7 @@ from .graph import (
     SpatialPad,
     StrideSlice,
 )
+from .user_code import reason
 
 __all__ = ["capture"]
 
@@ -60,13 +64,26 @@ def capture(module: nn.Module, example: Tensor) -> Graph:
         raise FormatError("module must be in eval mode, not in training mode: call module.eval() first")
     batch = example[:1].expand(BATCH, *example.shape[1:]).contiguous()
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _quiet(), torch.no_grad():
             program = torch.export.export(module, (batch,)).run_decompositions({})
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UnsupportedError(f"torch.export must be able to capture {type(module).__name__}: {reason}") from error
+        raise UnsupportedError(
+            f"torch.export must be able to capture {type(module).__name__}: {reason(error)}"
+        ) from error
     return fuse(_Translation(program, type(module).__name__).graph())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the pages that torch.export writes about a failure: the error says it in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _location(node: fx.Node) -> str:

@@ -8,6 +8,7 @@ used PyTorch checkpoints of these networks.
 
 import importlib
 import os
+import pickle
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..kernels.errors import FormatError
 from .preprocess import InputSpec
+from .user_code import reason
 
 __all__ = ["NETWORKS", "CifarResNet", "Network", "load_network", "load_weights"]
 
@@ -133,12 +134,17 @@ def _built(name: str) -> nn.Module:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise FormatError(f"module {module_name} must be importable: {error}") from error
+    except Exception as error:  # a user's module may raise anything
+        raise FormatError(f"module {module_name} must be importable: {reason(error)}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise FormatError(f"{module_name} must have a callable {attribute}, and has none")
-    built = factory()
+    try:
+        built = factory()
+    except Exception as error:  # and so may a user's factory
+        raise FormatError(f"{name} must build a module: {reason(error)}") from error
     if not isinstance(built, nn.Module):
         raise FormatError(f"{name} must return an nn.Module, not {type(built).__name__}")
     return built
@@ -156,9 +162,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FormatError:
         raise
-    except (SafetensorError, Exception) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise FormatError(f"{path} must hold plain tensors that load without executing code: {reason}") from error
+    except pickle.UnpicklingError as error:
+        raise FormatError(
+            f"{path} must hold plain tensors that load without executing code: save module.state_dict(), not the module"
+        ) from error
+    except Exception as error:  # each format's reader raises its own kinds on what it cannot read
+        problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FormatError(f"{path} must hold plain tensors that load without executing code: {problem}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
