@@ -161,11 +161,12 @@ def run(
         raise FormatError(f"batch must be 1 or more images, not {batch}")
     engine = engine or EngineConfig()
     images = images if isinstance(images, ImageSet) else ImageSet(images)
+    _check_labels(images.labels, network)
     plan = schedule(network, engine)
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)
-        return execute(network, codes, engine.mac, engine.lanes, plan.unfolded, keep=trace)
+        return execute(network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, trace)
 
     results: list[np.ndarray] = []
     kept: dict[str, list[np.ndarray]] = {}
@@ -196,3 +197,10 @@ def run(
         network_cycles(network, plan, engine),
         {name: np.concatenate(parts) for name, parts in kept.items()},
     )
+
+
+def _check_labels(labels: np.ndarray | None, network: Network) -> None:
+    """Labels of other classes than the network's would only lower its accuracy."""
+    classes = network.values[network.output].elements
+    if labels is not None and (labels.min() < 0 or labels.max() >= classes):
+        raise FormatError(f"labels must lie in 0..{classes - 1}, found {labels.min()}..{labels.max()}")

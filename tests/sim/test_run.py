@@ -92,6 +92,12 @@ def test_ties_are_broken_so_among_many_classes_too(samples):
     assert ranking(samples, striped, [1, 3, 9, 0, 11, 199]).top(5) == 0.5
 
 
+@pytest.mark.parametrize("labels", [[0, 4], [-1, 3]])
+def test_labels_of_other_classes_are_refused(samples, labels):
+    with pytest.raises(FormatError, match=rf"labels must lie in 0..3, found {min(labels)}..{max(labels)}"):
+        ranking(samples, [[3, 9, 9, 1], [7, 7, 7, 7]], labels)
+
+
 def test_there_is_no_top_five_of_four_classes_and_no_top_without_labels(samples, network):
     assert ranking(samples, [[1, 2, 3, 4]], [3]).top(5) is None
     unlabelled = run(network, samples.pixels(network, 1)).to_json()
