@@ -79,7 +79,11 @@ def network_cycles(network: Network, plan: Schedule, engine: EngineConfig) -> li
         mac = network.layers.get(layer.name)
         if mac is not None:
             image = source if layer.name == plan.unfolded else network.values[layer.lead.inputs[0]]
-            mac = mac.unfold() if layer.name == plan.unfolded else mac
+            if layer.name == plan.unfolded:
+                mac = mac.unfold()
+            elif layer.name in plan.maps:
+                mac = mac.over_map(plan.maps[layer.name])
+                image = Value((mac.shape.in_channels, *mac.shape.kernel), image.codes)
             layers.append(_mac(layer, mac, image, engine, serial=layer.name in plan.serial))
         else:
             layers.append(_post_only(network, layer, engine))

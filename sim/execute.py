@@ -1,5 +1,6 @@
 """Bit-exact execution: a batch of input codes through every node of a network."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,12 +59,19 @@ class Trace:
 
 
 def execute(
-    network: Network, codes: np.ndarray, mac: MacFormat, lanes: int, unfolded: str | None = None, keep: bool = False
+    network: Network,
+    codes: np.ndarray,
+    mac: MacFormat,
+    lanes: int,
+    unfolded: str | None = None,
+    maps: Mapping[str, tuple[int, int]] | None = None,
+    keep: bool = False,
 ) -> Trace:
     """Run input codes (N, C, H, W) int16 through the network.
 
     `lanes` decides the order of accumulation; `unfolded` names the layer whose input the host
-    unfolds in x; `keep` keeps every tensor's codes.
+    unfolds in x; `maps` names the linear layers that run over the (height, width) map that was
+    flattened; `keep` keeps every tensor's codes.
     """
     live = {network.manifest.input.name: codes}
     kept = dict(live) if keep else {}
@@ -72,7 +80,9 @@ def execute(
     for node in network.manifest.nodes:
         sources = [live[name] for name in node.inputs]
         if isinstance(node, Conv2dNode | LinearNode):
-            result, overflows[node.name] = _mac(network, node, sources[0], mac, lanes, node.name == unfolded)
+            result, overflows[node.name] = _mac(
+                network, node, sources[0], mac, lanes, node.name == unfolded, (maps or {}).get(node.name)
+            )
         else:
             result = _plain(network, node, sources)
         live[node.name] = result
@@ -85,7 +95,13 @@ def execute(
 
 
 def _mac(
-    network: Network, node: MacNode, x: np.ndarray, mac: MacFormat, lanes: int, unfold: bool
+    network: Network,
+    node: MacNode,
+    x: np.ndarray,
+    mac: MacFormat,
+    lanes: int,
+    unfold: bool,
+    size: tuple[int, int] | None,
 ) -> tuple[np.ndarray, Overflows]:
     layer = network.layers[node.name].held(mac)
     source = network.source(node)
@@ -96,6 +112,9 @@ def _mac(
         padding = (node.padding[1], node.padding[3])
         x = unfold_x(x, node.kernel[1], node.stride[1], node.dilation[1], padding, zero_point)
         layer = layer.unfold()
+    elif size is not None:
+        layer = layer.over_map(size)
+        x = x.reshape(len(x), layer.shape.in_channels, *size)
     result = conv2d(x, layer.digits, layer.factors, layer.shape, layer.operands, mac, lanes, zero_point)
     per_channel = (-1, 1, 1)
     input_sum = np.repeat(result.input_sum, layer.shape.group_outputs, axis=1)

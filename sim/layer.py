@@ -125,6 +125,28 @@ class MacLayer:
             clipped += int((held.thresholds != self.thresholds).sum())
         return clipped
 
+    def over_map(self, size: tuple[int, int]) -> "MacLayer":
+        """The same linear layer as a convolution over the (height, width) map that was flattened.
+
+        The engine's memory holds a map by pixels and lanes of channels, so this is the order in
+        which it reads the features.
+        """
+        channels = self.shape.in_channels // (size[0] * size[1])
+        factors = self.factors.reshape(channels, -1)
+        if (factors != factors[:, :1]).any():
+            raise UnsupportedError(
+                f"{self.node.name}: the features of one channel must have one alignment, "
+                f"not factors from {factors.min()} to {factors.max()}"
+            )
+        shape = ConvShape(channels, self.shape.out_channels, size)
+        return replace(
+            self,
+            shape=shape,
+            codes=self.codes.reshape(shape.weight_shape),
+            digits=self.digits.reshape(len(self.digits), *shape.weight_shape),
+            factors=factors[:, 0].copy(),
+        )
+
     def unfold(self) -> "MacLayer":
         """The same layer with its kernel columns as channels, for an input unfolded in x."""
         return replace(

@@ -16,6 +16,7 @@ from .manifest import (
     ConcatNode,
     Conv2dNode,
     FlattenNode,
+    LinearNode,
     Node,
     RequantiseNode,
     StrideSliceNode,
@@ -53,10 +54,11 @@ class EngineLayer:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A network on an engine: its layers in order, the unfolded layer, the memory it needs."""
+    """A network on an engine: its layers in order, what of them is rearranged, the memory it needs."""
 
     layers: list[EngineLayer]
     unfolded: str | None
+    maps: dict[str, tuple[int, int]]
     peak_bytes: int
     peak_node: str
     memory: Memory
@@ -88,7 +90,7 @@ def schedule(network: Network, engine: EngineConfig) -> Schedule:
         raise CapacityError(
             f"{node}: live activations need {peak} bytes, but the engine has act_bytes = {engine.act_bytes}"
         )
-    return Schedule(layers, unfolded, peak, node, place(values, lives, together, engine))
+    return Schedule(layers, unfolded, _maps(network), peak, node, place(values, lives, together, engine))
 
 
 def _fuse(network: Network) -> list[EngineLayer]:
@@ -143,6 +145,14 @@ def _unfolded(network: Network, engine: EngineConfig) -> str | None:
     channels, width = source.shape[0], readers[0].kernel[1]
     folded = -(-channels * width // engine.lanes)
     return readers[0].name if folded < width * -(-channels // engine.lanes) else None
+
+
+def _maps(network: Network) -> dict[str, tuple[int, int]]:
+    """The linear layers that read a flattened map, and its (height, width): they run as convolutions over it."""
+    nodes = network.manifest.nodes
+    flat = {node.name: network.values[node.inputs[0]].shape[1:] for node in nodes if isinstance(node, FlattenNode)}
+    sizes = {node.name: flat.get(node.inputs[0], (1, 1)) for node in nodes if isinstance(node, LinearNode)}
+    return {name: size for name, size in sizes.items() if size != (1, 1)}
 
 
 def input_value(network: Network, unfolded: str | None) -> Value:

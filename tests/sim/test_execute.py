@@ -151,3 +151,24 @@ def test_a_tensor_is_dropped_after_its_last_reader_and_not_before(samples, monke
     trace = execute(network, input_codes(samples, network), MacFormat(), 16)
     assert held == ["slice", "pad", "copy", "block", "max", "joined", "mean", "flat"]
     assert trace.result.shape == (3, 7, 1, 1)
+
+
+@pytest.mark.parametrize("acc", [32, 12])
+def test_a_linear_layer_on_a_flattened_map_is_the_convolution_over_the_map(samples, acc):
+    rng = np.random.default_rng(4)
+    codes = rng.integers(-8, 8, (7, 6, 3, 2))
+    settings = {"bits": 4, "scale": 0.1, "zero_point": 1.5, "out": Grid(0.2, 16, signed=True)}
+    nets = [NetworkBuilder("net", samples.input_spec((6, 3, 2), bits=4, zero_point=2)) for _ in range(2)]
+    steps = Grid(0.1, 4, zero_point=2, align="shift", amounts=np.arange(6))
+    first, second = (net.requantise("steps", net.input, out=steps) for net in nets)
+    nets[0].linear("last", nets[0].flatten("flat", first), codes.reshape(7, 36), **settings)
+    nets[1].conv2d("last", second, codes, **settings)
+    engine = EngineConfig(rows=4, lanes=4, mac=MacFormat(align=12, acc=acc))
+    images = rng.integers(0, 256, (9, 6, 3, 2), dtype=np.uint8)
+    linear, conv = (net.build().run(images, engine) for net in nets)
+    assert np.array_equal(linear.codes, conv.codes)
+    for kind in ("align", "acc", "post"):
+        assert np.array_equal(getattr(linear.overflows["last"], kind), getattr(conv.overflows["last"], kind))
+    assert (linear.overflow("acc") > 0) == (acc == 12)
+    assert linear.layers[-2].total == conv.layers[-2].total
+    assert linear.layers[-2].compute == 2 * 3 * 2 * 2  # two row groups, six pixels of the map, two words of lanes
