@@ -1,0 +1,134 @@
+"""The accumulators: two halves for each row, so that one tile drains while the next one sums."""
+
+# ruff: noqa: D102 (elaborate says in its base class what it does)
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import signed
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from ... import kernels
+from ...kernels.correction import INPUT_SUM_BITS
+from ...kernels.mac import DIGIT_BITS
+from ...sim.engine import EngineConfig
+from ..accumulator import Accumulator
+from ..mac import settled
+from .array import SUM_DIGIT_BITS
+from .counters import OverflowCounters
+
+__all__ = ["PAIR_SHIFT_BITS", "AccumulatorBank"]
+
+PAIR_SHIFT_BITS = 2
+"""Bits of i + j, the digit pair's place: two digits of activations and of weights at most."""
+
+
+class AccumulatorBank(wiring.Component):  # type: ignore[misc]
+    """Adds a row sum a cycle to one pixel's accumulator of every row, and the input sum to the pixel's.
+
+    What says where (`valid`, `half`, `pixel`) comes one cycle before the sums, for the memory's read;
+    `first` (start from zero), `digit_shift` (i + j) and `add_input` (this digit pair counts for the
+    input sum) come with it. The written value is there for a read in the second cycle after the
+    sums' own: a pixel may come again two cycles later, not earlier. Throughput one pixel a cycle.
+
+    The drain reads the half that no sums enter: latency 1 cycle, one pixel of all rows a cycle.
+    Overflow counts (`OverflowCounters`) go on while `close` stays low; `close` hands them over.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        rows, lanes, fmt = config.rows, config.lanes, config.mac
+        counts = data.ArrayLayout(lanes.bit_length(), rows)
+        counters = data.ArrayLayout(32, rows)
+        super().__init__(
+            {
+                "valid": In(1),
+                "half": In(1),
+                "pixel": In(range(config.pixels)),
+                "first": In(1),
+                "digit_shift": In(PAIR_SHIFT_BITS),
+                "add_input": In(1),
+                "row_sums": In(data.ArrayLayout(signed(fmt.row_bits(lanes)), rows)),
+                "product_overflows": In(counts),
+                "align_overflows": In(counts),
+                "input_sum": In(signed(SUM_DIGIT_BITS + lanes.bit_length() - 1)),
+                "close": In(1),
+                "drain_half": In(1),
+                "drain_pixel": In(range(config.pixels)),
+                "drain_acc": Out(data.ArrayLayout(signed(fmt.acc), rows)),
+                "drain_input_sum": Out(signed(INPUT_SUM_BITS)),
+                "product_count": Out(counters),
+                "align_count": Out(counters),
+                "acc_count": Out(counters),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        rows, fmt = self.config.rows, self.config.mac
+        valid, half = Signal(), Signal()
+        pixel = Signal.like(self.pixel, reset_less=True)
+        first, add_input = Signal(reset_less=True), Signal(reset_less=True)
+        digit_shift = Signal(PAIR_SHIFT_BITS, reset_less=True)
+        drain_half = Signal(reset_less=True)
+        m.d.sync += [
+            valid.eq(self.valid),
+            half.eq(self.half),
+            pixel.eq(self.pixel),
+            first.eq(self.first),
+            add_input.eq(self.add_input),
+            digit_shift.eq(self.digit_shift),
+            drain_half.eq(self.drain_half),
+        ]
+
+        totals = Signal.like(self.drain_acc)
+        input_total = Signal(signed(INPUT_SUM_BITS))
+        acc_read = [self._half(m, f"acc_{h}", h, totals, valid & (half == h), pixel) for h in (0, 1)]
+        sum_enable = [valid & add_input & (half == h) for h in (0, 1)]
+        sum_read = [self._half(m, f"input_sum_{h}", h, input_total, sum_enable[h], pixel) for h in (0, 1)]
+        m.d.comb += [
+            self.drain_acc.as_value().eq(Mux(drain_half, acc_read[1], acc_read[0])),
+            self.drain_input_sum.eq(Mux(drain_half, sum_read[1], sum_read[0])),
+        ]
+
+        running = settled(m, Mux(first, 0, Mux(half, acc_read[1], acc_read[0])))
+        lost = Signal(rows)
+        for row in range(rows):
+            m.submodules[f"accumulator_{row}"] = adder = Accumulator(
+                kernels.Accumulator(fmt, fmt.row_bits(self.config.lanes))
+            )
+            m.d.comb += [
+                adder.acc.eq(running[row * fmt.acc : (row + 1) * fmt.acc].as_signed()),
+                adder.row_sum.eq(self.row_sums[row]),
+                adder.digit_shift.eq(digit_shift),
+                totals[row].eq(adder.total),
+                lost[row].eq(adder.overflow),
+            ]
+        input_before = settled(m, Mux(first, 0, Mux(half, sum_read[1], sum_read[0]).as_signed()))
+        bits_up = Cat(Const(0, DIGIT_BITS.bit_length() - 1), digit_shift[0])
+        m.d.comb += input_total.eq(input_before + (self.input_sum << bits_up))
+
+        m.submodules.counters = counters = OverflowCounters(self.config)
+        m.d.comb += [
+            counters.valid.eq(valid),
+            counters.product_overflows.eq(self.product_overflows),
+            counters.align_overflows.eq(self.align_overflows),
+            counters.acc_overflows.eq(lost),
+            counters.close.eq(self.close),
+            self.product_count.eq(counters.product_count),
+            self.align_count.eq(counters.align_count),
+            self.acc_count.eq(counters.acc_count),
+        ]
+        return m
+
+    def _half(self, m: Module, name: str, half: int, total: Value, enable: Value, pixel: Value) -> Value:
+        """One half: the running tile has the read port while its sums enter, the drain otherwise."""
+        total = Value.cast(total)
+        m.submodules[name] = cells = memory.Memory(shape=len(total), depth=self.config.pixels, init=[])
+        read, write = cells.read_port(), cells.write_port()
+        m.d.comb += [
+            read.addr.eq(Mux(self.valid & (self.half == half), self.pixel, self.drain_pixel)),
+            write.addr.eq(pixel),
+            write.data.eq(total),
+            write.en.eq(enable),
+        ]
+        return Value.cast(read.data)
