@@ -156,10 +156,10 @@ def test_a_tensor_is_dropped_after_its_last_reader_and_not_before(samples, monke
 @pytest.mark.parametrize("acc", [32, 12])
 def test_a_linear_layer_on_a_flattened_map_is_the_convolution_over_the_map(samples, acc):
     rng = np.random.default_rng(4)
-    codes = rng.integers(-8, 8, (7, 6, 3, 2))
+    codes = rng.integers(-3, 8, (7, 6, 3, 2))
     settings = {"bits": 4, "scale": 0.1, "zero_point": 1.5, "out": Grid(0.2, 16, signed=True)}
     nets = [NetworkBuilder("net", samples.input_spec((6, 3, 2), bits=4, zero_point=2)) for _ in range(2)]
-    steps = Grid(0.1, 4, zero_point=2, align="shift", amounts=np.arange(6))
+    steps = Grid(nets[0].spec.scale, 4, zero_point=2, align="shift", amounts=np.arange(6) // 2)
     first, second = (net.requantise("steps", net.input, out=steps) for net in nets)
     nets[0].linear("last", nets[0].flatten("flat", first), codes.reshape(7, 36), **settings)
     nets[1].conv2d("last", second, codes, **settings)
