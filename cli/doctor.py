@@ -8,7 +8,9 @@ import typer
 __all__ = ["doctor"]
 
 
-def doctor(json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write as JSON.")] = None) -> None:
+def doctor(
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
+) -> None:
     """List extras, simulators, Yosys, CPU features and threads, and what each missing piece disables."""
     from rich.table import Table
 

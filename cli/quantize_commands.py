@@ -22,6 +22,7 @@ def quantize(
     test: Annotated[
         Path | None, typer.Option(metavar="F.npz", help="Labelled images: prints top-1 beside float.")
     ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
 ) -> None:
     """Quantise a trained PyTorch network into a file that the hardware runs."""
     from importlib.util import find_spec
@@ -29,6 +30,7 @@ def quantize(
     from rich.console import Console
 
     from ..kernels.errors import FormatError, ToolMissingError
+    from ..sim.atomic import write_json
     from ..sim.file import save_network
     from ..sim.images import load_images
     from ..sim.report import terminal
@@ -53,11 +55,14 @@ def quantize(
         )
         size = save_network(found.network, output)
     terminal().print(f"{output}: {size:,} bytes, {len(found.network.mac_nodes())} layers")
-    if labelled is not None:
-        top1 = found.network.run(labelled).top(1) or 0.0
+    provenance = found.network.manifest.provenance
+    top1 = None if labelled is None else found.network.run(labelled).top(1)
+    if labelled is not None and top1 is not None:
         error = (top1 * (1 - top1) / len(labelled)) ** 0.5
-        exact = float(found.network.manifest.provenance["float_top1"])
+        exact = float(provenance["float_top1"])
         terminal().print(
             f"top-1 on {len(labelled)} images: float {100 * exact:.2f} %, integer {100 * top1:.2f} % "
             f"(standard error {100 * error:.2f})",
         )
+    if json is not None:
+        write_json(json, {"schema": 1, "file": str(output), "bytes": size, "top1": top1, "provenance": provenance})

@@ -1,8 +1,14 @@
-"""The verb quantize: what it refuses before it quantises anything."""
+"""The verb quantize: its file and figures, and what it refuses before it quantises anything."""
 
 import importlib.util
+import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+from gatewise import load
+from gatewise.sim import demo
+from gatewise.sim.images import load_images
 
 ARGUMENTS = ("quantize", "--method", "aciq", "--network", "resnet20", "--weights", "w.pt", "--calibration", "c.npz")
 
@@ -22,3 +28,25 @@ def test_missing_options_are_named(refused):
 def test_calibration_images_that_are_missing_are_refused(refused, tmp_path):
     pytest.importorskip("torch")
     assert refused(*ARGUMENTS, "-o", tmp_path / "out.gw") == "c.npz: must be readable: No such file or directory"
+
+
+def test_quantize_writes_a_file_and_the_json_of_it(gatewise, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    monkeypatch.syspath_prepend(str(root))
+    images = demo.FOLDER / "test.npz"
+    np.savez(tmp_path / "noise.npz", images=np.random.default_rng(5).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8))
+    out, found = tmp_path / "out.gw", tmp_path / "found.json"
+    result = gatewise(
+        "quantize", "--method", "minmax", "--network", "examples.digits.network:digits_cnn",
+        "--weights", root / "examples" / "digits" / "weights.safetensors", "--calibration", tmp_path / "noise.npz", "--bits", 8,
+        "--test", images, "-o", out, "--json", found,
+    )  # fmt: skip
+    assert (result.code, result.err) == (0, "")
+    content = json.loads(found.read_text())
+    assert (content["schema"], content["file"], content["bytes"]) == (1, str(out), out.stat().st_size)
+    assert content["provenance"] == load(out).manifest.provenance
+    assert f"float {100 * content['provenance']['float_top1']:.2f} %" in result.out
+    assert f"integer {100 * content['top1']:.2f} %" in result.out
+    assert content["top1"] == load(out).run(load_images(images)).top(1)
