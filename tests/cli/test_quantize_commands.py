@@ -36,11 +36,12 @@ def test_quantize_writes_a_file_and_the_json_of_it(gatewise, tmp_path, monkeypat
     monkeypatch.chdir(root)
     monkeypatch.syspath_prepend(str(root))
     images = demo.FOLDER / "test.npz"
-    np.savez(tmp_path / "noise.npz", images=np.random.default_rng(5).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8))
+    noise = tmp_path / "noise.npz"
+    np.savez(noise, images=np.random.default_rng(5).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8))
     out, found = tmp_path / "out.gw", tmp_path / "found.json"
     result = gatewise(
         "quantize", "--method", "minmax", "--network", "examples.digits.network:digits_cnn",
-        "--weights", root / "examples" / "digits" / "weights.safetensors", "--calibration", tmp_path / "noise.npz", "--bits", 8,
+        "--weights", root / "examples" / "digits" / "weights.safetensors", "--calibration", noise, "--bits", 8,
         "--test", images, "-o", out, "--json", found,
     )  # fmt: skip
     assert (result.code, result.err) == (0, "")
