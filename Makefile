@@ -19,7 +19,6 @@ $(VENV)/core: pyproject.toml constraints.txt
 
 $(VENV)/full: $(VENV)/core
 	@echo "installing all extras into $(VENV) (PyTorch among them) ..."
-	@$(PIP) torch==2.13.0
 	@$(PIP) --editable '.[quant,rtl,plot,dev]'
 	@touch $@
 
