@@ -25,12 +25,12 @@ ADDRESSES = (
 
 def address_bits(config: EngineConfig) -> int:
     """Bits of the address of a word of L digits in the activation memory."""
-    return ceil_log2(config.act_bytes * 8 // (config.lanes * DIGIT_BITS))
+    return int(ceil_log2(config.act_bytes * 8 // (config.lanes * DIGIT_BITS)))
 
 
 def container_index(bits: int) -> int:
     """Which of `CONTAINER_BITS` holds a code of so many bits."""
-    return ceil_log2(bits)
+    return int(ceil_log2(bits))
 
 
 def layer_registers(config: EngineConfig) -> data.StructLayout:
