@@ -22,7 +22,8 @@ $(VENV)/full: $(VENV)/core
 	@$(PIP) --editable '.[quant,rtl,plot,dev]'
 	@touch $@
 
-setup: $(VENV)/full icarus
+# Icarus comes first: where it is missing, nobody waits for PyTorch to be told so.
+setup: icarus $(VENV)/full
 
 demo: $(VENV)/core
 	@$(BIN)/gatewise demo
