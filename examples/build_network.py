@@ -1,6 +1,6 @@
 """A 4-bit network from plain NumPy codes: build it, write it, run it.
 
-python examples/build_network.py tiny.gw
+python examples/build_network.py [tiny.gw]
 """
 
 import sys
@@ -27,6 +27,7 @@ block = net.add("block", first, second, out=Grid(0.01, 16, signed=True), relu=Tr
 pooled = net.requantise("pooled8", net.global_average_pool("pooled", block), out=Grid(0.2, 8))
 net.linear("classes", pooled, rng.integers(-128, 128, (10, 16)), bits=8, scale=0.01, out=Grid(0.05, 16, signed=True))
 
-net.save(sys.argv[1])
-result = gatewise.load(sys.argv[1]).run(rng.integers(0, 256, (8, 3, 16, 16), dtype=np.uint8))
+path = sys.argv[1] if sys.argv[1:] else "tiny.gw"
+net.save(path)
+result = gatewise.load(path).run(rng.integers(0, 256, (8, 3, 16, 16), dtype=np.uint8))
 print("classes:", result.predictions, "cycles per image:", result.cycles_per_image)
