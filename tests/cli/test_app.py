@@ -43,7 +43,7 @@ def test_no_arguments_print_the_help(gatewise):
 def test_every_verb_has_help(gatewise, verb, option):
     result = gatewise(verb, option)
     assert (result.code, result.err) == (0, "")
-    assert f"gatewise {verb}" in result.out or verb in result.out
+    assert f" {verb} [OPTIONS]" in result.out.splitlines()[0]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -81,7 +81,6 @@ def test_an_interrupt_leaves_no_traceback(gatewise, monkeypatch):
 
 
 def test_a_reader_that_goes_away_is_no_error(network):
-    script = f"'{COMMAND}' inspect '{network}' | head -c 1; echo ${{PIPESTATUS[0]}}"
+    script = f"'{COMMAND}' inspect '{network}' | head -c 1 >/dev/null; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert result.stdout.endswith("\n0\n") or result.stdout.endswith("0\n")
-    assert result.stderr == ""
+    assert (result.stdout, result.stderr) == ("0\n", "")

@@ -1,5 +1,9 @@
 """NetworkBuilder: integer networks do what their real numbers say, and what cannot be built is refused by name."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from gatewise import (
@@ -12,6 +16,7 @@ from gatewise import (
     NetworkBuilder,
     Thresholds,
     UnsupportedError,
+    load,
 )
 
 RNG = np.random.default_rng(11)
@@ -371,3 +376,11 @@ def test_tflite_rounding_comes_without_fraction_bits(samples):
         net.conv2d("half", net.input, np.ones((2, 3, 1, 1), int), zero_point=0.5, **settings)
     with pytest.raises(FormatError, match=r"must have 31 multiplier bits, not 24$"):
         NetworkBuilder("net", samples.input_spec(), rounding="tflite").requantise("copy", net.input, out=Grid(1.0, 8))
+
+
+def test_the_example_builds_writes_and_runs_a_network(tmp_path):
+    example = Path(__file__).parents[2] / "examples" / "build_network.py"
+    arguments = [sys.executable, example, tmp_path / "tiny.gw"]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert (result.stdout.startswith("classes: ["), result.stderr) == (True, "")
+    assert load(tmp_path / "tiny.gw").name == "tiny"
