@@ -190,4 +190,6 @@ def _load_state(module: nn.Module, name: str, path: Path) -> None:
         if value.shape != expected[key].shape:
             want, have = tuple(expected[key].shape), tuple(value.shape)
             raise FormatError(f"{key} of {path} must have shape {want}, not {have}")
+        if not value.isfinite().all():
+            raise FormatError(f"{key} of {path} must be finite, found {value[~value.isfinite()][0].item()}")
     module.load_state_dict(state, strict=False)

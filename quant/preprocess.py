@@ -28,6 +28,8 @@ class InputSpec:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.shape[0]):
                 raise FormatError(f"input {name} must have 1 or {self.shape[0]} entries, not {len(values)}")
+        if not np.isfinite((*self.mean, *self.std, self.divide)).all():
+            raise FormatError(f"input mean, std and divide must be finite, not {self.mean}, {self.std}, {self.divide}")
         if min(self.std) <= 0 or self.divide <= 0:
             raise FormatError(f"input std and divide must be positive, not {self.std} and {self.divide}")
 

@@ -81,6 +81,10 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, state: dict[str,
     save_file(state, path)
     with pytest.raises(FormatError, match=r"linear.bias of .* must have shape \(10,\), not \(11,\)"):
         load_network("cifar-resnet20", path)
+    state["linear.bias"] = torch.full((10,), torch.inf)
+    save_file(state, path)
+    with pytest.raises(FormatError, match=r"linear.bias of .* must be finite, found inf"):
+        load_network("cifar-resnet20", path)
     path.write_bytes(b"not a file of tensors")
     with pytest.raises(FormatError, match="must hold plain tensors"):
         load_network("cifar-resnet20", path)

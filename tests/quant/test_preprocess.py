@@ -18,5 +18,7 @@ def test_bad_settings_are_refused() -> None:
         InputSpec((3, 4, 4), mean=(0.0, 1.0))
     with pytest.raises(FormatError, match="std and divide must be positive"):
         InputSpec((3, 4, 4), std=(0.0,))
+    with pytest.raises(FormatError, match="mean, std and divide must be finite"):
+        InputSpec((3, 4, 4), divide=float("nan"))
     with pytest.raises(FormatError, match=r"images must have shape \(N, 3, 4, 4\), not \(1, 3, 5, 4\)"):
         InputSpec((3, 4, 4)).normalise(np.zeros((1, 3, 5, 4), dtype=np.uint8))
