@@ -30,7 +30,8 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
     input sum) come with it. The written value is there for a read in the second cycle after the
     sums' own: a pixel may come again two cycles later, not earlier. Throughput one pixel a cycle.
 
-    The drain reads the half that no sums enter: latency 1 cycle, one pixel of all rows a cycle.
+    The drain reads a half into which no sums go but `first` ones, whose writes must stay behind it:
+    latency 1 cycle, one pixel of all rows a cycle.
     Overflow counts (`OverflowCounters`) go on while `close` stays low; `close` hands them over.
     """
 
@@ -121,12 +122,12 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
         return m
 
     def _half(self, m: Module, name: str, half: int, total: Value, enable: Value, pixel: Value) -> Value:
-        """One half: the running tile has the read port while its sums enter, the drain otherwise."""
+        """One half: sums that go on from a value have the read port, the drain has it otherwise."""
         total = Value.cast(total)
         m.submodules[name] = cells = memory.Memory(shape=len(total), depth=self.config.pixels, init=[])
         read, write = cells.read_port(), cells.write_port()
         m.d.comb += [
-            read.addr.eq(Mux(self.valid & (self.half == half), self.pixel, self.drain_pixel)),
+            read.addr.eq(Mux(self.valid & ~self.first & (self.half == half), self.pixel, self.drain_pixel)),
             write.addr.eq(pixel),
             write.data.eq(total),
             write.en.eq(enable),

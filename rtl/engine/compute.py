@@ -1,0 +1,166 @@
+"""The compute unit: weight loader, addresses, array and accumulators under one sequencer."""
+
+# ruff: noqa: D102 (elaborate says in its base class what it does)
+
+from amaranth import Module, Mux, Signal
+from amaranth.hdl import signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from ...kernels.align import Alignment
+from ...kernels.correction import INPUT_SUM_BITS
+from ...kernels.mac import DIGIT_BITS
+from ...sim.engine import EngineConfig
+from .accumulators import AccumulatorBank
+from .address import AddressGenerator
+from .array import MacArray
+from .counters import COUNTER_BITS
+from .loader import WeightLoader
+from .pipeline import delayed, tree_stages
+from .registers import address_bits, layer_registers
+from .sequencer import ComputeSequencer, step_layout, tile_layout
+
+__all__ = ["ComputeUnit"]
+
+
+class ComputeUnit(wiring.Component):  # type: ignore[misc]
+    """Runs the convolution that the `layer` registers describe, from `start` until `busy` falls.
+
+    Activations come from a memory of words of L digits with latency 1: `act_data` in the cycle after
+    `act_read`. Weight tiles come as `words` in the order of the steps, those of a row group again for each
+    of its tiles. From the read of a word to its accumulator there are ``4 + ceil(log2(L) / 2)`` cycles: read,
+    operand, product, alignment, tree, accumulator; one word a cycle.
+
+    `tile_done` is up for one cycle when a tile's last sum is in its `done_half`; `done_tile` describes it, and
+    its overflow counts stand in the counters from the next cycle on where it is its row group's last.
+    The drain then reads (latency 1) and gives the half back by `release`, at most `latency` cycles
+    before the first cycle in which it reads no more, but not before `tile_done`; it reads pixels in rising order.
+    """
+
+    def __init__(self, config: EngineConfig, alignments: tuple[Alignment, ...] = ("shift", "mul")) -> None:
+        self.config = config
+        self.alignments = alignments
+        rows = config.rows
+        counters = data.ArrayLayout(COUNTER_BITS, rows)
+        super().__init__(
+            {
+                "layer": In(layer_registers(config)),
+                "start": In(1),
+                "busy": Out(1),
+                "weight_wait": Out(1),
+                "post_wait": Out(1),
+                "words": In(stream.Signature(config.bus_bits)),
+                "act_read": Out(1),
+                "act_address": Out(address_bits(config)),
+                "act_data": In(data.ArrayLayout(DIGIT_BITS, config.lanes)),
+                "tile_done": Out(1),
+                "done_half": Out(1),
+                "done_tile": Out(tile_layout(config)),
+                "release": In(2),
+                "drain_half": In(1),
+                "drain_pixel": In(range(config.pixels)),
+                "drain_acc": Out(data.ArrayLayout(signed(config.mac.acc), rows)),
+                "drain_input_sum": Out(signed(INPUT_SUM_BITS)),
+                "product_count": Out(counters),
+                "align_count": Out(counters),
+                "acc_count": Out(counters),
+            }
+        )
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a word's read to the first cycle in which its accumulator is written."""
+        return 4 + tree_stages(self.config.lanes)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config, layer = self.config, self.layer
+        m.submodules.sequencer = sequencer = ComputeSequencer(config)
+        m.submodules.loader = loader = WeightLoader(config)
+        m.submodules.address = address = AddressGenerator(config)
+        m.submodules.array = array = MacArray(config, self.alignments)
+        m.submodules.accumulators = bank = AccumulatorBank(config)
+
+        connect(m, flipped(self.words), loader.words)
+        m.d.comb += [
+            sequencer.layer.eq(layer),
+            sequencer.start.eq(self.start),
+            sequencer.loaded.eq(loader.loaded),
+            sequencer.release.eq(self.release),
+            self.busy.eq(sequencer.busy),
+            self.weight_wait.eq(sequencer.weight_wait),
+            self.post_wait.eq(sequencer.post_wait),
+            loader.enable.eq(sequencer.load_enable),
+            loader.container.eq(layer.container),
+            loader.aligned.eq(layer.aligned),
+            loader.depthwise.eq(layer.depthwise),
+            loader.rows.eq(sequencer.load_rows),
+            loader.lane_offset.eq(sequencer.load_lane_offset),
+            loader.swap.eq(sequencer.swap),
+            address.layer.eq(layer),
+            address.start.eq(self.start),
+            address.upper_digit.eq(sequencer.step.a_upper),
+        ]
+        for name in ("advance", "pass_end", "tile_end", "row_group_end"):
+            m.d.comb += getattr(address, name).eq(getattr(sequencer, name))
+        for name in ("lane", "kernel_x", "kernel_y", "first_tap", "group"):
+            m.d.comb += getattr(address, name).eq(getattr(sequencer, name))
+
+        # Cycle 0: the address. Cycle 1: the word, or the padding's digit in every lane.
+        fetched = Signal(step_layout(config))
+        inside = Signal()
+        digits = Signal.like(self.act_data, reset_less=True)
+        operand = Signal(step_layout(config))
+        pad_digit = Mux(fetched.a_upper, layer.pad_code[DIGIT_BITS:], layer.pad_code[:DIGIT_BITS])
+        m.d.comb += [
+            self.act_address.eq(address.address),
+            self.act_read.eq(sequencer.step.valid & address.inside),
+        ]
+        m.d.sync += [
+            fetched.eq(sequencer.step),
+            inside.eq(address.inside),
+            operand.eq(fetched),
+            digits.eq(Mux(inside, self.act_data.as_value(), pad_digit.replicate(config.lanes))),
+        ]
+
+        # Cycle 2: products; then alignment and the tree.
+        m.d.comb += [
+            array.digits.eq(digits),
+            array.codes.eq(loader.codes),
+            array.amounts.eq(loader.amounts),
+            array.sum_mask.eq(operand.sum_mask),
+            array.w_high.eq(operand.w_upper),
+            array.a_signed.eq(operand.a_signed),
+            array.w_signed.eq(operand.w_signed),
+            array.multiply.eq(layer.multiply),
+        ]
+
+        # The accumulators are told where a cycle before the sums come.
+        ahead = array.latency - 1
+        for name in ("valid", "half", "pixel", "first", "digit_shift"):
+            m.d.comb += getattr(bank, name).eq(
+                delayed(m, getattr(operand, name), ahead, name, reset_less=name != "valid")
+            )
+        m.d.comb += [
+            bank.add_input.eq(delayed(m, ~operand.w_upper, ahead, "add_input")),
+            bank.row_sums.eq(array.row_sums),
+            bank.product_overflows.eq(array.product_overflows),
+            bank.align_overflows.eq(array.align_overflows),
+            bank.input_sum.eq(array.input_sum),
+            bank.close.eq(self.tile_done & self.done_tile.row_group_last),
+            bank.drain_half.eq(self.drain_half),
+            bank.drain_pixel.eq(self.drain_pixel),
+            self.drain_acc.eq(bank.drain_acc),
+            self.drain_input_sum.eq(bank.drain_input_sum),
+            self.product_count.eq(bank.product_count),
+            self.align_count.eq(bank.align_count),
+            self.acc_count.eq(bank.acc_count),
+        ]
+
+        # A tile is done in the cycle after its last sum was added.
+        m.d.comb += [
+            self.tile_done.eq(delayed(m, operand.tile_end, array.latency + 1, "tile_end", reset_less=False)),
+            self.done_half.eq(delayed(m, bank.half, 2, "done_half")),
+            self.done_tile.eq(sequencer.tiles[self.done_half]),
+        ]
+        return m

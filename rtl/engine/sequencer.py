@@ -1,0 +1,236 @@
+"""The sequencer of a layer's compute: row groups, tiles, steps, digit pairs and pixels, in this order."""
+
+# ruff: noqa: D102 (elaborate says in its base class what it does)
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from ...sim.cycles import MIN_PIXELS
+from ...sim.engine import EngineConfig
+from .accumulators import PAIR_SHIFT_BITS
+from .registers import PIXEL_BITS, SIZE_BITS, layer_registers
+
+__all__ = ["ComputeSequencer", "step_layout", "tile_layout"]
+
+
+def step_layout(config: EngineConfig) -> data.StructLayout:
+    """What one activation word is for; `tile_end` marks the last cycle of a tile, with a word or without."""
+    return data.StructLayout(
+        {
+            "valid": 1,
+            "half": 1,
+            "pixel": range(config.pixels),
+            "first": 1,
+            "a_upper": 1,
+            "w_upper": 1,
+            "a_signed": 1,
+            "w_signed": 1,
+            "digit_shift": PAIR_SHIFT_BITS,
+            "sum_mask": config.lanes,
+            "tile_end": 1,
+        }
+    )
+
+
+def tile_layout(config: EngineConfig) -> data.StructLayout:
+    """A tile as the drain needs it: pixels, used rows, row group (counted over the layer), what it ends."""
+    return data.StructLayout(
+        {
+            "pixels": range(config.pixels + 1),
+            "rows": range(config.rows + 1),
+            "row_group": SIZE_BITS,
+            "row_group_last": 1,
+            "layer_last": 1,
+        }
+    )
+
+
+class ComputeSequencer(wiring.Component):  # type: ignore[misc]
+    """Issues the reads of one layer, a pixel a cycle, and swaps the weight tiles as they run.
+
+    `start`, while `busy` is low, begins the layer that the registers hold. A digit pass over n pixels
+    takes ``max(n, 4)`` cycles, a step ``max(d * max(n, 4), load of the next weight tile)``: a step starts
+    when the passes before it are through and its weights are `loaded`, and the first step of a tile also waits
+    until its half of the accumulators is empty: `release` gives each half back, in the very cycle. `swap` comes
+    one cycle after the step's first read. `weight_wait` and `post_wait` say why nothing is issued.
+
+    What the loader is told (`load_*`) describes the tile that is on its way: the next step's, and the
+    waiting step's own. `tiles` describes the last tile begun in each half.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        strobes = ("advance", "pass_end", "tile_end", "row_group_end", "lane", "kernel_x", "kernel_y")
+        super().__init__(
+            {
+                "layer": In(layer_registers(config)),
+                "start": In(1),
+                "loaded": In(1),
+                "release": In(2),
+                "load_enable": Out(1),
+                "load_rows": Out(range(config.rows + 1)),
+                "load_lane_offset": Out(range(config.lanes)),
+                "swap": Out(1),
+                **{name: Out(1) for name in (*strobes, "first_tap", "group")},
+                "step": Out(step_layout(config)),
+                "tiles": Out(data.ArrayLayout(tile_layout(config), 2)),
+                "busy": Out(1),
+                "weight_wait": Out(1),
+                "post_wait": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config, layer = self.config, self.layer
+        rows, lanes = config.rows, config.lanes
+        diagonal = min(rows, lanes)
+
+        # Where the layer stands.
+        running, waiting, tile_first, half = Signal(), Signal(), Signal(), Signal()
+        pixel = Signal(range(max(config.pixels, MIN_PIXELS)))
+        a_upper, w_upper = Signal(), Signal()
+        kernel_y, kernel_x, lane_group = Signal(SIZE_BITS), Signal(SIZE_BITS), Signal(SIZE_BITS)
+        inputs_left, outputs_left, groups_left = Signal(SIZE_BITS), Signal(SIZE_BITS), Signal(SIZE_BITS)
+        pixels_left = Signal(PIXEL_BITS)
+        row_group = Signal(SIZE_BITS)
+        lane_offset = Signal(range(lanes))
+        occupied = Signal(2)
+
+        # What this step is.
+        n = Signal(range(config.pixels + 1))
+        used_rows, next_rows, row_limit = (Signal(range(rows + 1)) for _ in range(3))
+        next_outputs = Signal(SIZE_BITS)
+        next_offset = Signal.like(lane_offset)
+        last_tap, last_tile, last_of_group, last_row_group = (Signal() for _ in range(4))
+        m.d.comb += [
+            n.eq(Mux(pixels_left < layer.tile_pixels, pixels_left, layer.tile_pixels)),
+            row_limit.eq(Mux(layer.depthwise, diagonal, rows)),
+            used_rows.eq(Mux(outputs_left < row_limit, outputs_left, row_limit)),
+            last_of_group.eq(outputs_left == used_rows),
+            next_outputs.eq(Mux(last_of_group, layer.group_outputs, outputs_left - used_rows)),
+            next_rows.eq(Mux(next_outputs < row_limit, next_outputs, row_limit)),
+            next_offset.eq(Mux(layer.depthwise, lane_offset + diagonal, 0)),
+            last_tap.eq(
+                (kernel_y == layer.kernel_y - 1)
+                & (kernel_x == layer.kernel_x - 1)
+                & (lane_group == layer.lane_groups - 1)
+            ),
+            last_tile.eq(pixels_left == n),
+            last_row_group.eq(last_of_group & (groups_left == 1)),
+        ]
+
+        # Whether it starts or goes on.
+        go, issue, half_free = Signal(), Signal(), Signal()
+        m.d.comb += [
+            half_free.eq(~(occupied & ~self.release).bit_select(half, 1)),
+            go.eq(running & waiting & self.loaded & (~tile_first | half_free)),
+            issue.eq(running & (~waiting | go)),
+            self.busy.eq(running),
+            self.weight_wait.eq(running & waiting & ~self.loaded),
+            self.post_wait.eq(running & waiting & self.loaded & ~go),
+        ]
+        m.d.sync += [
+            self.swap.eq(go),
+            occupied.eq((occupied & ~self.release) | ((go & tile_first) << half)),
+        ]
+        with m.If(go & tile_first):
+            tile = self.tiles[half]
+            m.d.sync += [
+                tile.pixels.eq(n),
+                tile.rows.eq(used_rows),
+                tile.row_group.eq(row_group),
+                tile.row_group_last.eq(last_tile),
+                tile.layer_last.eq(last_tile & last_row_group),
+            ]
+
+        # Where it ends.
+        step_end = Signal()
+        m.d.comb += [
+            self.advance.eq(issue & (pixel < n)),
+            self.pass_end.eq(issue & (pixel + 1 >= n) & (pixel >= MIN_PIXELS - 1)),
+            step_end.eq(self.pass_end & (a_upper == layer.a_top) & (w_upper == layer.w_top)),
+            self.tile_end.eq(step_end & last_tap),
+            self.row_group_end.eq(self.tile_end & last_tile),
+            self.first_tap.eq(self.tile_end),
+            self.group.eq(self.row_group_end & Mux(layer.depthwise, next_offset == 0, last_of_group)),
+        ]
+        with m.If(step_end & ~last_tap):
+            with m.If(lane_group != layer.lane_groups - 1):
+                m.d.comb += self.lane.eq(1)
+            with m.Elif(kernel_x != layer.kernel_x - 1):
+                m.d.comb += self.kernel_x.eq(1)
+            with m.Else():
+                m.d.comb += self.kernel_y.eq(1)
+
+        # What comes next.
+        with m.If(issue):
+            m.d.sync += [pixel.eq(pixel + 1), waiting.eq(0)]
+        with m.If(self.pass_end):
+            # The activation digit moves first, the weight digit when it is through.
+            m.d.sync += [pixel.eq(0), a_upper.eq((a_upper ^ 1) & layer.a_top)]
+            with m.If(a_upper == layer.a_top):
+                m.d.sync += w_upper.eq((w_upper ^ 1) & layer.w_top)
+        with m.If(step_end):
+            m.d.sync += [waiting.eq(1), tile_first.eq(last_tap)]
+        with m.If(self.lane):
+            m.d.sync += [lane_group.eq(lane_group + 1), inputs_left.eq(inputs_left - lanes)]
+        with m.If(self.kernel_x | self.kernel_y | self.tile_end):
+            m.d.sync += [
+                lane_group.eq(0),
+                inputs_left.eq(layer.group_inputs),
+                kernel_x.eq(Mux(self.kernel_x, kernel_x + 1, 0)),
+            ]
+        with m.If(self.kernel_y):
+            m.d.sync += kernel_y.eq(kernel_y + 1)
+        with m.If(self.tile_end):
+            m.d.sync += [kernel_y.eq(0), half.eq(~half), pixels_left.eq(pixels_left - n)]
+        with m.If(self.row_group_end):
+            m.d.sync += [
+                pixels_left.eq(layer.out_pixels),
+                outputs_left.eq(next_outputs),
+                groups_left.eq(groups_left - last_of_group),
+                lane_offset.eq(next_offset),
+                row_group.eq(row_group + 1),
+                running.eq(~last_row_group),
+            ]
+        with m.If(self.start):
+            m.d.sync += [
+                running.eq(1),
+                waiting.eq(1),
+                tile_first.eq(1),
+                inputs_left.eq(layer.group_inputs),
+                outputs_left.eq(layer.group_outputs),
+                groups_left.eq(layer.groups),
+                pixels_left.eq(layer.out_pixels),
+                lane_offset.eq(0),
+                row_group.eq(0),
+            ]
+
+        # The loader works one tile ahead of the step that runs.
+        new_rows = last_tap & last_tile & ~waiting
+        m.d.comb += [
+            self.load_enable.eq(running & (waiting | ~(last_tap & last_tile & last_row_group))),
+            self.load_rows.eq(Mux(new_rows, next_rows, used_rows)),
+            self.load_lane_offset.eq(Mux(new_rows, next_offset, lane_offset)),
+        ]
+
+        mask_from = Mux(layer.depthwise, lane_offset, 0)
+        mask_count = Mux(layer.depthwise, used_rows, Mux(inputs_left < lanes, inputs_left, lanes))
+        mask_end = Signal(range(2 * lanes + 1))
+        m.d.comb += [
+            mask_end.eq(mask_from + mask_count),
+            self.step.valid.eq(self.advance),
+            self.step.half.eq(half),
+            self.step.pixel.eq(pixel),
+            self.step.first.eq(tile_first & ~a_upper & ~w_upper),
+            self.step.a_upper.eq(a_upper),
+            self.step.w_upper.eq(w_upper),
+            self.step.a_signed.eq(layer.a_signed & (a_upper == layer.a_top)),
+            self.step.w_signed.eq(w_upper == layer.w_top),
+            self.step.digit_shift.eq(a_upper + w_upper),
+            self.step.sum_mask.eq(Cat((lane >= mask_from) & (lane < mask_end) for lane in range(lanes))),
+            self.step.tile_end.eq(self.tile_end),
+        ]
+        return m
