@@ -30,11 +30,12 @@ def run(
 ) -> None:
     """Run images through an exported network: bit-exact codes, exact cycles, overflows by layer."""
     from ..kernels.mac import MacFormat
-    from ..sim.atomic import write_arrays
+    from ..sim.atomic import check_writable, write_arrays
     from ..sim.engine import EngineConfig
     from ..sim.file import load
     from ..sim.images import load_images
 
+    check_writable(json, dump_layers)
     config = EngineConfig() if engine is None else EngineConfig.load(engine)
     if mac is not None:
         config = config.with_mac(MacFormat.parse(mac, config.mac))

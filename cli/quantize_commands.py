@@ -30,11 +30,12 @@ def quantize(
     from rich.console import Console
 
     from ..kernels.errors import FormatError, ToolMissingError
-    from ..sim.atomic import write_json
+    from ..sim.atomic import check_writable, write_json
     from ..sim.file import save_network
     from ..sim.images import load_images
     from ..sim.report import terminal
 
+    check_writable(output, json)
     for package in ("torch", "scipy"):
         if find_spec(package) is None:
             raise ToolMissingError(f"quantize needs {package}: pip install 'gatewise[quant]'")

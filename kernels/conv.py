@@ -13,11 +13,11 @@ a time. A lane's factor is folded into its activations where the product width c
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from .digits import digit_count
 from .errors import FormatError
+from .jit import jit
 from .mac import DIGIT_BITS, MacFormat, signed_range
 
 __all__ = ["ConvResult", "ConvShape", "Operands", "conv2d"]
@@ -119,7 +119,7 @@ class ConvResult(NamedTuple):
     acc_overflows: np.ndarray
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _gather(x, base, count, offset, stride, digit, top_signed, factor, out):  # type: ignore[no-untyped-def]
     """Digits of one channel under one tap: `base` holds (start, length) runs of output pixels."""
     shift = 4 * digit
@@ -136,7 +136,7 @@ def _gather(x, base, count, offset, stride, digit, top_signed, factor, out):  # 
         p += length
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _row_saturate(x, index, weights, filled, low, high, sums):  # type: ignore[no-untyped-def]
     """Add the clipped products of `filled` lanes to the row sums; returns how many were clipped."""
     number = x.dtype.type
@@ -153,7 +153,7 @@ def _row_saturate(x, index, weights, filled, low, high, sums):  # type: ignore[n
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _row_wrap(x, index, weights, filled, low, high, sums):  # type: ignore[no-untyped-def]
     """Add the wrapped products of `filled` lanes to the row sums; returns how many were wrapped."""
     number = x.dtype.type
@@ -171,7 +171,7 @@ def _row_wrap(x, index, weights, filled, low, high, sums):  # type: ignore[no-un
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _row_products(x, index, weights, filled, low, high, wrap, factors, channel0, products):  # type: ignore[no-untyped-def]
     """Limited products times their lane's factor, for formats whose product width can overflow."""
     number = x.dtype.type
@@ -188,7 +188,7 @@ def _row_products(x, index, weights, filled, low, high, wrap, factors, channel0,
     return overflows
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _accumulate(sums, shift, low, high, wrap, acc):  # type: ignore[no-untyped-def]
     number = acc.dtype.type
     overflows = number(0)
@@ -200,7 +200,7 @@ def _accumulate(sums, shift, low, high, wrap, acc):  # type: ignore[no-untyped-d
     return overflows
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _pixel_runs(first, count, out_width, out_pixels, row_step, column_step, image_step, width, base):  # type: ignore[no-untyped-def]
     """Split pixels [first, first + count) of the batch into runs within one output row.
 
@@ -219,7 +219,7 @@ def _pixel_runs(first, count, out_width, out_pixels, row_step, column_step, imag
     return runs
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _conv(  # type: ignore[no-untyped-def]
     x, weights, factors, geometry, lanes, a_digits, a_signed, w_signed, product_range, product_exact,
     align_range, acc_range, wrap, first, digits, sums, products, acc, acc_out, sum_out,

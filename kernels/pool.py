@@ -6,10 +6,10 @@ rounded half away from zero.
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from .errors import FormatError
+from .jit import jit
 
 __all__ = ["PoolShape", "average_pool", "global_average_pool", "max_pool"]
 
@@ -41,7 +41,7 @@ class PoolShape:
         return rows, columns
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _pool(x, kernel, stride, padding, average, out):  # type: ignore[no-untyped-def]
     images, channels, height, width = x.shape
     for n in range(images):

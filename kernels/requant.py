@@ -13,10 +13,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numba
 import numpy as np
 
 from .errors import FormatError
+from .jit import jit
 from .mac import signed_range
 
 __all__ = [
@@ -40,7 +40,7 @@ _FAR = 1 << 62
 """Saturation point of a quotient: far beyond every code, and still safe to add to."""
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _round_up(quotient, remainder, half, negative, rounding):  # type: ignore[no-untyped-def]
     """Increment (0 or 1) of a floor quotient whose remainder is given against half a step."""
     if rounding == _FLOOR or remainder < half:
@@ -52,7 +52,7 @@ def _round_up(quotient, remainder, half, negative, rounding):  # type: ignore[no
     return 0 if negative else 1
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _divide_power_of_two(value, shift, rounding):  # type: ignore[no-untyped-def]
     """``value / 2**shift``, rounded; exact for every int64 value and shift 0..62."""
     if shift == 0:
@@ -62,7 +62,7 @@ def _divide_power_of_two(value, shift, rounding):  # type: ignore[no-untyped-def
     return quotient + _round_up(quotient, remainder, np.int64(1) << (shift - 1), value < 0, rounding)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _scale(value, multiplier, shift, rounding):  # type: ignore[no-untyped-def]
     """``value * multiplier / 2**shift``, rounded, saturated at +-2**62.
 
@@ -100,7 +100,7 @@ def _scale(value, multiplier, shift, rounding):  # type: ignore[no-untyped-def]
     return quotient + _round_up(quotient, remainder, np.int64(1) << (shift - 1), value < 0, rounding)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _scale_layer(values, multiplier, shift, rounding, zero_point, low, high, codes, overflows):  # type: ignore[no-untyped-def]
     least, greatest = -(1 << 31), (1 << 31) - 1
     images, channels, pixels = values.shape
@@ -116,7 +116,7 @@ def _scale_layer(values, multiplier, shift, rounding, zero_point, low, high, cod
                 codes[n, c, p] = min(max(code, low), high)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _threshold_layer(values, thresholds, descending, base, codes):  # type: ignore[no-untyped-def]
     images, channels, pixels = values.shape
     for n in range(images):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..kernels.errors import FormatError
 
-__all__ = ["write_arrays", "write_bytes", "write_json"]
+__all__ = ["check_writable", "write_arrays", "write_bytes", "write_json"]
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -42,6 +42,20 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def check_writable(*paths: str | Path | None) -> None:
+    """Raise `FormatError` for the first path that cannot be written: before hours of work, not after."""
+    for path in paths:
+        if path is None:
+            continue
+        target = Path(path).resolve()
+        if target.is_dir():
+            raise FormatError(f"{path}: must be writable: Is a directory")
+        if not target.parent.is_dir():
+            raise FormatError(f"{path}: must be writable: No such file or directory")
+        if not os.access(target if target.is_char_device() else target.parent, os.W_OK):
+            raise FormatError(f"{path}: must be writable: Permission denied")
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -29,23 +29,33 @@ from .manifest import (
 )
 from .network import Network
 
-__all__ = ["Overflows", "Trace", "execute"]
+__all__ = ["COUNTER_MAX", "Overflows", "Trace", "execute"]
+
+COUNTER_MAX = (1 << 32) - 1
 
 
 @dataclass(slots=True)
 class Overflows:
-    """Overflow counts of a layer by output channel, int64: in the product, alignment, accumulator, post lane."""
+    """Overflow counts of a layer by output channel: in the product, alignment, accumulator, post lane.
+
+    The engine's counters have 32 bits and saturate; so do these (in int64 arrays).
+    """
 
     product: np.ndarray
     align: np.ndarray
     acc: np.ndarray
     post: np.ndarray
 
+    def __post_init__(self) -> None:
+        for counter in (self.product, self.align, self.acc, self.post):
+            np.minimum(counter, COUNTER_MAX, out=counter)
+
     def __iadd__(self, other: "Overflows") -> "Overflows":
         self.product += other.product
         self.align += other.align
         self.acc += other.acc
         self.post += other.post
+        self.__post_init__()
         return self
 
 
