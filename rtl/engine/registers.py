@@ -92,7 +92,7 @@ def layer_values(
     """
     height, width = size
     out_height, out_width = shape.output_size(height, width)
-    depthwise = shape.group_inputs == 1 and shape.group_outputs == 1 and shape.groups > 1
+    depthwise = shape.group_inputs == 1 and shape.group_outputs == 1
     group_inputs = shape.in_channels if depthwise else shape.group_inputs
     group_lanes = -(-group_inputs // config.lanes)
     words = group_lanes * (1 if depthwise else shape.groups)  # of one pixel
