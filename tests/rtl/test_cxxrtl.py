@@ -190,6 +190,19 @@ def test_a_row_that_accumulates_bubbles_is_found(cache, monkeypatch):
     assert wrong > 100
 
 
+def test_evaluation_in_many_parts_computes_the_same(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(cxxrtl, "PART_LENGTH", 200)
+    converted = []
+    in_parts = cxxrtl._in_parts
+    monkeypatch.setattr(cxxrtl, "_in_parts", lambda text: converted.append(in_parts(text)) or converted[-1])
+    folder = tmp_path / "cosim"
+    shutil.copytree(cache, folder)
+    parameters, component = BLOCKS["dot"].create({"lanes": 4})
+    wrong, _ = mismatches(component, BLOCKS["dot"], parameters, 5000, folder)
+    assert wrong == 0
+    assert converted[0].count("bool p_top::part_") > 20
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
