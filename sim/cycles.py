@@ -118,15 +118,18 @@ def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig,
     pairs = mac.operands.digit_pairs
     groups, steps = _row_groups(mac, RecordLayout.of(layer.nodes), engine)
     tiles = [engine.pixels] * (pixels // engine.pixels) + ([rest] if (rest := pixels % engine.pixels) else [])
-    array_stages = ARRAY_STAGES + (engine.lanes.bit_length() // 2)
+    array_stages = ARRAY_STAGES + engine.lanes.bit_length() // 2
 
     # Fill: the descriptor, then the first row group's parameters and first weight tile, then the pipeline.
     first = groups[0].parameter_words + groups[0].tile_words
-    fill = 2 * engine.bus_latency + _words(DESCRIPTOR_BITS, engine) + first + array_stages
+    # The first step's read overlaps the last word of its tile.
+    fill = 2 * engine.bus_latency + _words(DESCRIPTOR_BITS, engine) + first - 1 + array_stages
     read = _words(DESCRIPTOR_BITS, engine)
 
     now = weight_stall = post_stall = compute = 0
-    drained = [0, 0]  # when the drains of the last tile and of the one before it end
+    # Times below are those at which the array reads; its pipeline moves all that follows by `array_stages`.
+    drained = 0  # when the drain of the last tile ends
+    free = [0, 0]  # when the halves of the last tile and of the one before it are free again
     order = [(group, tile) for group in range(len(groups)) for tile in range(len(tiles))]
     for position, (g, t) in enumerate(order):
         group, n = groups[g], tiles[t]
@@ -135,18 +138,19 @@ def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig,
             upcoming = groups[order[position + 1][0]]
             following = upcoming.tile_words + (upcoming.parameter_words if order[position + 1][0] != g else 0)
         busy = pairs * n
-        step = max(pairs * max(n, MIN_PIXELS), group.tile_words)
-        length = (steps - 1) * step + max(pairs * max(n, MIN_PIXELS), following)
+        passes = pairs * max(n, MIN_PIXELS)
+        last = (steps - 1) * max(passes, group.tile_words)
         # The tile's half of the accumulators must be empty: the drain of the tile before the last has
         # ended; in a serial layer every drain has, because it reads the bank that the array reads.
-        wait = max(0, drained[0 if serial else 1] - now)
-        end = now + wait + length
-        drain_end = max(end, drained[0]) + n * -(-group.rows // engine.post_lanes)
+        wait = max(0, free[0 if serial else 1] - now)
+        done = now + wait + last + passes
+        end = now + wait + last + max(passes, following)
+        drained = max(done, drained) + n * -(-group.rows // engine.post_lanes)
         compute += steps * busy
-        weight_stall += length - steps * busy
+        weight_stall += end - now - wait - steps * busy
         post_stall += wait
         read += steps * group.tile_words + (group.parameter_words if t == 0 else 0)
-        now, drained = end, [drain_end, drained[0]]
+        now, free = end, [max(drained, done + array_stages), free[0]]
     macs = shape.macs(*source.shape[1:])
     return LayerCycles(
         layer.name,
@@ -156,7 +160,7 @@ def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig,
         compute=compute,
         weight_stall=weight_stall,
         post_stall=post_stall,
-        drain=drained[0] - now + POST_STAGES,
+        drain=drained - now + POST_STAGES,
         fill=fill,
         bytes_read=read * engine.bus_bits // 8,
         weight_bits=mac.node.weights.bits,
