@@ -4,6 +4,7 @@ from amaranth.sim import Simulator
 from gatewise import EngineConfig
 from gatewise.rtl.engine import loader as loader_module
 from gatewise.rtl.engine.loader import WeightLoader
+from gatewise.sim.image import TileLayout, container_bits
 
 
 def tiles_in(rng, config, count, tile_words, settings):
@@ -137,3 +138,16 @@ def test_a_planted_fault_is_found(planted, old, new, case, tile_words):
         return
     found, swaps = play(config, settings, tiles, 0.0, faulty)
     assert mismatch(found, tiles) != [] or swaps[-1] != sum(len(words) for _, words, _, _ in tiles) - 1
+
+
+@pytest.mark.parametrize("bus", [8, 32, 128])
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize(("aligned", "depthwise"), [(False, False), (True, False), (False, True), (True, True)])
+def test_the_images_tiles_are_in_the_form_that_the_loader_reads(bus, bits, aligned, depthwise, tile_words):
+    rng = np.random.default_rng(bits)
+    tile = TileLayout(3, 4, bits, aligned, depthwise)
+    codes = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (3, tile.row_codes))
+    amounts = rng.integers(0, 9, 4) if aligned else None
+    words = [int.from_bytes(word.tobytes(), "little") for word in tile.encode(codes, amounts, bus)]
+    assert words == tile_words(codes, container_bits(bits), bus, amounts)
+    assert words != tile_words(~codes, container_bits(bits), bus, amounts)
