@@ -1,5 +1,6 @@
 """The configuration registers of one layer, and their values for a convolution."""
 
+from amaranth.hdl import Shape
 from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
@@ -8,10 +9,11 @@ from ...kernels.conv import ConvShape, Operands
 from ...kernels.digits import digit_count
 from ...kernels.errors import CapacityError
 from ...kernels.mac import DIGIT_BITS
+from ...sim.descriptor import descriptor_fields
 from ...sim.engine import EngineConfig
 from .loader import CONTAINER_BITS
 
-__all__ = ["address_bits", "container_index", "layer_registers", "layer_values"]
+__all__ = ["address_bits", "container_index", "descriptor_layout", "layer_registers", "layer_values"]
 
 SIZE_BITS = 16
 """Bits of heights, widths, channels, strides and dilations."""
@@ -26,6 +28,12 @@ ADDRESSES = (
 def address_bits(config: EngineConfig) -> int:
     """Bits of the address of a word of L digits in the activation memory."""
     return int(ceil_log2(config.act_bytes * 8 // (config.lanes * DIGIT_BITS)))
+
+
+def descriptor_layout(config: EngineConfig) -> data.StructLayout:
+    """The registers of a layer as the hardware holds them: those of `sim.descriptor`, from bit 0 on."""
+    fields = descriptor_fields(config)
+    return data.StructLayout({name: Shape(field.bits, field.signed) for name, field in fields.items()})
 
 
 def container_index(bits: int) -> int:
