@@ -5,7 +5,10 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
+from ..kernels.errors import ToolMissingError
+from .programs import find_compiler
 from .run import threads
 
 __all__ = ["Piece", "examine"]
@@ -22,10 +25,8 @@ EXTRAS = (
     ("matplotlib", "figures", "plot"),
     ("pillow", "run on a folder of image files", "plot"),
 )
-PROGRAMS = (
-    ("iverilog", "regress: Icarus Verilog; install it with: apt-get install iverilog", ("-V",)),
-    ("c++", "compiled RTL simulation; install it with: apt-get install g++", ("--version",)),
-)
+PROGRAMS = (("iverilog", "regress: Icarus Verilog; install it with: apt-get install iverilog", ("-V",)),)
+COMPILED = "regress: compiled simulation of the engine"
 FEATURES = ("avx2", "avx512bw", "avx512vnni", "avx512vpopcntdq", "avxvnni")
 
 
@@ -58,14 +59,23 @@ def _packages() -> list[Piece]:
 def _programs() -> list[Piece]:
     pieces = []
     for name, purpose, flags in PROGRAMS:
-        path = shutil.which(name)
-        found = ""
-        if path is not None:
-            answer = subprocess.run([path, *flags], capture_output=True, text=True, timeout=20, check=False)
-            lines = (answer.stdout or answer.stderr).splitlines() or ["of unknown version"]
-            found = lines[0] if answer.returncode == 0 else "does not start"
-        pieces.append(Piece(name, found, purpose))
-    return pieces
+        pieces.append(Piece(name, _version(shutil.which(name), flags), purpose))
+    try:
+        compiler = find_compiler()
+    except ToolMissingError:
+        return [*pieces, Piece("C++ compiler", "", f"{COMPILED}; install one with: apt-get install clang")]
+    slower = "; clang++ compiles several times faster: apt-get install clang"
+    purpose = COMPILED + ("" if "clang" in Path(compiler).name else slower)
+    return [*pieces, Piece("C++ compiler", f"{compiler}: {_version(compiler, ('--version',))}", purpose)]
+
+
+def _version(path: str | None, flags: tuple[str, ...]) -> str:
+    """What a program says of itself, empty where there is none."""
+    if path is None:
+        return ""
+    answer = subprocess.run([path, *flags], capture_output=True, text=True, timeout=20, check=False)
+    lines = (answer.stdout or answer.stderr).splitlines() or ["of unknown version"]
+    return lines[0] if answer.returncode == 0 else "does not start"
 
 
 def _machine() -> list[Piece]:

@@ -19,7 +19,7 @@ from gatewise.kernels.errors import FormatError, GatewiseError, ToolMissingError
 from gatewise.rtl import cxxrtl, dot
 from gatewise.rtl.bench import EXHAUSTIVE_LIMIT
 from gatewise.rtl.blocks import BLOCKS
-from gatewise.rtl.cxxrtl import BusPorts, BusTiming, bits_of, compile_design, simulate_compiled, words_of
+from gatewise.rtl.cxxrtl import BusPorts, BusTiming, bits_of, compile_design, conversion, simulate_compiled, words_of
 from gatewise.rtl.icarus import SimulationError, interface_of
 from gatewise.rtl.multiplier import digit_values
 from gatewise.rtl.regress import UNSTALLED_VECTORS
@@ -191,10 +191,10 @@ def test_a_row_that_accumulates_bubbles_is_found(cache, monkeypatch):
 
 
 def test_evaluation_in_many_parts_computes_the_same(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(cxxrtl, "PART_LENGTH", 200)
+    monkeypatch.setattr(conversion, "PART_LENGTH", 200)
     converted = []
-    in_parts = cxxrtl._in_parts
-    monkeypatch.setattr(cxxrtl, "_in_parts", lambda text: converted.append(in_parts(text)) or converted[-1])
+    in_parts = conversion.in_parts
+    monkeypatch.setattr(conversion, "in_parts", lambda text: converted.append(in_parts(text)) or converted[-1])
     folder = tmp_path / "cosim"
     shutil.copytree(cache, folder)
     parameters, component = BLOCKS["dot"].create({"lanes": 4})
@@ -391,6 +391,46 @@ class TestState:
         assert seen == [int(value) for value in values[0][0][10:14, 0]]
 
 
+class TestRecorder:
+    def record(self, design, ports, strobe="value", cycles=60):
+        """Random loads for some cycles: what was recorded, and what all outputs were in every cycle."""
+        rng = np.random.default_rng(7)
+        inputs = {"load": rng.integers(0, 8, cycles) == 0, "address": rng.integers(0, 4, cycles)}
+        with design.simulate() as simulation:
+            recorder = simulation.record(strobe, ports)
+            found = simulation.vectors({k: v.astype(np.uint32) for k, v in inputs.items()}, ["value", "wide", "zero"])
+            assert len(recorder) == (found[strobe] != 0).any(axis=1).sum()
+            return recorder.take(), found
+
+    @pytest.mark.parametrize("strobe", ["value", "zero", "wide"])
+    def test_outputs_are_kept_in_the_cycles_of_the_strobe(self, cache, strobe):
+        record, found = self.record(compile_design(Counter(), cache=cache), ["wide", "value"], strobe)
+        wanted = np.flatnonzero((found[strobe] != 0).any(axis=1))
+        assert 0 < len(record) == len(wanted) < 60 or strobe == "wide"
+        assert np.array_equal(record.cycles, wanted)
+        assert list(record.words) == ["wide", "value"]
+        for name, words in record.words.items():
+            assert np.array_equal(words, found[name][wanted])
+
+    def test_recorders_stand_beside_each_other_and_forget_what_they_gave(self, cache):
+        with compile_design(Counter(), cache=cache).simulate() as simulation:
+            simulation.poke("load", 1)
+            first, second = simulation.record("value", ["value"]), simulation.record("value", [])
+            simulation.run(5)
+            assert [len(first), len(second)] == [4, 4]
+            assert first.take().cycles.tolist() == [1, 2, 3, 4]
+            assert [len(first), len(second)] == [0, 4]
+            simulation.run(2)
+            assert first.take().cycles.tolist() == [5, 6]
+            assert second.take().words == {}
+
+    def test_only_outputs_are_recorded(self, cache):
+        with compile_design(Counter(), cache=cache).simulate() as simulation:
+            for strobe, ports in (("load", []), ("zero", ["address"]), ("zero", ["table"])):
+                with pytest.raises(FormatError, match=r"^output port must be one of value, wide, zero, not "):
+                    simulation.record(strobe, ports)
+
+
 class TestVectors:
     def test_words_and_bits_are_inverse(self):
         bits = np.random.default_rng(0).integers(0, 2, (50, 70), dtype=np.uint8)
@@ -457,7 +497,7 @@ class TestCache:
 class TestErrors:
     def test_a_missing_compiler_names_its_package(self, monkeypatch):
         monkeypatch.setattr(shutil, "which", lambda name: None)
-        with pytest.raises(ToolMissingError, match=r"apt-get install g\+\+$"):
+        with pytest.raises(ToolMissingError, match=r"apt-get install clang$"):
             cxxrtl.find_compiler()
 
     def test_the_first_error_of_the_compiler_is_the_message(self, cache, tmp_path):

@@ -32,6 +32,21 @@ def test_a_missing_program_names_what_installs_it(monkeypatch):
     found = {piece.name: piece for piece in doctor.examine()}
     assert found["iverilog"].found == ""
     assert found["iverilog"].purpose.endswith("install it with: apt-get install iverilog")
+    assert found["C++ compiler"].found == ""
+    assert found["C++ compiler"].purpose.endswith("install one with: apt-get install clang")
+
+
+@pytest.mark.parametrize(("installed", "taken", "hint"), [
+    ({"g++", "clang++-15", "clang++"}, "clang++", False), ({"g++", "clang++-19", "clang++-14"}, "clang++-14", False),
+    ({"g++"}, "g++", True),
+])  # fmt: skip
+def test_the_compiler_that_is_taken_is_named(monkeypatch, installed, taken, hint):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name in installed else None)
+    answer = SimpleNamespace(returncode=0, stdout="release 14\n", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    piece = next(piece for piece in doctor._programs() if piece.name == "C++ compiler")
+    assert piece.found == f"/usr/bin/{taken}: release 14"
+    assert piece.purpose.endswith("apt-get install clang") == hint
 
 
 @pytest.mark.parametrize(("code", "output", "expected"), [

@@ -196,6 +196,26 @@ uint64_t gatewise_bus_words(Simulation *simulation, int64_t bus, int written) {
     return model.reads ? model.reads->words : 0;
 }
 
+// A recorder of outputs while `strobe` is not 0: its handle is its index.
+int64_t gatewise_record(Simulation *simulation, const char *strobe, size_t count, const char **names) {
+    return guarded(simulation, [&]() -> int64_t {
+        std::vector<Port> ports;
+        for (size_t k = 0; k < count; k++)
+            ports.push_back(simulation->port(names[k]));
+        simulation->recorders.emplace_back(new Recorder(simulation->port(strobe), std::move(ports)));
+        simulation->models.push_back(simulation->recorders.back().get());
+        return int64_t(simulation->recorders.size()) - 1;
+    });
+}
+
+uint64_t gatewise_recorded(Simulation *simulation, int64_t recorder) {
+    return simulation->recorders[recorder]->cycles.size();
+}
+
+void gatewise_take(Simulation *simulation, int64_t recorder, uint64_t *cycles, uint32_t *words) {
+    simulation->recorders[recorder]->take(cycles, words);
+}
+
 // A waveform of the cycles from `start` up to, without, `stop`; none where the path is null.
 int64_t gatewise_waveform(Simulation *simulation, const char *path, uint64_t start, uint64_t stop) {
     return guarded(simulation, [&] {
