@@ -2,8 +2,9 @@
 
 This is the *faithful* form: each width and each overflow in the order in which the hardware
 makes them. For every output the order is ky, kx, lane group, weight digit, activation digit;
-`kernels.dot` states one such step on its own. The result depends on the lane count where
-anything overflows, and on nothing else of the engine.
+`kernels.dot` states one such step on its own. A lane group is what one memory word of L lanes holds
+of a convolution group: channel c of the whole input lies in word ``(first_lane + c) // L``. The
+result depends on these two where anything overflows, and on nothing else of the engine.
 
 Output pixels are the vector dimension here: a block of pixels meets one lane and one weight at
 a time. A lane's factor is folded into its activations where the product width cannot overflow:
@@ -221,7 +222,7 @@ def _pixel_runs(first, count, out_width, out_pixels, row_step, column_step, imag
 
 @jit
 def _conv(  # type: ignore[no-untyped-def]
-    x, weights, factors, geometry, lanes, a_digits, a_signed, w_signed, product_range, product_exact,
+    x, weights, factors, geometry, lanes, first_lane, a_digits, a_signed, w_signed, product_range, product_exact,
     align_range, acc_range, wrap, first, digits, sums, products, acc, acc_out, sum_out,
     product_over, align_over, acc_over,
 ):  # fmt: skip
@@ -252,9 +253,11 @@ def _conv(  # type: ignore[no-untyped-def]
         input_sum[:] = 0
         for ky in range(kernel_y):
             for kx in range(kernel_x):
-                for lane0 in range(0, group_inputs, lanes):
-                    used = min(lanes, group_inputs - lane0)
-                    channel0 = group * group_inputs + lane0
+                for lane0 in range(-((first_lane + group * group_inputs) % lanes), group_inputs, lanes):
+                    # A group starts and ends anywhere in a word.
+                    begin = max(0, lane0)
+                    used = min(lane0 + lanes, group_inputs) - begin
+                    channel0 = group * group_inputs + begin
                     for lane in range(used):
                         channel = channel0 + lane
                         factor = np.int32(factors[channel])
@@ -272,7 +275,7 @@ def _conv(  # type: ignore[no-untyped-def]
                         for j in range(w_digits):
                             filled = 0
                             for lane in range(used):
-                                weight = weights[j, out, lane0 + lane, ky, kx]
+                                weight = weights[j, out, begin + lane, ky, kx]
                                 if weight != 0:
                                     index[filled], row_weights[filled] = lane, weight
                                     filled += 1
@@ -306,7 +309,7 @@ def _conv(  # type: ignore[no-untyped-def]
 
 
 def _numbers(
-    factors: np.ndarray, shape: ConvShape, operands: Operands, fmt: MacFormat, lanes: int
+    factors: np.ndarray, shape: ConvShape, operands: Operands, fmt: MacFormat, lanes: int, first_lane: int = 0
 ) -> tuple[type[np.signedinteger], type[np.signedinteger]]:
     """The narrowest number types in which lanes and row sums, and accumulators, are exact."""
     a_digit = 15 if operands.a_bits > DIGIT_BITS or not operands.a_signed else 8
@@ -317,7 +320,8 @@ def _numbers(
 
     passes = operands.digit_pairs
     step = row_sum << DIGIT_BITS * (digit_count(operands.a_bits) + digit_count(operands.w_bits) - 2)
-    steps = shape.kernel[0] * shape.kernel[1] * -(-shape.group_inputs // lanes) * passes
+    starts = ((first_lane + group * shape.group_inputs) % lanes for group in range(shape.groups))
+    steps = shape.kernel[0] * shape.kernel[1] * -(-(max(starts) + shape.group_inputs) // lanes) * passes
     total = min(step * steps, (1 << (fmt.acc - 1)) + step)
     return lane_number, np.int32 if total <= np.iinfo(np.int32).max else np.int64
 
@@ -331,6 +335,7 @@ def conv2d(
     fmt: MacFormat,
     lanes: int,
     pad_code: int = 0,
+    first_lane: int = 0,
 ) -> ConvResult:
     """Run a layer through the datapath.
 
@@ -341,6 +346,7 @@ def conv2d(
     factors : what alignment multiplies each input channel's products by, int32 (in,)
     lanes : input channels reduced in parallel (L)
     pad_code : the code that padding feeds: the activations' zero point
+    first_lane : the lane of input channel 0, counted from lane 0 of a memory word
 
     The caller has checked codes against `operands`.
     """
@@ -351,6 +357,8 @@ def conv2d(
         raise FormatError(
             f"activations and factors must have {shape.in_channels} channels, not shapes {x.shape} and {factors.shape}"
         )
+    if first_lane < 0:
+        raise FormatError(f"first_lane must not be negative, not {first_lane}")
     images, _, height, width = x.shape
     out_height, out_width = shape.output_size(height, width)
     top, left, bottom, right = shape.padding
@@ -362,7 +370,7 @@ def conv2d(
     pixels = images * out_height * out_width
     acc = np.empty((images, shape.out_channels, out_height * out_width), dtype=np.int64)
     input_sum = np.empty((images, shape.groups, out_height * out_width), dtype=np.int64)
-    number, acc_number = _numbers(factors, shape, operands, fmt, lanes)
+    number, acc_number = _numbers(factors, shape, operands, fmt, lanes, first_lane)
     acc_bits = min(fmt.acc, np.iinfo(acc_number).bits)
     product_over, align_over, acc_over = (np.zeros(shape.out_channels, dtype=np.int64) for _ in range(3))
     for first in range(0, pixels, BLOCK_PIXELS):
@@ -373,6 +381,7 @@ def conv2d(
             np.ascontiguousarray(factors, dtype=np.int32),
             geometry,
             lanes,
+            first_lane,
             digit_count(operands.a_bits),
             operands.a_signed,
             operands.w_signed,

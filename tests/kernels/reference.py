@@ -97,7 +97,7 @@ def convolved(x, weights, layer, widths):
     """A layer in hardware order.
 
     `x` (N, C, H, W) and `weights` (O, C per group, kh, kw) are codes; `layer` names stride, padding
-    (top, left, bottom, right), dilation, groups, lanes, pad_code, a_bits, a_signed, w_bits, w_signed,
+    (top, left, bottom, right), dilation, groups, lanes, first_lane, pad_code, a_bits, a_signed, w_bits, w_signed,
     kind and amounts; `widths` names product, align, acc and overflow. Returns a dict of nested lists:
     acc (N, O, H, W), input_sum (N, groups, H, W) and per-channel counts product, align, acc_over.
     """
@@ -133,8 +133,10 @@ def convolved(x, weights, layer, widths):
         product_count = align_count = acc_count = 0
         for ky in range(kernel_y):
             for kx in range(kernel_x):
-                for lane0 in range(0, group_inputs, lanes):
-                    group = range(lane0, min(lane0 + lanes, group_inputs))
+                for word in range((layer["first_lane"] + channels) // lanes + 1):
+                    group = [c for c in range(group_inputs) if (layer["first_lane"] + first + c) // lanes == word]
+                    if not group:
+                        continue
                     operands = [(activation(n, first + c, oy, ox, ky, kx), w_digits[o][c][ky][kx]) for c in group]
                     for j, i in digit_pair_order(w_count, a_count):
                         either_signed = (a_signed and i == a_count - 1) or (w_signed and j == w_count - 1)

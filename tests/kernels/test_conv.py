@@ -30,6 +30,7 @@ class Layer:
     kind: str = "shift"
     amounts: np.ndarray | None = None
     pad_code: int = 0
+    first_lane: int = 0
 
     def __post_init__(self):
         if self.amounts is None:
@@ -39,7 +40,7 @@ class Layer:
     def numbers(self):
         """The number types that the kernel runs this layer in."""
         factors = alignment_factors(self.kind, self.amounts)
-        return conv._numbers(factors, self.shape, self.operands, self.fmt, self.lanes)
+        return conv._numbers(factors, self.shape, self.operands, self.fmt, self.lanes, self.first_lane)
 
 
 def code_limits(bits, signed):
@@ -72,7 +73,9 @@ def random_layer(seed, shape, operands, fmt, lanes, size, images=1, kind="shift"
 def run(layer):
     digits = split_digits(layer.weights, layer.operands.w_bits, layer.operands.w_signed)
     factors = alignment_factors(layer.kind, layer.amounts)
-    return conv2d(layer.x, digits, factors, layer.shape, layer.operands, layer.fmt, layer.lanes, layer.pad_code)
+    return conv2d(
+        layer.x, digits, factors, layer.shape, layer.operands, layer.fmt, layer.lanes, layer.pad_code, layer.first_lane
+    )
 
 
 def description(layer):
@@ -81,6 +84,7 @@ def description(layer):
         **{name: getattr(layer.shape, name) for name in ("stride", "padding", "dilation", "groups")},
         **dataclasses.asdict(layer.operands),
         "lanes": layer.lanes,
+        "first_lane": layer.first_lane,
         "pad_code": layer.pad_code,
         "kind": layer.kind,
         "amounts": layer.amounts.tolist(),
@@ -142,7 +146,7 @@ def layers(draw, grouped=False):
         group_count,
     )
     pad_code = draw(st.integers(*code_limits(operands.a_bits, operands.a_signed)))
-    return random_layer(
+    layer = random_layer(
         draw(st.integers(0, 2**32 - 1)),
         shape,
         operands,
@@ -155,6 +159,7 @@ def layers(draw, grouped=False):
         pad_code=pad_code,
         most=draw(st.sampled_from([0, 4, 8, 8] if kind == "shift" else [3, 255, 255])),
     )
+    return dataclasses.replace(layer, first_lane=draw(st.sampled_from([0, 0, 1, 3, lanes - 1, 5 * lanes + 2])))
 
 
 @settings(max_examples=400)
@@ -363,6 +368,44 @@ def test_bits_depend_on_the_lane_count_only_where_something_overflows(reference)
     assert results["wide", 4] == results["wide", 64]
 
 
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize("first_lane", [1, 2, 3, 4, 7])
+def test_a_first_lane_is_as_many_channels_of_no_weight_before_the_input(overflow, first_lane):
+    fmt = MacFormat(product=7, align=12, acc=12, overflow=overflow)
+    shape = ConvShape(9, 3, (2, 2))
+    layer = random_layer(first_lane, shape, Operands(4, False, 4), fmt, 4, (6, 6), extreme=0.8)
+    wider = dataclasses.replace(
+        layer,
+        shape=dataclasses.replace(shape, in_channels=9 + first_lane),
+        x=np.pad(layer.x, ((0, 0), (first_lane, 0), (0, 0), (0, 0))),
+        weights=np.pad(layer.weights, ((0, 0), (first_lane, 0), (0, 0), (0, 0))),
+        amounts=np.pad(layer.amounts, (first_lane, 0)),
+    )
+    found, expected = run(dataclasses.replace(layer, first_lane=first_lane)), run(wider)
+    assert all(np.array_equal(part, other) for part, other in zip(found, expected, strict=True))
+    assert all(counts.all() for counts in found[2:])
+    # Wrapped sums come out the same in any order; how often they wrapped does not.
+    part = "acc" if overflow == "saturate" else "acc_overflows"
+    assert np.array_equal(getattr(found, part), getattr(run(layer), part)) == (first_lane == 4)
+
+
+def test_groups_that_share_a_word_are_summed_word_by_word(reference):
+    fmt = MacFormat(align=12, acc=12)
+    shape = ConvShape(18, 6, (2, 2), groups=3)  # words of 4: channels 0..5 are 4 + 2, 6..11 are 2 + 4, 12..17 are 4 + 2
+    layer = random_layer(8, shape, Operands(4, False, 4), fmt, 4, (4, 4), extreme=0.5)
+    found = assert_layer(reference, layer)
+    assert found.acc_overflows.all()
+    middle = dataclasses.replace(
+        layer,
+        shape=ConvShape(6, 2, (2, 2)),
+        x=layer.x[:, 6:12],
+        weights=layer.weights[2:4],
+        amounts=layer.amounts[6:12],
+    )
+    assert np.array_equal(run(dataclasses.replace(middle, first_lane=2)).acc[:, :], found.acc[:, 2:4])
+    assert not np.array_equal(run(middle).acc, found.acc[:, 2:4])
+
+
 # Number paths: the kernel computes in the narrowest types that are exact
 
 
@@ -482,6 +525,7 @@ def base_layer():
         {"fmt": MacFormat(product=7, align=11, acc=17)},
         {"fmt": MacFormat(product=7, align=11, acc=16, overflow="wrap")},
         {"lanes": 8},
+        {"first_lane": 1},
         {"pad_code": 8},
         {"operands": Operands(8, False, 8, w_signed=False)},
         {"shape": ConvShape(9, 3, (3, 2), (1, 1), (0, 1, 1, 0), (1, 1))},
@@ -557,6 +601,13 @@ def test_negative_padding_is_refused():
     with pytest.raises(FormatError) as error:
         ConvShape(1, 1, padding=(0, 0, -1, 0))
     assert str(error.value) == "padding must not be negative, not (0, 0, -1, 0)"
+
+
+def test_a_negative_first_lane_is_refused():
+    layer = random_layer(1, ConvShape(2, 2), Operands(4, True, 4), MacFormat(), 4, (1, 1))
+    with pytest.raises(FormatError) as error:
+        run(dataclasses.replace(layer, first_lane=-1))
+    assert str(error.value) == "first_lane must not be negative, not -1"
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(4, 6), (6, 4)])

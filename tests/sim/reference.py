@@ -122,8 +122,8 @@ class Model:
                         y * dy : y * dy + (rows - 1) * sy + 1 : sy,
                         xx * dx : xx * dx + (columns - 1) * sx + 1 : sx,
                     ]
-                    for lane0 in range(0, inputs, self.lanes):
-                        part = range(lane0, min(lane0 + self.lanes, inputs))
+                    for word in range((start + inputs - 1) // self.lanes + 1):
+                        part = [lane for lane in range(inputs) if (start + lane) // self.lanes == word]
                         for j, (w, w_top) in enumerate(digits(weights[out, y, xx], w_bits, True)):
                             for i in range((a_bits + 3) // 4):
                                 row_sum = np.zeros_like(acc[:, 0])
