@@ -30,6 +30,7 @@ for verb in (
     rtl_commands.regress,
 ):
     app.command()(verb)
+app.command("compile")(network_commands.compile_image)
 
 CHECK_FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 

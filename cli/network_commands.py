@@ -1,4 +1,4 @@
-"""Verbs on exported networks: run, inspect, demo."""
+"""Verbs on exported networks: run, inspect, compile, demo."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..sim.network import Network
     from ..sim.run import Form, RunResult
 
-__all__ = ["demo", "inspect", "run"]
+__all__ = ["compile_image", "demo", "inspect", "run"]
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 
@@ -58,6 +58,28 @@ def inspect(
     found, console = inspect_file(network), terminal()
     console.print(inspection_report(found, console))
     _write_json(json, found.to_json())
+
+
+def compile_image(
+    network: Annotated[Path, typer.Argument(metavar="F.gw", help="Exported network.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Image: bytes, or words as .hex.")],
+    engine: Annotated[Path | None, typer.Option(metavar="E.toml", help="Engine configuration.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the memory map as JSON.")] = None,
+) -> None:
+    """Compile a network for an engine: descriptors and streams as one memory image, and its map."""
+    from ..sim.atomic import check_writable, write_bytes
+    from ..sim.compile import compile_network
+    from ..sim.engine import EngineConfig
+    from ..sim.file import load
+    from ..sim.report import compiled_report, terminal
+
+    check_writable(output, json)
+    config = EngineConfig() if engine is None else EngineConfig.load(engine)
+    compiled = compile_network(load(network), config)
+    write_bytes(output, compiled.to_hex().encode() if output.suffix == ".hex" else compiled.image.tobytes())
+    console = terminal()
+    console.print(compiled_report(compiled, console))
+    _write_json(json, compiled.memory_map())
 
 
 def demo(json: Json = None) -> None:

@@ -1,32 +1,39 @@
-"""The cycle model: closed forms of the engine's schedule, one function per rule.
+"""The cycle model: closed forms of the engine's schedule, from the registers that the engine itself reads.
 
-``docs/microarchitecture.md`` states the rules with timing diagrams. Cycles depend on shapes,
-widths and the engine alone, never on values.
+``docs/microarchitecture.md`` states the rules with timing diagrams, and co-simulation holds every
+layer's count to the RTL's own counter. Cycles depend on shapes, widths and the engine alone, never on
+values.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..kernels.digits import digit_count
 from ..kernels.mac import DIGIT_BITS
+from .descriptor import descriptor_words
 from .engine import EngineConfig
-from .graph import Value, pool_shape
-from .image import RecordLayout, TileLayout
-from .layer import MacLayer
-from .manifest import AveragePoolNode, GlobalAveragePoolNode, MaxPoolNode
-from .network import Network
-from .schedule import EngineLayer, Schedule, input_value
+from .image import TileLayout
+from .lowered import DIVIDER_CYCLES, LoweredLayer, RowGroup, row_groups, words_of
 
-__all__ = ["LayerCycles", "network_cycles"]
+__all__ = ["LayerCycles", "TileTimes", "layer_cycles", "network_cycles", "tile_sizes", "tile_times", "with_taper"]
 
-DESCRIPTOR_BITS = 512
-"""A layer descriptor: shapes, strides, regions, modes."""
-ARRAY_STAGES = 4
-"""Activation read, product, alignment, accumulation; the adder tree adds one stage per two levels."""
-POST_STAGES = 6
-"""Accumulator read, zero-point term, multiply, round and clamp, residual add, write."""
 MIN_PIXELS = 4
 """Least cycles of a digit pass: the shadow tile swaps in once per that many cycles at most."""
+
+STREAM_START = 5
+"""The first word of a layer's stream, beyond the descriptor's words and twice the bus latency."""
+LOAD_STAGES, STORE_STAGES = 5, 5
+"""What a transfer takes beyond its words, the descriptor and the bus latency."""
+BEGIN = 2
+"""The start of a layer's units, beyond the descriptor's words and the bus latency."""
+SLOT_AFTER_DONE = 1
+"""From a tile's end to its first slot."""
+RELEASE = 1
+RECORDS_FREE = 1
+WRITE_STAGES = 10
+POST_START = 2
+RECORDS_READY = 2
+POOL_STAGES = 3
 
 Bound = Literal["compute", "weights", "post", "drain", "fill", "host"]
 
@@ -71,138 +78,202 @@ class LayerCycles:
         return self.digit_macs / (engine.rows * engine.lanes * self.total) if self.total else 0.0
 
 
-def network_cycles(network: Network, plan: Schedule, engine: EngineConfig) -> list[LayerCycles]:
-    """Cycles per image: the input's load, every engine layer, the result's store."""
-    source = input_value(network, plan.unfolded)
-    layers = [_transfer(network.manifest.input.name, "load", source, engine)]
-    for layer in plan.layers:
-        mac = network.layers.get(layer.name)
-        if mac is not None:
-            image = source if layer.name == plan.unfolded else network.values[layer.lead.inputs[0]]
-            if layer.name == plan.unfolded:
-                mac = mac.unfold()
-            elif layer.name in plan.maps:
-                mac = mac.over_map(plan.maps[layer.name])
-                image = Value((mac.shape.in_channels, *mac.shape.kernel), image.codes)
-            layers.append(_mac(layer, mac, image, engine, serial=layer.name in plan.serial))
-        else:
-            layers.append(_post_only(network, layer, engine))
-    layers.append(_transfer(network.output, "store", network.values[network.output], engine))
-    return layers
-
-
-def _words(bits: int, engine: EngineConfig) -> int:
-    return -(-bits // engine.bus_bits)
-
-
-def _transfer(name: str, op: str, value: Value, engine: EngineConfig) -> LayerCycles:
-    """The host moves a tensor in words of L digits; the bus answers after its latency."""
-    channels, height, width = value.shape
-    digits = height * width * -(-channels // engine.lanes) * engine.lanes * digit_count(value.codes.bits)
-    return LayerCycles(name, op, host=engine.bus_latency + _words(digits * DIGIT_BITS, engine))
-
-
 @dataclass(frozen=True, slots=True)
-class _RowGroup:
-    """One pass over all pixels of the output channels that run in parallel."""
+class TileTimes:
+    """When one tile of pixels computes and drains, in cycles from the layer's first on.
 
-    rows: int
-    tile_words: int
-    parameter_words: int
+    `first` and `last` are the first reads of its first and last step, `step` the cycles between two steps,
+    `passes` those that a step takes at least, `busy` those in which the array reads, `post_wait` the cycles
+    in which only its half of the accumulators was missing. `done` is the tile's end in the accumulators;
+    its slots begin in cycles `slot`, `slot + interval`, ..., `last_slot`.
+    """
+
+    row_group: int
+    tile: int
+    pixels: int
+    steps: int
+    first: int
+    last: int
+    step: int
+    passes: int
+    busy: int
+    post_wait: int
+    done: int
+    slot: int
+    last_slot: int
 
 
-def _mac(layer: EngineLayer, mac: MacLayer, source: Value, engine: EngineConfig, serial: bool) -> LayerCycles:
-    shape = mac.shape
-    height, width = shape.output_size(*source.shape[1:])
-    pixels = height * width
-    pairs = mac.operands.digit_pairs
-    groups, steps = _row_groups(mac, RecordLayout.of(layer.nodes), engine)
-    tiles = [engine.pixels] * (pixels // engine.pixels) + ([rest] if (rest := pixels % engine.pixels) else [])
-    array_stages = ARRAY_STAGES + engine.lanes.bit_length() // 2
+def network_cycles(layers: Sequence[LoweredLayer], engine: EngineConfig) -> list[LayerCycles]:
+    """Cycles per image of a lowered network: the input's load, every engine layer, the result's store."""
+    return [layer_cycles(layer, engine) for layer in layers]
 
-    # Fill: the descriptor, then the first row group's parameters and first weight tile, then the pipeline.
-    first = groups[0].parameter_words + groups[0].tile_words
-    # The first step's read overlaps the last word of its tile.
-    fill = 2 * engine.bus_latency + _words(DESCRIPTOR_BITS, engine) + first - 1 + array_stages
-    read = _words(DESCRIPTOR_BITS, engine)
 
-    now = weight_stall = post_stall = compute = 0
-    # Times below are those at which the array reads; its pipeline moves all that follows by `array_stages`.
-    drained = 0  # when the drain of the last tile ends
-    free = [0, 0]  # when the halves of the last tile and of the one before it are free again
-    order = [(group, tile) for group in range(len(groups)) for tile in range(len(tiles))]
-    for position, (g, t) in enumerate(order):
-        group, n = groups[g], tiles[t]
-        following = 0
-        if position + 1 < len(order):
-            upcoming = groups[order[position + 1][0]]
-            following = upcoming.tile_words + (upcoming.parameter_words if order[position + 1][0] != g else 0)
-        busy = pairs * n
-        passes = pairs * max(n, MIN_PIXELS)
-        last = (steps - 1) * max(passes, group.tile_words)
-        # The tile's half of the accumulators must be empty: the drain of the tile before the last has
-        # ended; in a serial layer every drain has, because it reads the bank that the array reads.
-        wait = max(0, free[0 if serial else 1] - now)
-        done = now + wait + last + passes
-        end = now + wait + last + max(passes, following)
-        drained = max(done, drained) + n * -(-group.rows // engine.post_lanes)
-        compute += steps * busy
-        weight_stall += end - now - wait - steps * busy
-        post_stall += wait
-        read += steps * group.tile_words + (group.parameter_words if t == 0 else 0)
-        now, free = end, [max(drained, done + array_stages), free[0]]
-    macs = shape.macs(*source.shape[1:])
-    return LayerCycles(
-        layer.name,
-        layer.op,
-        macs=macs,
-        digit_macs=macs * pairs,
-        compute=compute,
-        weight_stall=weight_stall,
-        post_stall=post_stall,
-        drain=drained - now + POST_STAGES,
-        fill=fill,
-        bytes_read=read * engine.bus_bits // 8,
-        weight_bits=mac.node.weights.bits,
+def layer_cycles(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
+    """The cycles of one layer, in their parts."""
+    if layer.op in ("load", "store"):
+        return _transfer(layer, engine)
+    if layer.op == "mac":
+        return _mac(layer, engine)
+    return _post_only(layer, engine)
+
+
+def tile_sizes(registers: Mapping[str, int], last_row_group: bool) -> Iterator[int]:
+    """The pixels of a row group's tiles: the last row group's taper, so that its last drain is short."""
+    left, taper = registers["out_pixels"], registers["taper"] if last_row_group else 0
+    while left:
+        whole = left > registers["tile_pixels"]
+        n = registers["tile_pixels"] if whole else -(-left // 2) if 0 < taper < left else left
+        yield n
+        left -= n
+
+
+def array_stages(engine: EngineConfig) -> int:
+    """Cycles from an activation word's read to its sum in the accumulator."""
+    return 4 + engine.lanes.bit_length() // 2
+
+
+def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]:
+    """Play a layer of the array tile by tile; within a tile steps follow each other evenly."""
+    registers = layer.registers
+    groups = list(row_groups(registers, engine))
+    taps = registers["kernel_y"] * registers["kernel_x"]
+    pairs = (1 + registers["a_top"]) * (1 + registers["w_top"])
+    interval = registers["interval"]
+    tail = words_of(registers, "other") + registers["beats"]
+    stages = array_stages(engine)
+
+    stream = STREAM_START + descriptor_words(engine) + 2 * engine.bus_latency  # the first word can be taken
+    taken = stream - 1  # the last word taken
+    shadow = 0  # the shadow tile is free
+    ready = 0  # the tile before is through with its reads
+    half_free = [0, 0]
+    buffer_free = [0, 0]
+    slot_free = 0
+    count = 0
+    for index, group in enumerate(groups):
+        if layer.record.fields:
+            taken = max(taken + 1, buffer_free[index % 2]) + layer.record.cycles(group.rows, engine.bus_bits) - 1
+        load = _tile_layout(registers, group, engine).words(engine.bus_bits)
+        steps = taps * group.lane_groups
+        spans = -(-group.rows // min(engine.rows, engine.lanes))
+        for tile, n in enumerate(tile_sizes(registers, index == len(groups) - 1)):
+            passes = pairs * max(n, MIN_PIXELS)
+            step = max(passes, load)
+            loaded = max(taken + 1, shadow) + load - 1
+            can = max(ready, loaded)
+            # A serial layer reads with its post lanes where it reads with its array: one after the other.
+            first = max(can, *half_free) if registers["serial"] else max(can, half_free[count % 2])
+            last = first + (steps - 1) * step
+            taken = loaded if steps == 1 else last - step + load
+            shadow, ready = last + 1, last + passes
+            done = last + passes + stages
+            slot = max(done + SLOT_AFTER_DONE, slot_free)
+            last_slot = slot + (n * spans - 1) * interval
+            slot_free = last_slot + interval
+            half_free[count % 2] = last_slot + tail + RELEASE
+            yield TileTimes(
+                index, tile, n, steps, first, last, step, passes, pairs * n, first - can, done, slot, last_slot
+            )
+            count += 1
+        buffer_free[index % 2] = last_slot + tail + RECORDS_FREE
+
+
+def _tile_layout(registers: Mapping[str, int], group: RowGroup, engine: EngineConfig) -> TileLayout:
+    return TileLayout(
+        group.rows,
+        engine.lanes,
+        1 << registers["container"],
+        bool(registers["aligned"]),
+        bool(registers["depthwise"]),
     )
 
 
-def _row_groups(mac: MacLayer, record: RecordLayout, engine: EngineConfig) -> tuple[list[_RowGroup], int]:
-    """The row groups of a layer in order, and the steps of each tile."""
-    shape = mac.shape
-    taps = shape.kernel[0] * shape.kernel[1]
-    depthwise = shape.group_inputs == 1 and shape.group_outputs == 1
-
-    def split(channels: int, rows: int) -> list[_RowGroup]:
-        sizes = [rows] * (channels // rows) + ([channels % rows] if channels % rows else [])
-        tiles = [
-            TileLayout(size, engine.lanes, mac.node.weights.bits, mac.node.align is not None, depthwise)
-            for size in sizes
-        ]
-        bus = engine.bus_bits
-        return [_RowGroup(tile.rows, tile.words(bus), record.words(tile.rows, bus)) for tile in tiles]
-
-    if depthwise:
-        return split(shape.out_channels, min(engine.rows, engine.lanes)), taps
-    groups = split(shape.group_outputs, engine.rows) * shape.groups
-    return groups, taps * -(-shape.group_inputs // engine.lanes)
+def _transfer(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
+    """A tensor moves word by word, of the memory or of the bus, whichever are more."""
+    registers, word_bits = layer.registers, engine.lanes * DIGIT_BITS
+    prefix, step = ("out", "out_pixel_step") if layer.op == "load" else ("first", "pixel_step")
+    words = registers[f"{prefix}_planes"] * registers["out_pixels"] * registers[step]
+    cycles = words * max(1, word_bits // engine.bus_bits) + descriptor_words(engine) + engine.bus_latency
+    cycles += engine.bus_latency + LOAD_STAGES if layer.op == "load" else STORE_STAGES
+    read = descriptor_words(engine) * engine.bus_bits // 8
+    return LayerCycles(layer.name, layer.label, host=cycles, bytes_read=read)
 
 
-def _post_only(network: Network, layer: EngineLayer, engine: EngineConfig) -> LayerCycles:
-    """Q channels of one input pixel a cycle through the post lanes: pooling, adds and copies on their own."""
-    node = layer.lead
-    channels, height, width = network.values[node.name].shape
-    window = 1
-    if isinstance(node, MaxPoolNode | AveragePoolNode | GlobalAveragePoolNode):
-        kernel = pool_shape(node, network.values[node.inputs[0]]).kernel
-        window = kernel[0] * kernel[1]
-    compute = height * width * window * -(-channels // engine.post_lanes)
-    words = _words(DESCRIPTOR_BITS, engine) + RecordLayout.of(layer.nodes).words(channels, engine.bus_bits)
+def _written(registers: Mapping[str, int]) -> int:
+    return words_of(registers, "out") + words_of(registers, "second")
+
+
+def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
+    registers, bus = layer.registers, engine.bus_bits
+    tiles = list(tile_times(layer, engine))
+    groups = list(row_groups(registers, engine))
+    fill = tiles[0].first
+    through = tiles[-1].last + tiles[-1].passes
+    compute = sum(tile.steps * tile.busy for tile in tiles)
+    post_stall = sum(tile.post_wait for tile in tiles)
+    tail = words_of(registers, "other") + registers["beats"] + WRITE_STAGES + _written(registers)
+    words = descriptor_words(engine) + sum(layer.record.words(group.rows, bus) for group in groups)
+    words += sum(tile.steps * _tile_layout(registers, groups[tile.row_group], engine).words(bus) for tile in tiles)
+    assert layer.mac is not None
+    shape = layer.mac.shape
+    macs = registers["out_pixels"] * shape.out_channels * shape.group_inputs * shape.kernel[0] * shape.kernel[1]
     return LayerCycles(
         layer.name,
-        layer.op,
+        layer.label,
+        macs=macs,
+        digit_macs=macs * layer.mac.operands.digit_pairs,
         compute=compute,
-        drain=POST_STAGES,
-        fill=engine.bus_latency + words,
+        weight_stall=through - fill - compute - post_stall,
+        post_stall=post_stall,
+        drain=tiles[-1].last_slot + tail - through,
+        fill=fill,
+        bytes_read=words * bus // 8,
+        weight_bits=layer.mac.node.weights.bits,
+    )
+
+
+def _post_only(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
+    """Row group after row group, slot after slot; the next row group's records come while one runs."""
+    registers = layer.registers
+    start = descriptor_words(engine) + engine.bus_latency + BEGIN
+    taken = start + engine.bus_latency + STREAM_START - BEGIN - 1
+    interval, pooling = registers["interval"], layer.op != "stream"
+    read = words_of(registers, "first") * registers["kernel_y"] * registers["kernel_x"] + words_of(registers, "other")
+    written = _written(registers)
+    tail = read + (POOL_STAGES if pooling else registers["beats"] + WRITE_STAGES) + written
+    if layer.op == "average_pool":
+        tail += DIVIDER_CYCLES
+    groups = list(row_groups(registers, engine))
+    buffer_free, next_slot, first_slot, last_slot, words = [0, 0], start + POST_START, 0, 0, descriptor_words(engine)
+    slots = 0
+    for index, group in enumerate(groups):
+        slot = next_slot
+        if layer.record.fields:
+            taken = max(taken + 1, buffer_free[index % 2]) + layer.record.cycles(group.rows, engine.bus_bits) - 1
+            slot = max(slot, taken + RECORDS_READY)
+            words += layer.record.words(group.rows, engine.bus_bits)
+        count = registers["out_pixels"] * -(-group.rows // min(engine.rows, engine.lanes))
+        first_slot = first_slot or slot
+        last_slot = slot + (count - 1) * interval
+        next_slot = last_slot + interval
+        buffer_free[index % 2] = last_slot + read + registers["beats"] + RECORDS_FREE
+        slots += count
+    return LayerCycles(
+        layer.name,
+        layer.label,
+        compute=slots * interval,
+        weight_stall=next_slot - first_slot - slots * interval,
+        drain=last_slot + tail - next_slot,
+        fill=first_slot,
         bytes_read=words * engine.bus_bits // 8,
     )
+
+
+def with_taper(layer: LoweredLayer, engine: EngineConfig) -> LoweredLayer:
+    """The layer with the taper that takes the fewest cycles."""
+    if layer.op != "mac":
+        return layer
+    most = min(engine.pixels, layer.registers["out_pixels"])
+    tapers = [0, *(1 << power for power in range(2, most.bit_length()) if 1 << power < most)]
+    choices = [replace(layer, registers={**layer.registers, "taper": taper}) for taper in tapers]
+    return min(choices, key=lambda choice: layer_cycles(choice, engine).total)

@@ -12,6 +12,9 @@ from .validation import first_problem
 
 __all__ = ["EngineConfig"]
 
+PREFETCH_MARGIN = 4
+"""Words of prefetch beyond the bus latency that keep one word a cycle coming."""
+
 Array = Literal["digit", "fusion", "sign", "shift"]
 Decoder = Literal["raw", "huffman", "xor"]
 
@@ -43,11 +46,18 @@ class EngineConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_post_lanes(cls, data: Any) -> Any:
-        """Half the rows, where nothing is said: one post lane costs as much as dozens of PEs."""
-        if isinstance(data, dict) and "post_lanes" not in data:
-            rows = data.get("rows", 16)
-            data = {**data, "post_lanes": max(1, rows // 2) if isinstance(rows, int) else 1}
+    def _defaults(cls, data: Any) -> Any:
+        """What follows from the rest where nothing is said.
+
+        Half the rows as post lanes: one costs as much as dozens of PEs. As many words of prefetch as keep
+        the bus busy.
+        """
+        if isinstance(data, dict):
+            rows, lanes, latency = (data.get(*item) for item in (("rows", 16), ("lanes", 16), ("bus_latency", 20)))
+            sizes = isinstance(rows, int) and isinstance(lanes, int)
+            post = max(1, min(rows // 2, lanes)) if sizes else 1
+            prefetch = max(32, latency + PREFETCH_MARGIN) if isinstance(latency, int) else 32
+            data = {"post_lanes": post, "prefetch_words": prefetch, **data}
         return data
 
     @field_validator("rows", "lanes")
@@ -79,9 +89,18 @@ class EngineConfig(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _check_post_lanes(self) -> "EngineConfig":
-        if self.post_lanes > self.rows:
-            raise ValueError(f"post_lanes must be 1 to rows ({self.rows}), not {self.post_lanes}")
+    def _check_sizes(self) -> "EngineConfig":
+        most = min(self.rows, self.lanes)
+        if self.post_lanes > most or self.post_lanes & (self.post_lanes - 1):
+            raise ValueError(
+                f"post_lanes must be a power of two from 1 to the lesser of rows and lanes ({most}), "
+                f"not {self.post_lanes}"
+            )
+        least = self.bus_latency + PREFETCH_MARGIN
+        if self.prefetch_words < least:
+            raise ValueError(
+                f"prefetch_words must be at least bus_latency + {PREFETCH_MARGIN} ({least}), not {self.prefetch_words}"
+            )
         return self
 
     def __init__(self, **settings: Any) -> None:

@@ -76,12 +76,14 @@ def execute(
     unfolded: str | None = None,
     maps: Mapping[str, tuple[int, int]] | None = None,
     keep: bool = False,
+    first_lanes: Mapping[str, int] | None = None,
 ) -> Trace:
     """Run input codes (N, C, H, W) int16 through the network.
 
     `lanes` decides the order of accumulation; `unfolded` names the layer whose input the host
     unfolds in x; `maps` names the linear layers that run over the (height, width) map that was
-    flattened; `keep` keeps every tensor's codes.
+    flattened; `keep` keeps every tensor's codes; `first_lanes` are the lanes of the layers' first input
+    channels where those are not the first of a word.
     """
     live = {network.manifest.input.name: codes}
     kept = dict(live) if keep else {}
@@ -91,7 +93,13 @@ def execute(
         sources = [live[name] for name in node.inputs]
         if isinstance(node, Conv2dNode | LinearNode):
             result, overflows[node.name] = _mac(
-                network, node, sources[0], mac, lanes, node.name == unfolded, (maps or {}).get(node.name)
+                network,
+                node,
+                sources[0],
+                mac,
+                (lanes, (first_lanes or {}).get(node.name, 0)),
+                node.name == unfolded,
+                (maps or {}).get(node.name),
             )
         else:
             result = _plain(network, node, sources)
@@ -109,7 +117,7 @@ def _mac(
     node: MacNode,
     x: np.ndarray,
     mac: MacFormat,
-    lanes: int,
+    lanes: tuple[int, int],
     unfold: bool,
     size: tuple[int, int] | None,
 ) -> tuple[np.ndarray, Overflows]:
@@ -125,7 +133,9 @@ def _mac(
     elif size is not None:
         layer = layer.over_map(size)
         x = x.reshape(len(x), layer.shape.in_channels, *size)
-    result = conv2d(x, layer.digits, layer.factors, layer.shape, layer.operands, mac, lanes, zero_point)
+    result = conv2d(
+        x, layer.digits, layer.factors, layer.shape, layer.operands, mac, lanes[0], zero_point, first_lane=lanes[1]
+    )
     per_channel = (-1, 1, 1)
     input_sum = np.repeat(result.input_sum, layer.shape.group_outputs, axis=1)
     values, limited = correction.compute(result.acc, input_sum, zero.reshape(per_channel), bias.reshape(per_channel))

@@ -10,10 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..kernels.digits import digit_count, split_digits
+from ..kernels.mac import DIGIT_BITS
 from ..kernels.packing import pack_codes, unpack_codes
 from .manifest import AddNode, Conv2dNode, LinearNode, Node, RequantiseNode, ThresholdRequant
 
-__all__ = ["RecordLayout", "TileLayout", "container_bits"]
+__all__ = [
+    "RecordLayout",
+    "TileLayout",
+    "container_bits",
+    "in_words",
+    "main_field",
+    "rescale_field",
+    "tensor_codes",
+    "tensor_words",
+]
 
 AMOUNT_BITS = 8
 """Of a lane's alignment amount: a shift or a multiplier."""
@@ -30,7 +41,7 @@ def _words(bits: int, bus_bits: int) -> int:
     return -(-bits // bus_bits)
 
 
-def _in_words(data: np.ndarray, bus_bits: int) -> np.ndarray:
+def in_words(data: np.ndarray, bus_bits: int) -> np.ndarray:
     """Packed bytes as whole words: uint8 (words, bus_bits / 8)."""
     padding = -len(data) % (bus_bits // 8)
     return np.pad(data, (0, padding)).reshape(-1, bus_bits // 8)
@@ -67,9 +78,9 @@ class TileLayout:
 
     def encode(self, codes: np.ndarray, amounts: np.ndarray | None, bus_bits: int) -> np.ndarray:
         """Signed codes (rows, row_codes) and amounts (lanes,) as words, uint8 (words, bus_bits / 8)."""
-        parts = [_in_words(pack_codes(codes, container_bits(self.bits), signed=True), bus_bits)]
+        parts = [in_words(pack_codes(codes, container_bits(self.bits), signed=True), bus_bits)]
         if self.aligned and amounts is not None:
-            parts.insert(0, _in_words(np.asarray(amounts, dtype=np.uint8), bus_bits))
+            parts.insert(0, in_words(np.asarray(amounts, dtype=np.uint8), bus_bits))
         return np.concatenate(parts)
 
     def decode(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -111,3 +122,37 @@ class RecordLayout:
     def words(self, channels: int, bus_bits: int) -> int:
         """Bus words of the records of `channels` channels."""
         return _words(channels * self.fields * FIELD_BITS, bus_bits)
+
+    def cycles(self, channels: int, bus_bits: int) -> int:
+        """Cycles in which the engine takes them: a field each, or the words of a field."""
+        return channels * self.fields * max(1, FIELD_BITS // bus_bits)
+
+
+def main_field(zero: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, descending: np.ndarray) -> np.ndarray:
+    """Zero-point constants (bits 0..15), multipliers (16..46), shifts (47..52), directions (53): int64 (channels,)."""
+    return (zero & 0xFFFF) | multiplier << 16 | shift << 47 | descending << 53
+
+
+def rescale_field(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Multipliers (bits 0..30) and shifts (31..36) of a further rescale: int64 (channels,)."""
+    return multiplier | shift << 31
+
+
+def tensor_words(codes: np.ndarray, bits: int, lanes: int) -> np.ndarray:
+    """Codes (C, H, W) as digits in the memory's words: uint8 (planes, H * W * ceil(C / lanes), lanes)."""
+    channels, height, width = codes.shape
+    words = -(-channels // lanes)
+    padded = np.pad(codes.transpose(1, 2, 0).astype(np.int64), ((0, 0), (0, 0), (0, words * lanes - channels)))
+    # The sign is the digit's own business here.
+    return (split_digits(padded, bits, signed=False) & 15).astype(np.uint8).reshape(-1, height * width * words, lanes)
+
+
+def tensor_codes(digits: np.ndarray, shape: tuple[int, int, int], bits: int, signed: bool) -> np.ndarray:
+    """The inverse of `tensor_words`: int32 codes (C, H, W)."""
+    channels, height, width = shape
+    value = np.zeros(digits.shape[1:], dtype=np.int32)
+    for at, plane in enumerate(digits):
+        value += plane.astype(np.int32) << DIGIT_BITS * at
+    value = value.reshape(height, width, -1)[:, :, :channels].transpose(2, 0, 1)
+    top = digit_count(bits) * DIGIT_BITS
+    return value - ((value >> (top - 1)) << top) if signed else value

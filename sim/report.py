@@ -9,10 +9,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from .compile import CompiledNetwork
+from .descriptor import descriptor_words
 from .inspect import Inspection
 from .run import RunResult
 
-__all__ = ["inspection_report", "run_report", "terminal"]
+__all__ = ["compiled_report", "inspection_report", "run_report", "terminal"]
 
 PIPED_WIDTH = 200
 """Columns of output that goes to no terminal: nothing is cut off for want of a screen."""
@@ -110,6 +112,29 @@ def run_summary(result: RunResult) -> list[str]:
         f"of {result.engine.act_bytes:,}"
     )
     return lines
+
+
+def compiled_report(compiled: CompiledNetwork, console: Console) -> Group:
+    """Layers with their streams, and the regions of the image."""
+    rows = [
+        (layer.name, layer.label, f"{start:,}", f"{words:,}", str(layer.registers.get("interval", "")))
+        for layer, (start, words) in zip(compiled.layers, compiled.stream_words, strict=True)
+    ]
+    columns = ("layer", "op", "first\nword", "words", "cycles\nper slot")
+    title = f"{compiled.network.name} for {compiled.engine.rows} x {compiled.engine.lanes}"
+    bytes_of_word = compiled.engine.bus_bits // 8
+    lines = [
+        f"descriptors          {len(compiled.layers) + 1} of {descriptor_words(compiled.engine)} words",
+        f"descriptors, streams {compiled.payload_bytes:,} bytes",
+        f"input                word {compiled.input_word:,}, "
+        f"{(compiled.output_word - compiled.input_word) * bytes_of_word:,} bytes",
+        f"result               word {compiled.output_word:,}, "
+        f"{(len(compiled.image) - compiled.output_word) * bytes_of_word:,} bytes",
+        f"image                {compiled.image.nbytes:,} bytes in words of {compiled.engine.bus_bits} bits",
+        f"activation memory    {compiled.plan.peak_bytes:,} bytes at {compiled.plan.peak_node}, "
+        f"of {compiled.engine.act_bytes:,}",
+    ]
+    return Group(_table(console, title, columns, rows, set()), Text("\n".join(lines)))
 
 
 def inspection_report(found: Inspection, console: Console) -> Group:

@@ -13,6 +13,7 @@ from .cycles import LayerCycles, network_cycles
 from .engine import EngineConfig
 from .execute import Overflows, Trace, execute
 from .images import ImageSet, quantise_images
+from .lower import lower
 from .network import Network
 from .schedule import Schedule, schedule
 
@@ -163,10 +164,11 @@ def run(
     images = images if isinstance(images, ImageSet) else ImageSet(images)
     _check_labels(images.labels, network)
     plan = schedule(network, engine)
+    first_lanes = plan.first_lanes(engine.lanes)
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)
-        return execute(network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, trace)
+        return execute(network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, trace, first_lanes)
 
     results: list[np.ndarray] = []
     kept: dict[str, list[np.ndarray]] = {}
@@ -194,7 +196,7 @@ def run(
         np.concatenate(results),
         images.labels,
         overflows,
-        network_cycles(network, plan, engine),
+        network_cycles(lower(network, engine, plan), engine),
         {name: np.concatenate(parts) for name, parts in kept.items()},
     )
 

@@ -1,32 +1,22 @@
 """The layers of the engine: which nodes run together, what they keep in memory, what the host unfolds.
 
 A MAC layer takes along the residual add and the requantised copy that its post lanes can make
-on the way out. Views (flatten, concat, channel pad, stride slice) cost nothing: they are
-addressing. What is left runs on the post lanes alone.
+on the way out. Views cost nothing where addressing can do (`views`); where it cannot, a copy is a
+layer. What is left runs on the post lanes alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..kernels.errors import CapacityError, UnsupportedError
 from .engine import EngineConfig
 from .graph import MacNode, Value, conv_shape
-from .manifest import (
-    AddNode,
-    ChannelPadNode,
-    ConcatNode,
-    Conv2dNode,
-    FlattenNode,
-    LinearNode,
-    Node,
-    RequantiseNode,
-    StrideSliceNode,
-)
+from .manifest import AddNode, ConcatNode, Conv2dNode, LinearNode, Node, RequantiseNode
 from .memory import Lifetime, Memory, place, tensor_bytes
 from .network import Network
+from .views import Stored, View, arrange
 
-__all__ = ["EngineLayer", "Schedule", "schedule"]
-
-View = FlattenNode | ConcatNode | ChannelPadNode | StrideSliceNode
+__all__ = ["EngineLayer", "Schedule", "input_value", "schedule"]
 
 
 @dataclass(slots=True)
@@ -35,11 +25,13 @@ class EngineLayer:
 
     lead: Node
     fused: list[Node] = field(default_factory=list)
+    part: int = 0
+    """Of a view that is copied: which of its inputs this layer copies."""
 
     @property
     def name(self) -> str:
-        """The leading node's name."""
-        return self.lead.name
+        """The leading node's name; a concat's copies have their position with it."""
+        return f"{self.lead.name}[{self.part}]" if isinstance(self.lead, ConcatNode) else self.lead.name
 
     @property
     def op(self) -> str:
@@ -51,6 +43,21 @@ class EngineLayer:
         """All nodes of the layer, in order."""
         return self.lead, *self.fused
 
+    @property
+    def array_input(self) -> str | None:
+        """The tensor that the array reads, if the layer is on the array."""
+        return self.lead.inputs[0] if isinstance(self.lead, MacNode) else None
+
+    @property
+    def post_inputs(self) -> tuple[str, ...]:
+        """The tensors that the post lanes read from memory, in the order of their operands."""
+        if isinstance(self.lead, MacNode):
+            made = {node.name for node in self.nodes}
+            return tuple(name for node in self.fused for name in node.inputs if name not in made)
+        if isinstance(self.lead, ConcatNode):
+            return (self.lead.inputs[self.part],)
+        return self.lead.inputs
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -59,9 +66,25 @@ class Schedule:
     layers: list[EngineLayer]
     unfolded: str | None
     maps: dict[str, tuple[int, int]]
+    tensors: dict[str, Stored]
+    """Where every tensor lies within what is kept."""
+    roots: dict[str, Value]
+    """What is kept, by name."""
+    copies: Mapping[str, Mapping[int, Stored]]
+    """Where the views that are copied lie, by node and input."""
+    kept: frozenset[str]
+    """The tensors that are written to the memory."""
     peak_bytes: int
     peak_node: str
     memory: Memory
+
+    def first_lanes(self, lanes: int) -> dict[str, int]:
+        """The lane of the first input channel of each layer on the array."""
+        return {
+            layer.name: self.tensors[layer.array_input].channel % lanes
+            for layer in self.layers
+            if layer.array_input is not None
+        }
 
     @property
     def serial(self) -> set[str]:
@@ -80,20 +103,38 @@ def schedule(network: Network, engine: EngineConfig) -> Schedule:
             f"scheme int runs on array digit with decoder raw, not on array {engine.array} "
             f"with decoder {engine.decoder}: other arrays are not modelled yet"
         )
-    layers = _fuse(network)
     unfolded = _unfolded(network, engine)
-    lives, together = _lives(network, layers)
-    values = network.values | {network.manifest.input.name: input_value(network, unfolded)}
-    sizes = {name: tensor_bytes(value, engine.lanes) for name, value in values.items()}
+    arrangement = arrange(network, input_value(network, unfolded), engine)
+    layers = _fuse(network, arrangement.copies)
+    kept = _kept(network, layers)
+    lives, together = _lives(network, layers, arrangement.tensors, kept)
+    sizes = {name: tensor_bytes(value, engine.lanes) for name, value in arrangement.roots.items()}
     peak, node = _peak(sizes, lives, layers, network.manifest.input.name)
     if peak > engine.act_bytes:
         raise CapacityError(
             f"{node}: live activations need {peak} bytes, but the engine has act_bytes = {engine.act_bytes}"
         )
-    return Schedule(layers, unfolded, _maps(network), peak, node, place(values, lives, together, engine))
+    maps = {
+        node.name: arrangement.tensors[node.inputs[0]].shape[1:]
+        for node in network.manifest.nodes
+        if isinstance(node, LinearNode) and arrangement.tensors[node.inputs[0]].flattened
+    }
+    memory = place(arrangement.roots, lives, together, engine)
+    return Schedule(
+        layers,
+        unfolded,
+        maps,
+        dict(arrangement.tensors),
+        dict(arrangement.roots),
+        arrangement.copies,
+        kept,
+        peak,
+        node,
+        memory,
+    )
 
 
-def _fuse(network: Network) -> list[EngineLayer]:
+def _fuse(network: Network, copies: Mapping[str, Mapping[int, Stored]]) -> list[EngineLayer]:
     nodes = network.manifest.nodes
     consumers: dict[str, list[Node]] = {}
     for node in nodes:
@@ -101,16 +142,20 @@ def _fuse(network: Network) -> list[EngineLayer]:
             consumers.setdefault(name, []).append(node)
     order: dict[str, int] = {}
     for position, node in enumerate(nodes):
-        # A view is as old as what it looks at.
-        order[node.name] = max(order.get(name, -1) for name in node.inputs) if isinstance(node, View) else position
+        # A view is as old as what it looks at; a copy is made where it stands.
+        viewed = isinstance(node, View) and node.name not in copies
+        order[node.name] = max(order.get(name, -1) for name in node.inputs) if viewed else position
     made_by: dict[str, EngineLayer] = {}
     layers: list[EngineLayer] = []
     for node in nodes:
+        if isinstance(node, View):
+            layers += [EngineLayer(node, part=part) for part in copies.get(node.name, ())]
+            continue
         host = _host(node, made_by, consumers, order)
         if host is not None:
             host.fused.append(node)
             made_by[node.name] = host
-        elif not isinstance(node, View):
+        else:
             layer = EngineLayer(node)
             layers.append(layer)
             made_by[node.name] = layer
@@ -147,14 +192,6 @@ def _unfolded(network: Network, engine: EngineConfig) -> str | None:
     return readers[0].name if folded < width * -(-channels // engine.lanes) else None
 
 
-def _maps(network: Network) -> dict[str, tuple[int, int]]:
-    """The linear layers that read a flattened map, and its (height, width): they run as convolutions over it."""
-    nodes = network.manifest.nodes
-    flat = {node.name: network.values[node.inputs[0]].shape[1:] for node in nodes if isinstance(node, FlattenNode)}
-    sizes = {node.name: flat.get(node.inputs[0], (1, 1)) for node in nodes if isinstance(node, LinearNode)}
-    return {name: size for name, size in sizes.items() if size != (1, 1)}
-
-
 def input_value(network: Network, unfolded: str | None) -> Value:
     """The input as it lies in the engine's memory."""
     value = network.values[network.manifest.input.name]
@@ -165,26 +202,35 @@ def input_value(network: Network, unfolded: str | None) -> Value:
     return Value((value.shape[0] * node.kernel[1], value.shape[1], columns), value.codes)
 
 
+def _kept(network: Network, layers: list[EngineLayer]) -> frozenset[str]:
+    """The tensors that the memory holds: what another layer reads, or a view, and the result."""
+    riding = set()
+    for layer in layers:
+        inside = {node.name for node in layer.nodes}
+        for made in layer.nodes[:-1]:
+            readers = [node.name for node in network.manifest.nodes if made.name in node.inputs]
+            if made.name != network.output and all(name in inside for name in readers):
+                riding.add(made.name)
+    return frozenset(network.values) - riding
+
+
 def _lives(
-    network: Network, layers: list[EngineLayer]
+    network: Network, layers: list[EngineLayer], tensors: Mapping[str, Stored], kept: frozenset[str]
 ) -> tuple[dict[str, Lifetime], dict[int, tuple[set[str], set[str]]]]:
-    """When each stored tensor lives, and what the array and the post lanes of a layer read together."""
+    """When each root lives, and which of them the array and the post lanes of a layer read together."""
     source = network.manifest.input.name
-    stored = {source: {source}}
-    for node in network.manifest.nodes:
-        viewed = [stored[name] for name in node.inputs] if isinstance(node, View) else [{node.name}]
-        stored[node.name] = set().union(*viewed)
     born, last = {source: 0}, {source: 0}
     together: dict[int, tuple[set[str], set[str]]] = {}
     for position, layer in enumerate(layers):
-        inside = {node.name for node in layer.nodes}
-        array, *post = ({root for name in node.inputs for root in stored[name]} - inside for node in layer.nodes)
-        born |= dict.fromkeys(inside, position)
-        last |= dict.fromkeys(array.union(*post), position)
-        if isinstance(layer.lead, MacNode) and any(post):
-            together[position] = array, set().union(*post)
-    last |= dict.fromkeys(stored[network.output], len(layers))
-    # What only rides along in the post lanes is never stored.
+        written = {tensors[node.name].root for node in layer.nodes if node.name in kept}
+        array = set() if layer.array_input is None else {tensors[layer.array_input].root}
+        post = {tensors[name].root for name in layer.post_inputs}
+        for root in written:
+            born.setdefault(root, position)
+        last |= dict.fromkeys(written | array | post, position)
+        if array and post:
+            together[position] = array, post
+    last[tensors[network.output].root] = len(layers)
     return {name: Lifetime(born[name], end) for name, end in last.items()}, together
 
 

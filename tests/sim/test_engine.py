@@ -20,7 +20,7 @@ def test_the_default_engine_is_the_documented_one():
     assert engine.mac == MacFormat(product=8, align=16, acc=32, overflow="saturate")
 
 
-@pytest.mark.parametrize(("rows", "post_lanes"), [(4, 2), (8, 4), (16, 8), (32, 16), (64, 32)])
+@pytest.mark.parametrize(("rows", "post_lanes"), [(4, 2), (8, 4), (16, 8), (32, 16), (64, 16)])
 def test_post_lanes_are_half_the_rows_unless_given(load, rows, post_lanes):
     assert load(f"rows = {rows}").post_lanes == post_lanes
     assert load(f"rows = {rows}\npost_lanes = 1").post_lanes == 1
@@ -53,7 +53,15 @@ def test_another_mac_keeps_the_rest():
     ("bus_latency = 201", "engine: bus_latency: input should be less than or equal to 200, not '201'"),
     ("pixels = 8", "engine: pixels: input should be greater than or equal to 16, not '8'"),
     ("post_lanes = 0", "engine: post_lanes: input should be greater than or equal to 1, not '0'"),
-    ("post_lanes = 17", "engine: post_lanes must be 1 to rows (16), not 17"),
+    (
+        "post_lanes = 17",
+        "engine: post_lanes must be a power of two from 1 to the lesser of rows and lanes (16), not 17",
+    ),
+    (
+        "post_lanes = 3",
+        "engine: post_lanes must be a power of two from 1 to the lesser of rows and lanes (16), not 3",
+    ),
+    ("bus_latency = 90\nprefetch_words = 93", "engine: prefetch_words must be at least bus_latency + 4 (94), not 93"),
     ("clock_mhz = nan", "engine: clock_mhz: "),
     ("clock_mhz = inf", "engine: clock_mhz: "),
     ("clock_mhz = 0", "engine: clock_mhz: input should be greater than 0, not '0'"),

@@ -196,13 +196,62 @@ def test_a_stream_and_its_copy_are_both_stored(samples):
 
 def test_views_cost_nothing_and_keep_what_they_look_at(samples):
     net = start(samples)
-    cut = net.stride_slice("cut", net.input, 2)
-    wide = net.channel_pad("wide", cut, 100, 100)
+    wide = net.channel_pad("wide", net.stride_slice("cut", net.input, 2), 100, 100)
+    a = conv(net, "a", net.input, bits=8)
+    net.add("sum", conv(net, "b", a, channels=216, stride=2, bits=16), wide, out=Grid(0.1, 4))
+    assert peak(net) == (3 * PLANE + 14 * PLANE // 4, "b")  # the input lives on: the shortcut looks at it
+
+
+def test_a_concats_inputs_are_written_where_they_belong(samples):
+    net = start(samples)
     a = conv(net, "a", net.input)
-    b = conv(net, "b", a, stride=2, out=Grid(0.02, 4))
-    conv(net, "c", net.concat("all", [wide, b]))
-    quarter = PLANE // 4
-    assert peak(net) == (2 * PLANE + quarter, "b")  # the input lives on: the concat looks at it
+    b = conv(net, "b", a, channels=24, out=Grid(0.1, 4))
+    conv(net, "c", net.concat("all", [a, b]))
+    plan = schedule(net.build(), ENGINE)
+    assert [layer.name for layer in plan.layers] == ["a", "b", "c"]
+    places = {name: (plan.tensors[name].root, plan.tensors[name].channel) for name in ("a", "b", "all")}
+    assert places == {"a": ("all", 0), "b": ("all", 16), "all": ("all", 0)}
+    assert plan.first_lanes(16) == {"a": 0, "b": 0, "c": 0}
+    assert (plan.peak_bytes, plan.peak_node) == (4 * PLANE, "a")  # the input, and three words of all from a on
+
+
+def test_what_lies_elsewhere_already_is_copied_into_a_concat(samples):
+    net = start(samples)
+    a = conv(net, "a", net.input, out=Grid(0.1, 4))
+    whole = net.concat("whole", [a, net.channel_pad("pad", a, 1, 2), a])
+    conv(net, "c", net.concat("more", [conv(net, "b", a, out=Grid(0.1, 4)), whole]))
+    plan = schedule(net.build(), ENGINE)
+    assert ops(net) == {
+        "a": "conv2d", "whole[1]": "concat", "whole[2]": "concat", "b": "conv2d", "c": "conv2d",
+    }  # fmt: skip
+    assert plan.tensors["a"].root == plan.tensors["whole"].root == "more"
+    assert plan.tensors["a"].channel == plan.tensors["whole"].channel == 16
+
+
+def test_the_array_reads_no_padded_view_and_the_host_no_strided_one(samples):
+    net = start(samples)
+    conv(net, "c", net.channel_pad("pad", net.input, 1, 0))
+    assert ops(net) == {"pad": "channel_pad", "c": "conv2d"}
+    net = start(samples)
+    net.stride_slice("cut", conv(net, "c", net.input), 2)
+    assert ops(net) == {"c": "conv2d", "cut": "stride_slice"}
+
+
+def test_a_depthwise_layer_reads_its_channels_on_the_diagonal(samples):
+    net = start(samples)
+    a, b = (conv(net, name, net.input, channels=channels, out=Grid(0.1, 4)) for name, channels in (("a", 8), ("b", 24)))
+    conv(net, "d", b, channels=24, groups=24)
+    net.concat("all", [a, b])
+    assert ops(net) == {"a": "conv2d", "b": "conv2d", "d": "conv2d", "all[1]": "concat"}
+    assert "all[1]" not in ops(net, EngineConfig(rows=4, lanes=8))
+
+
+def test_only_linear_layers_read_a_flattened_map(samples):
+    net = start(samples)
+    flat = net.flatten("flat", net.input)
+    net.max_pool("pool", flat, 1)
+    with pytest.raises(UnsupportedError, match=r"^pool: a flattened 8 x 8 map must be read by linear layers or be the"):
+        schedule(net.build(), ENGINE)
 
 
 def test_the_unfolded_input_is_counted_as_it_lies(samples):

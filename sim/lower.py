@@ -1,0 +1,308 @@
+"""From a schedule to registers: what each layer's descriptor says.
+
+The compiler writes these registers into the memory image, the cycle model counts from them, and the
+hardware runs by them: nothing else of a layer is known to any of the three, its streams apart.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from ..kernels.conv import ConvShape
+from ..kernels.digits import digit_count
+from ..kernels.errors import UnsupportedError
+from ..kernels.pool import PoolShape
+from ..kernels.requant import Rounding, ScaleRequantizer
+from .cycles import with_taper
+from .descriptor import Operation, act_words
+from .engine import EngineConfig
+from .graph import pool_shape
+from .image import RecordLayout
+from .layer import MacLayer
+from .lowered import DIVIDER_CYCLES, LoweredLayer, RowGroup, row_groups, words_of
+from .manifest import (
+    AddNode,
+    AveragePoolNode,
+    Codes,
+    GlobalAveragePoolNode,
+    MaxPoolNode,
+    RequantiseNode,
+    ScaleRequant,
+)
+from .memory import Placement
+from .network import Network
+from .schedule import EngineLayer, Schedule, schedule
+from .views import Stored
+
+__all__ = ["lower"]
+
+MAX_WINDOW = (1 << 16) - 1
+"""Pixels of a pooling window: the sum of so many 16-bit codes has 32 bits."""
+ROUNDINGS: tuple[Rounding, ...] = ("half_even", "half_up", "half_away", "floor", "tflite")
+
+
+def lower(network: Network, engine: EngineConfig, plan: Schedule | None = None) -> list[LoweredLayer]:
+    """The layers of a network on an engine, from the input's load to the result's store, without streams."""
+    lowerer = _Lowerer(network, engine, plan or schedule(network, engine))
+    return [with_taper(layer, engine) for layer in lowerer.layers()]
+
+
+class _Lowerer:
+    def __init__(self, network: Network, engine: EngineConfig, plan: Schedule) -> None:
+        self.network, self.engine, self.plan = network, engine, plan
+        self.space = 1 << (act_words(engine) - 1).bit_length()
+
+    def layers(self) -> Iterator[LoweredLayer]:
+        source = self.network.manifest.input.name
+        yield self._transfer(source, "load")
+        for layer in self.plan.layers:
+            if layer.array_input is not None:
+                yield self._mac(layer)
+            elif isinstance(layer.lead, MaxPoolNode | AveragePoolNode | GlobalAveragePoolNode):
+                yield self._pool(layer)
+            else:
+                yield self._stream(layer)
+        yield self._transfer(self.network.output, "store")
+
+    def _transfer(self, name: str, op: Operation) -> LoweredLayer:
+        root = self.plan.tensors[name].root
+        value, placement = self.plan.roots[root], self._placement(root)
+        prefix = "out" if op == "load" else "first"
+        registers = {
+            "out_pixels": value.shape[1] * value.shape[2],
+            "pixel_step" if op == "store" else "out_pixel_step": self._pixel_words(root),
+            f"{prefix}_planes": len(placement.planes),
+            **{f"{prefix}_plane_{plane}": start for plane, start in enumerate(placement.planes)},
+        }
+        return LoweredLayer(name, op, op, registers)
+
+    def _mac(self, layer: EngineLayer) -> LoweredLayer:
+        mac = self.network.layers[layer.name]
+        source = layer.array_input
+        assert source is not None
+        stored = self.plan.tensors[source]
+        if layer.name == self.plan.unfolded:
+            mac = mac.unfold()
+        elif layer.name in self.plan.maps:
+            mac = mac.over_map(self.plan.maps[layer.name])
+        shape, node, engine = mac.shape, mac.node, self.engine
+        size = stored.shape[1:]
+        depthwise = shape.group_inputs == 1 and shape.group_outputs == 1
+        if depthwise and stored.channel % min(engine.rows, engine.lanes):
+            raise UnsupportedError(
+                f"{node.name}: a depthwise layer's input must begin at a multiple of {min(engine.rows, engine.lanes)} "
+                f"channels of what it is a part of, not at {stored.channel}"
+            )
+        placement = self._placement(stored.root)
+        registers = self._window(stored, shape, size)
+        word = placement.planes[0] + stored.channel // engine.lanes
+        registers |= {
+            "origin": (registers["origin"] + word) % self.space,
+            "groups": 1 if depthwise else shape.groups,
+            "group_inputs": shape.in_channels if depthwise else shape.group_inputs,
+            "group_outputs": shape.out_channels if depthwise else shape.group_outputs,
+            "depthwise": int(depthwise),
+            "in_lane": stored.channel % engine.lanes,
+            "plane_stride": (placement.planes[1] - placement.planes[0]) % self.space
+            if len(placement.planes) > 1
+            else 0,
+            "pad_code": self.network.values[source].codes.zero_point % 256,
+            "tile_pixels": engine.pixels,
+            "taper": 0,
+            "serial": int(layer.name in self.plan.serial),
+            "a_top": digit_count(mac.operands.a_bits) - 1,
+            "w_top": digit_count(mac.operands.w_bits) - 1,
+            "a_signed": int(mac.operands.a_signed),
+            "container": (node.weights.bits - 1).bit_length(),
+            "aligned": int(node.align is not None),
+            "multiply": int(node.align == "mul"),
+            "fraction": node.fraction,
+        }
+        if isinstance(node.requant, ScaleRequant):
+            registers |= _scaled("main", node.requant, node.out)
+        else:
+            registers |= {"thresholds": (1 << node.out.bits) - 1, "main_zero": node.out.range[0]}
+        registers |= self._post(layer, node.out)
+        return self._finished(layer, "mac", registers, mac)
+
+    def _pool(self, layer: EngineLayer) -> LoweredLayer:
+        node = layer.lead
+        assert isinstance(node, MaxPoolNode | AveragePoolNode | GlobalAveragePoolNode)
+        stored = self.plan.tensors[node.inputs[0]]
+        shape = pool_shape(node, self.network.values[node.inputs[0]])
+        if shape.kernel[0] * shape.kernel[1] > MAX_WINDOW:
+            raise UnsupportedError(
+                f"{node.name}: a pooling window must have at most {MAX_WINDOW} pixels, "
+                f"not {shape.kernel[0]} x {shape.kernel[1]}"
+            )
+        registers = self._window(stored, shape, stored.shape[1:])
+        registers |= self._operand("first", node.inputs[0]) | self._blocks(node.name)
+        registers |= self._written("out", node.name)
+        op: Operation = "max_pool" if isinstance(node, MaxPoolNode) else "average_pool"
+        return self._finished(layer, op, registers)
+
+    def _stream(self, layer: EngineLayer) -> LoweredLayer:
+        node = layer.lead
+        operands = layer.post_inputs
+        stored = self.plan.copies.get(node.name, {}).get(layer.part, self.plan.tensors[operands[0]])
+        registers = self._window(stored, PoolShape((1, 1), (1, 1)), stored.shape[1:])
+        registers |= self._operand("first", operands[0], stored)
+        source = self.network.values[operands[0]].codes
+        match node:
+            case AddNode():
+                registers |= self._blocks(node.name) | self._add(node, source, operands[1], stored.shape[1:])
+                registers |= self._written("out", node.name)
+            case RequantiseNode():
+                registers |= self._blocks(node.name) | self._copy(node, source) | self._written("second", node.name)
+            case _:  # a view that addressing cannot make
+                part = self.plan.tensors[node.name]
+                before = sum(self.network.values[name].shape[0] for name in node.inputs[: layer.part])
+                part = replace(part, channel=part.channel + before, shape=stored.shape)
+                registers |= self._blocks(node.name, part) | self._written("out", node.name, part)
+        return self._finished(layer, "stream", registers)
+
+    def _post(self, layer: EngineLayer, made: Codes) -> dict[str, int]:
+        """What the post lanes do with the codes that the main requantiser made: add, copy, write."""
+        registers: dict[str, int] = {}
+        final = layer.lead.name
+        height, width = self.network.values[final].shape[1:]
+        for node in layer.fused:
+            if isinstance(node, AddNode):
+                (other,) = layer.post_inputs
+                registers |= self._add(node, made, other, (height, width)) | self._operand("other", other)
+                made, final = node.out, node.name
+            else:
+                assert isinstance(node, RequantiseNode)
+                registers |= self._copy(node, made) | self._written("second", node.name)
+        if final in self.plan.kept:
+            registers |= self._written("out", final)
+        return registers
+
+    def _add(self, node: AddNode, own: Codes, other: str, size: tuple[int, int]) -> dict[str, int]:
+        stored = self.plan.tensors[other]
+        words, row = self._pixel_words(stored.root), self.plan.roots[stored.root].shape[2]
+        step_y, step_x = stored.stride
+        return {
+            "adds": 1,
+            "own_zero": own.zero_point,
+            "operand_rounding": ROUNDINGS.index(node.requant.rounding),
+            **_scaled("sum", node.requant, node.out),
+            **self._operand("other", other),
+            "other_pixel_step": step_x * words % self.space,
+            "other_row_step": (step_y * row - (size[1] - 1) * step_x) * words % self.space,
+        }
+
+    def _copy(self, node: RequantiseNode, source: Codes) -> dict[str, int]:
+        return {"copies": 1, "copy_from": source.zero_point, **_scaled("copy", node.requant, node.out)}
+
+    def _blocks(self, name: str, part: Stored | None = None) -> dict[str, int]:
+        """Output channels of a layer that runs on the post lanes alone."""
+        channels = (part or self.plan.tensors[name]).shape[0]
+        return {"groups": 1, "group_outputs": channels}
+
+    def _operand(self, prefix: str, name: str, view: Stored | None = None) -> dict[str, int]:
+        stored, codes = view or self.plan.tensors[name], self.network.values[name].codes
+        return {
+            **self._placed(prefix, stored),
+            f"{prefix}_first": stored.first,
+            f"{prefix}_end": stored.end,
+            f"{prefix}_signed": int(codes.signed),
+            f"{prefix}_zero": codes.zero_point,
+        }
+
+    def _written(self, prefix: str, name: str, part: Stored | None = None) -> dict[str, int]:
+        stored = part or self.plan.tensors[name]
+        return {**self._placed(prefix, stored), f"{prefix}_pixel_step": self._pixel_words(stored.root)}
+
+    def _placed(self, prefix: str, stored: Stored) -> dict[str, int]:
+        placement = self._placement(stored.root)
+        return {
+            f"{prefix}_planes": len(placement.planes),
+            **{f"{prefix}_plane_{plane}": start for plane, start in enumerate(placement.planes)},
+            f"{prefix}_channel": stored.channel,
+        }
+
+    def _placement(self, root: str) -> Placement:
+        return self.plan.memory.tensors[root]
+
+    def _pixel_words(self, root: str) -> int:
+        return -(-self.plan.roots[root].shape[0] // self.engine.lanes)
+
+    def _window(self, stored: Stored, shape: ConvShape | PoolShape, size: tuple[int, int]) -> dict[str, int]:
+        """The geometry of a window over a tensor; steps are in words of its root."""
+        height, width = size
+        rows, columns = shape.output_size(height, width)
+        words, row = self._pixel_words(stored.root), self.plan.roots[stored.root].shape[2]
+        view_y, view_x = stored.stride
+        stride_y, stride_x = shape.stride
+        dilation_y, dilation_x = shape.dilation if isinstance(shape, ConvShape) else (1, 1)
+        top, left = shape.padding[:2]
+        last_x = (columns - 1) * stride_x
+        steps = {
+            "origin": -(top * view_y * row + left * view_x) * words,
+            "pixel_step": stride_x * view_x * words,
+            "row_step": (stride_y * view_y * row - last_x * view_x) * words,
+            "kernel_x_step": dilation_x * view_x * words,
+            "kernel_y_step": (dilation_y * view_y * row - (shape.kernel[1] - 1) * dilation_x * view_x) * words,
+        }
+        return {
+            "out_pixels": rows * columns,
+            "out_width": columns,
+            "kernel_y": shape.kernel[0],
+            "kernel_x": shape.kernel[1],
+            "in_height": height,
+            "in_width": width,
+            "stride_y": stride_y,
+            "stride_x": stride_x,
+            "last_x": last_x,
+            "dilation_y": dilation_y,
+            "dilation_x": dilation_x,
+            "pad_top": top,
+            "pad_left": left,
+            **{name: step % self.space for name, step in steps.items()},
+        }
+
+    def _finished(
+        self, layer: EngineLayer, op: Operation, registers: dict[str, int], mac: MacLayer | None = None
+    ) -> LoweredLayer:
+        """With what follows from all the rest: words that straddle, and the cycles of a slot."""
+        registers = {"in_lane": 0, "depthwise": 0, "group_inputs": 0, **registers}
+        groups = list(row_groups(registers, self.engine))
+        for prefix in ("out", "second", "first", "other"):
+            if f"{prefix}_channel" in registers:
+                registers[f"{prefix}_straddles"] = int(self._straddles(registers[f"{prefix}_channel"], groups))
+        registers["beats"] = max(
+            -(-min(group.rows, self.engine.rows, self.engine.lanes) // self.engine.post_lanes) for group in groups
+        )
+        registers["interval"] = _interval(op, registers)
+        return LoweredLayer(layer.name, layer.op, op, registers, layer, mac, RecordLayout.of(layer.nodes))
+
+    def _straddles(self, channel: int, groups: list[RowGroup]) -> bool:
+        """Whether a span of a row group lies in two words of a tensor that holds output channel 0 at `channel`."""
+        lanes = self.engine.lanes
+        span = min(self.engine.rows, lanes)
+        return any(
+            (channel + group.first + at) % lanes + min(span, group.rows - at) > lanes
+            for group in groups
+            for at in range(0, group.rows, span)
+        )
+
+
+def _interval(op: Operation, registers: Mapping[str, int]) -> int:
+    """Cycles from slot to slot: the greatest of what each part of the post unit needs for one."""
+    written = words_of(registers, "out") + words_of(registers, "second")
+    if op in ("max_pool", "average_pool"):
+        taps = registers["kernel_y"] * registers["kernel_x"]
+        division = DIVIDER_CYCLES if op == "average_pool" else 1
+        return max(taps * words_of(registers, "first"), written, division)
+    read = words_of(registers, "other") + (words_of(registers, "first") if op == "stream" else 0)
+    return max(registers["beats"], written, read)
+
+
+def _scaled(prefix: str, requant: ScaleRequant, out: Codes) -> dict[str, int]:
+    ScaleRequantizer(2, requant.multiplier_bits, requant.rounding, out.bits, out.signed)
+    return {
+        f"{prefix}_rounding": ROUNDINGS.index(requant.rounding),
+        f"{prefix}_zero": out.zero_point,
+        f"{prefix}_low": requant.low,
+        f"{prefix}_high": requant.high,
+    }

@@ -1,0 +1,243 @@
+"""An interpreter of memory images: runs what a compiled network says, word by word, without its network.
+
+It knows descriptors, streams and addresses, and nothing of graphs; sums are exact, so it stands for the
+engine wherever no width overflows. Slow and plain on purpose.
+"""
+
+import numpy as np
+from gatewise.kernels.requant import ScaleRequantizer, ThresholdRequantizer
+from gatewise.sim.descriptor import CHECK, MAGIC, OPERATIONS, act_words, descriptor_bits, descriptor_fields
+
+ROUNDINGS = ("half_even", "half_up", "half_away", "floor", "tflite")
+
+
+def parse(engine, image, word):
+    """The registers of the descriptor at a word."""
+    words = descriptor_bits(engine) // engine.bus_bits
+    data = image[word : word + words].tobytes()
+    assert np.bitwise_xor.reduce(np.frombuffer(data, np.uint8)) == CHECK
+    number, registers = int.from_bytes(data, "little"), {}
+    for name, field in descriptor_fields(engine).items():
+        value = number & ((1 << field.bits) - 1)
+        registers[name] = value - (1 << field.bits) if field.signed and value >> (field.bits - 1) else value
+        number >>= field.bits
+    assert number == 0
+    assert registers["magic"] == MAGIC
+    return registers, word + words
+
+
+class Machine:
+    """One engine: `run` walks through the descriptors of an image and leaves the result in it."""
+
+    def __init__(self, engine, image):
+        self.engine, self.image = engine, image.copy()
+        self.memory = np.random.default_rng(1).integers(0, 16, (act_words(engine), engine.lanes)).astype(np.int64)
+        self.space = 1 << (act_words(engine) - 1).bit_length()
+        self.layers = []
+
+    def run(self):
+        word = 0
+        while True:
+            r, word = parse(self.engine, self.image, word)
+            op = OPERATIONS[r["op"]]
+            if op == "end":
+                return self.image
+            self.layers.append((op, r))
+            getattr(self, op if op in ("load", "store", "mac") else "post_only")(r)
+
+    # Bus side.
+
+    def load(self, r):
+        count = r["out_pixels"] * r["out_pixel_step"]
+        data = self.image[r["stream"] :].reshape(-1)
+        digits = np.stack([data & 15, data >> 4], 1).reshape(-1)
+        for plane in range(r["out_planes"]):
+            at = plane * count * self.engine.lanes
+            start = r[f"out_plane_{plane}"]
+            self.memory[start : start + count] = digits[at : at + count * self.engine.lanes].reshape(count, -1)
+
+    def store(self, r):
+        count = r["out_pixels"] * r["pixel_step"]
+        planes = [self.memory[r[f"first_plane_{p}"] :][:count] for p in range(r["first_planes"])]
+        flat = np.concatenate(planes).reshape(-1, 2)
+        data = (flat[:, 0] | flat[:, 1] << 4).astype(np.uint8)
+        self.image[r["stream"] :].reshape(-1)[: len(data)] = data
+
+    def take(self, words):
+        data = self.image[self.at : self.at + words].reshape(-1)
+        self.at += words
+        return data
+
+    def records(self, r, rows, mac):
+        count = (2 + r["thresholds"] if mac else 0) + 3 * r["adds"] + r["copies"]
+        words = -(-rows * count * 64 // self.engine.bus_bits)
+        return self.take(words)[: rows * count * 8].view(np.int64).reshape(rows, count)
+
+    # What a window reads.
+
+    def codes(self, addresses, planes, signed):
+        digits = self.memory[addresses[0]]
+        value = sum(self.memory[a] << 4 * p for p, a in enumerate(addresses))
+        top = 4 * planes
+        assert digits.shape[-1] == self.engine.lanes
+        return value - ((value >> (top - 1)) << top) if signed else value
+
+    def window(self, r):
+        """For each output pixel: its place and position, counted without the kernel."""
+        y = x = place = 0
+        for _ in range(r["out_pixels"]):
+            yield y, x, place
+            if x == r["last_x"]:
+                y, x, place = y + r["stride_y"], 0, place + r["row_step"]
+            else:
+                x, place = x + r["stride_x"], place + r["pixel_step"]
+
+    def taps(self, r):
+        place = r["origin"]
+        for ky in range(r["kernel_y"]):
+            for kx in range(r["kernel_x"]):
+                yield ky * r["dilation_y"] - r["pad_top"], kx * r["dilation_x"] - r["pad_left"], place
+                place += r["kernel_x_step"] if kx + 1 < r["kernel_x"] else r["kernel_y_step"]
+
+    def inside(self, r, y, x):
+        return 0 <= y < r["in_height"] and 0 <= x < r["in_width"]
+
+    def row_groups(self, r):
+        limit = min(self.engine.rows, self.engine.lanes) if r["depthwise"] else self.engine.rows
+        first = 0
+        for group in range(r["groups"]):
+            left = r["group_outputs"]
+            while left:
+                rows = min(left, limit)
+                yield first, rows, group
+                first, left = first + rows, left - rows
+
+    # The array.
+
+    def mac(self, r):
+        lanes, bus = self.engine.lanes, self.engine.bus_bits
+        self.at = r["stream"]
+        bits = 1 << r["container"]
+        for first, rows, group in self.row_groups(r):
+            fields = self.records(r, rows, mac=True)
+            start = r["in_lane"] + (first if r["depthwise"] else group * r["group_inputs"])
+            inputs = rows if r["depthwise"] else r["group_inputs"]
+            words = 1 if r["depthwise"] else -(-(start % lanes + inputs) // lanes)
+            acc = np.zeros((rows, r["out_pixels"]), dtype=np.int64)
+            sums = np.zeros((rows, r["out_pixels"]), dtype=np.int64)
+            for dy, dx, place in self.taps(r):
+                for lane_word in range(words):
+                    amounts = np.zeros(lanes, dtype=np.int64)
+                    if r["aligned"]:
+                        amounts = self.take(-(-8 * lanes // bus))[:lanes].astype(np.int64)
+                    factors = amounts if r["multiply"] else 1 << amounts
+                    count = rows if r["depthwise"] else rows * lanes
+                    data = self.take(-(-count * bits // bus))
+                    raw = np.unpackbits(data, bitorder="little")[: count * bits].reshape(count, bits).astype(np.int64)
+                    codes = raw @ (1 << np.arange(bits))
+                    codes -= (codes >> (bits - 1)) << bits
+                    weights = np.zeros((rows, lanes), dtype=np.int64)
+                    if r["depthwise"]:
+                        weights[np.arange(rows), start % lanes + np.arange(rows)] = codes
+                    else:
+                        weights[:] = codes.reshape(rows, lanes)
+                    low = start % lanes - lane_word * lanes
+                    used = (np.arange(lanes) >= low) & (np.arange(lanes) < low + inputs)
+                    for at, (y, x, pixel) in enumerate(self.window(r)):
+                        if self.inside(r, y + dy, x + dx):
+                            address = (pixel + place + start // lanes + lane_word) % self.space
+                            addresses = [(address + p * r["plane_stride"]) % self.space for p in range(r["a_top"] + 1)]
+                            a = self.codes(addresses, r["a_top"] + 1, r["a_signed"])
+                        else:
+                            pad = r["pad_code"] & (255 if r["a_top"] else 15)
+                            top = 8 if r["a_top"] else 4
+                            a = np.full(lanes, pad - ((pad >> (top - 1)) << top if r["a_signed"] else 0))
+                        aligned = a * factors
+                        acc[:, at] += weights @ aligned
+                        if r["depthwise"]:
+                            sums[:, at] += aligned[start % lanes + np.arange(rows)]
+                        else:
+                            sums[:, at] += (aligned * used).sum()
+            own = self.main(r, acc, sums, fields)
+            count = 2 + r["thresholds"]
+            self.finish(r, first, rows, own, fields[:, count:])
+
+    def main(self, r, acc, sums, fields):
+        bias, main = fields[:, 0], fields[:, 1]
+        zero = ((main & 0xFFFF) ^ 0x8000) - 0x8000
+        value = (acc << r["fraction"]) - zero[:, None] * sums + bias[:, None]
+        limit = 1 << (self.engine.mac.acc + r["fraction"] - 1)
+        value = np.clip(value, -limit, limit - 1)
+        bits = self.engine.mac.acc + r["fraction"]
+        if r["thresholds"]:
+            unit = ThresholdRequantizer(bits, r["thresholds"].bit_length(), False)
+            thresholds = fields[:, 2 : 2 + r["thresholds"]]
+            return unit.compute(value[None], thresholds, main >> 53 & 1)[0] + r["main_zero"]
+        unit = ScaleRequantizer(bits, 31, ROUNDINGS[r["main_rounding"]])
+        ends = r["main_zero"], r["main_low"], r["main_high"]
+        return unit.compute(value[None], main >> 16 & 0x7FFFFFFF, main >> 47 & 63, *ends)[0][0].astype(np.int64)
+
+    # The post lanes.
+
+    def post_only(self, r):
+        self.at = r["stream"]
+        for first, rows, _ in self.row_groups(r):
+            fields = self.records(r, rows, mac=False)
+            own = np.zeros((rows, r["out_pixels"]), dtype=np.int64)
+            for at, (y, x, pixel) in enumerate(self.window(r)):
+                seen = [
+                    self.operand(r, "first", pixel + place, first, rows)
+                    for dy, dx, place in self.taps(r)
+                    if self.inside(r, y + dy, x + dx)
+                ]
+                if OPERATIONS[r["op"]] == "average_pool":
+                    total, count = np.sum(seen, axis=0), len(seen)
+                    own[:, at] = np.sign(total) * ((2 * np.abs(total) + count) // (2 * count))
+                else:
+                    own[:, at] = np.max(seen, axis=0)
+            self.finish(r, first, rows, own, fields)
+
+    def operand(self, r, prefix, place, first, rows):
+        """Codes of a row group's channels at a pixel."""
+        lanes = self.engine.lanes
+        channels = r[f"{prefix}_channel"] + first + np.arange(rows)
+        planes = r[f"{prefix}_planes"]
+        value = np.zeros(rows, dtype=np.int64)
+        for at, channel in enumerate(channels):
+            if not r[f"{prefix}_first"] <= channel < r[f"{prefix}_end"]:
+                value[at] = r[f"{prefix}_zero"]
+                continue
+            addresses = [(r[f"{prefix}_plane_{p}"] + place + channel // lanes) % self.space for p in range(planes)]
+            value[at] = self.codes(addresses, planes, r[f"{prefix}_signed"])[channel % lanes]
+        return value
+
+    def finish(self, r, first, rows, own, fields):
+        def rescale(values, field, rounding, ends):
+            unit = ScaleRequantizer(18, 31, ROUNDINGS[rounding])
+            return unit.compute(values[None], field & 0x7FFFFFFF, field >> 31 & 63, *ends)[0][0].astype(np.int64)
+
+        out = own
+        stream = (0, -(1 << 15), (1 << 15) - 1)
+        if r["adds"]:
+            other = np.zeros_like(own)
+            x = place = 0
+            for at in range(r["out_pixels"]):
+                other[:, at] = self.operand(r, "other", place, first, rows)
+                last = x == r["out_width"] - 1
+                place, x = place + r["other_row_step" if last else "other_pixel_step"], 0 if last else x + 1
+            a = rescale(own - r["own_zero"], fields[:, 0], r["operand_rounding"], stream)
+            b = rescale(other - r["other_zero"], fields[:, 1], r["operand_rounding"], stream)
+            out = rescale(a + b, fields[:, 2], r["sum_rounding"], (r["sum_zero"], r["sum_low"], r["sum_high"]))
+        if r["copies"]:
+            ends = r["copy_zero"], r["copy_low"], r["copy_high"]
+            second = rescale(out - r["copy_from"], fields[:, -1], r["copy_rounding"], ends)
+            self.write(r, "second", first, second)
+        self.write(r, "out", first, out)
+
+    def write(self, r, prefix, first, codes):
+        for row, values in enumerate(codes):
+            channel = r[f"{prefix}_channel"] + first + row
+            for at, value in enumerate(values):
+                for plane in range(r[f"{prefix}_planes"]):
+                    place = r[f"{prefix}_plane_{plane}"] + at * r[f"{prefix}_pixel_step"] + channel // self.engine.lanes
+                    self.memory[place % self.space, channel % self.engine.lanes] = int(value) >> 4 * plane & 15
