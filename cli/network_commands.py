@@ -26,6 +26,9 @@ def run(
     dump_layers: Annotated[
         Path | None, typer.Option(metavar="F.npz", help="Write every tensor's integer codes.")
     ] = None,
+    stall_trace: Annotated[
+        Path | None, typer.Option(metavar="F.csv|F.json", help="Write every step's cycles; JSON opens in Perfetto.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Run images through an exported network: bit-exact codes, exact cycles, overflows by layer."""
@@ -34,8 +37,10 @@ def run(
     from ..sim.engine import EngineConfig
     from ..sim.file import load
     from ..sim.images import load_images
+    from ..sim.trace import check_trace_name, write_trace
 
-    check_writable(json, dump_layers)
+    check_trace_name(stall_trace)
+    check_writable(json, dump_layers, stall_trace)
     config = EngineConfig() if engine is None else EngineConfig.load(engine)
     if mac is not None:
         config = config.with_mac(MacFormat.parse(mac, config.mac))
@@ -44,6 +49,8 @@ def run(
     _print_run(result)
     if dump_layers is not None:
         write_arrays(dump_layers, result.tensors)
+    if stall_trace is not None:
+        write_trace(stall_trace, result.lowered, config)
     _write_json(json, result.to_json())
 
 

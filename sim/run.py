@@ -14,6 +14,7 @@ from .engine import EngineConfig
 from .execute import Overflows, Trace, execute
 from .images import ImageSet, quantise_images
 from .lower import lower
+from .lowered import LoweredLayer
 from .network import Network
 from .schedule import Schedule, schedule
 
@@ -37,6 +38,8 @@ class RunResult:
     network: Network
     engine: EngineConfig
     plan: Schedule
+    lowered: list[LoweredLayer]
+    """The layers as the engine knows them."""
     codes: np.ndarray
     """The last layer's integer codes, int16 (N, outputs)."""
     labels: np.ndarray | None
@@ -164,6 +167,7 @@ def run(
     images = images if isinstance(images, ImageSet) else ImageSet(images)
     _check_labels(images.labels, network)
     plan = schedule(network, engine)
+    lowered = lower(network, engine, plan)
     first_lanes = plan.first_lanes(engine.lanes)
 
     def work(part: ImageSet) -> Trace:
@@ -193,10 +197,11 @@ def run(
         network,
         engine,
         plan,
+        lowered,
         np.concatenate(results),
         images.labels,
         overflows,
-        network_cycles(lower(network, engine, plan), engine),
+        network_cycles(lowered, engine),
         {name: np.concatenate(parts) for name, parts in kept.items()},
     )
 

@@ -10,7 +10,7 @@ from gatewise.kernels.errors import MismatchError, ToolMissingError
 from gatewise.sim import doctor
 
 COMMAND = Path(sys.executable).with_name("gatewise")
-VERBS = [command.callback.__name__.replace("_", "-") for command in app.registered_commands]
+VERBS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
 
 
 def test_the_installed_command_prints_its_help_and_the_verbs():

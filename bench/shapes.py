@@ -1,0 +1,71 @@
+"""Networks of known shapes with seeded weights: what cycles, gates and speed are measured on.
+
+The weights are noise, the scales such that codes fill their ranges: cycles do not depend on values.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from gatewise import Grid, InputSpec, Network, NetworkBuilder
+from gatewise.sim.builder import Tensor
+
+ACTIVATION = Grid(0.3, 4)
+STREAM = Grid(2**-11, 16, signed=True)
+
+
+@dataclass
+class Shapes:
+    """Collects a 4-bit network of 16-bit residual streams; the first and the last layer have 8 bits."""
+
+    net: NetworkBuilder
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    @classmethod
+    def new(cls, name: str, size: int, seed: int) -> "Shapes":
+        """An RGB input of size x size pixels."""
+        spec = InputSpec(
+            shape=(3, size, size), bits=8, scale=0.02, zero_point=114, divide=255.0, mean=(0.45,) * 3, std=(0.22,) * 3
+        )
+        return cls(NetworkBuilder(name, spec, provenance={"seed": seed}), np.random.default_rng(seed))
+
+    def conv(
+        self, name: str, x: Tensor, channels: int, kernel: int, stride: int = 1, *, bits: int = 4, out: Grid = STREAM
+    ) -> Tensor:
+        """A convolution that keeps the size at stride 1; a ReLU where its output has no sign."""
+        half = 1 << (bits - 1)
+        codes = self.rng.integers(-half, half, (channels, x.shape[0], kernel, kernel))
+        scale = 1 / (half * 0.35 * np.sqrt(x.shape[0] * kernel * kernel))
+        return self.net.conv2d(
+            name, x, codes, bits=bits, scale=scale, stride=stride, padding=kernel // 2, out=out,
+            bias=self.rng.normal(0, 0.1, channels), relu=not out.signed,
+        )  # fmt: skip
+
+    def block(self, name: str, x: Tensor, stream: Tensor, channels: int, stride: int) -> tuple[Tensor, Tensor]:
+        """A basic residual block; takes and gives the 4-bit tensor and the 16-bit stream beside it."""
+        inner = self.conv(f"{name}.conv1", x, channels, 3, stride, out=ACTIVATION)
+        if stride != 1 or stream.shape[0] != channels:
+            stream = self.conv(f"{name}.down", x, channels, 1, stride)
+        outer = self.conv(f"{name}.conv2", inner, channels, 3)
+        stream = self.net.add(f"{name}.add", outer, stream, out=STREAM, relu=True)
+        return self.net.requantise(f"{name}.codes", stream, out=ACTIVATION), stream
+
+    def classes(self, x: Tensor, count: int) -> Network:
+        """Global mean, an 8-bit linear layer, and the network."""
+        mean = self.net.requantise("codes", self.net.global_average_pool("mean", x), out=Grid(0.02, 8))
+        codes = self.rng.integers(-128, 128, (count, mean.shape[0]))
+        scale = 1 / (44 * np.sqrt(mean.shape[0]))
+        self.net.linear("classes", self.net.flatten("flat", mean), codes, bits=8, scale=scale, out=STREAM)
+        return self.net.build()
+
+
+def resnet18(size: int = 224, classes: int = 1000, seed: int = 0) -> Network:
+    """ResNet-18 (He et al. 2016, table 1) with 1 x 1 convolutions on the shortcuts that need them."""
+    shapes = Shapes.new("resnet18", size, seed)
+    stem = shapes.conv("stem", shapes.net.input, 64, 7, 2, bits=8, out=Grid(0.02, 8))
+    stream = shapes.net.max_pool("pool", stem, 3, 2, 1)
+    x = shapes.net.requantise("pool.codes", stream, out=ACTIVATION)
+    for stage, channels in enumerate((64, 128, 256, 512)):
+        for index in range(2):
+            stride = 2 if stage and not index else 1
+            x, stream = shapes.block(f"layer{stage + 1}.{index}", x, stream, channels, stride)
+    return shapes.classes(stream, classes)
