@@ -2,6 +2,8 @@
 
 # ruff: noqa: D102 (elaborate and a bench's methods say in their base class what they do)
 
+from typing import get_args
+
 import numpy as np
 from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.hdl import Shape, signed
@@ -15,33 +17,113 @@ from .mac import limit, settled
 from .pipeline import advance_together
 from .tree import balanced_sum
 
-__all__ = ["ScaleRequantizer", "ScaleRequantizerBench", "ThresholdRequantizer", "ThresholdRequantizerBench"]
+__all__ = [
+    "ScaleRequantizer",
+    "ScaleRequantizerBench",
+    "ThresholdRequantizer",
+    "ThresholdRequantizerBench",
+    "scale_code",
+    "scale_product",
+    "scale_quotient",
+]
 
+ROUNDINGS = get_args(kernels.Rounding)
 VALUE_BITS_TFLITE = 32
 
 
-def _shift_right(m: Module, value: Value, amount: Value) -> tuple[Value, Value, Value]:
-    """``value >> amount`` as (floor quotient, half bit, whether anything lies below the half bit)."""
+def _shift_right(m: Module, value: Value, amount: Value, bits: int) -> tuple[Value, Value, Value, Value]:
+    """``value >> amount`` in `bits` bits, whether it does not fit them, the half bit, and whether anything lies below.
+
+    The long steps go first, so that each leaves only what the shorter ones can still move into the result.
+    """
     shifted: Value = Cat(Const(0, 1), value).as_signed()
-    below = Const(0, 1)
-    for index, bit in enumerate(amount):
-        step = 1 << index
+    below, lost = Const(0, 1), Const(0, 1)
+    for index in reversed(range(len(amount))):
+        step, bit = 1 << index, amount[index]
         below |= bit & shifted[:step].any()
-        shifted = settled(m, Mux(bit, shifted.shift_right(step), shifted).as_signed())
-    return shifted[1:].as_signed(), shifted[0], below
+        moved = shifted.shift_right(step)
+        lost |= Mux(bit, _beyond(moved, bits + step), _beyond(shifted, bits + step))
+        shifted = settled(m, Mux(bit, moved[: bits + step].as_signed(), shifted[: bits + step].as_signed()))
+    return shifted[1:].as_signed(), lost, shifted[0], below
 
 
-def _increment(quotient: Value, half: Value, below: Value, rounding: str) -> Value:
-    """What rounding adds to a floor quotient."""
+def _beyond(value: Value, bits: int) -> Value:
+    """Whether a signed value does not fit `bits` bits."""
+    above = value[bits - 1 :]
+    return above.any() & ~above.all() if len(value) > bits else Const(0, 1)
+
+
+def _increment(odd: Value, negative: Value, half: Value, below: Value, rounding: kernels.Rounding | Value) -> Value:
+    """What rounding adds to a floor quotient, odd or not, negative or not."""
+    if isinstance(rounding, Value):
+        ties = Mux(_is(rounding, "half_even"), odd, _is(rounding, "half_up") | ~negative)
+        return half & (below | ties) & ~_is(rounding, "floor")
     match rounding:
         case "half_even":
-            return half & (below | quotient[0])
+            return half & (below | odd)
         case "half_away" | "tflite":
-            return half & (below | ~quotient[-1])
+            return half & (below | ~negative)
         case "half_up":
             return half
         case _:
             return Const(0, 1)
+
+
+def _is(rounding: Value, name: kernels.Rounding) -> Value:
+    """Whether a signal is the index of that rounding."""
+    return rounding == ROUNDINGS.index(name)
+
+
+def scale_product(
+    m: Module, value: Value, multiplier: Value, shift: Value, rounding: kernels.Rounding | Value
+) -> tuple[Value, Value, Value]:
+    """First of three stages of requantisation by scale: the exact product.
+
+    Returns it, the amount to shift it by in the next stage, and whether tflite, which first saturates the
+    value to 32 bits, did so. In each stage the rounding is the name of one or a signal, the index of one.
+    """
+    if isinstance(rounding, Value):
+        limited, lost = limit(m, value, VALUE_BITS_TFLITE, "saturate")
+        tflite = _is(rounding, "tflite")
+        return settled(m, Mux(tflite, limited, value).as_signed()) * multiplier, shift, lost & tflite
+    if rounding == "tflite":
+        limited, lost = limit(m, value, VALUE_BITS_TFLITE, "saturate")
+        return limited * multiplier, (shift - TFLITE_SHIFT)[: TFLITE_SHIFT.bit_length()], lost
+    return value * multiplier, shift, Const(0, 1)
+
+
+def scale_quotient(
+    m: Module, product: Value, amount: Value, rounding: kernels.Rounding | Value, bits: int
+) -> tuple[Value, Value]:
+    """Second stage: the floor quotient, saturated to `bits` bits, and what rounding adds to it.
+
+    tflite's first rounding, to nearest with ties upward, is an addition below: gemmlowp's nudge and
+    truncation toward zero come to the same.
+    """
+    dividend = product
+    if isinstance(rounding, Value):
+        # The first division's quotient stays in its place, with zeros below.
+        tflite = settled(m, _is(rounding, "tflite"))
+        high = product[TFLITE_SHIFT:].as_signed() + (product[TFLITE_SHIFT - 1] & tflite)
+        low = Mux(tflite, 0, product[:TFLITE_SHIFT])
+        dividend = settled(m, Cat(low, high).as_signed())
+    elif rounding == "tflite":
+        dividend = settled(m, (product + (1 << (TFLITE_SHIFT - 1)))[TFLITE_SHIFT:].as_signed())
+    quotient, lost, half, below = _shift_right(m, dividend, amount, bits)
+    sign = dividend[-1]
+    end = Cat((~sign).replicate(bits - 1), sign)
+    return Mux(lost, end, quotient).as_signed(), _increment(quotient[0], sign, half, below, rounding)
+
+
+def scale_code(m: Module, quotient: Value, increment: Value, zero_point: Value, low: Value, high: Value) -> Value:
+    """Third stage: zero point and clamp.
+
+    Two bits beyond the code are enough for the quotient: no zero point brings one that saturates there
+    back between the ends.
+    """
+    total = settled(m, quotient + zero_point + increment)
+    above = settled(m, Mux(total < low, low, total))
+    return Mux(above > high, high, above)
 
 
 class ScaleRequantizer(wiring.Component):  # type: ignore[misc]
@@ -80,36 +162,25 @@ class ScaleRequantizer(wiring.Component):  # type: ignore[misc]
     def elaborate(self, platform: object) -> Module:
         m = Module()
         parameters, value = self.parameters, self.i.payload
-        tflite = parameters.rounding == "tflite"
         advance, _ = advance_together(m, self.i, self.o, self.latency)
         ends = data.StructLayout({name: value.low.shape() for name in ("zero_point", "low", "high")})
 
-        # Stage 1: the exact product. tflite's first rounding, to nearest with ties upward, is an
-        # addition below: gemmlowp's nudge and truncation toward zero come to the same.
-        operand, lost = value.value, Const(0, 1)
-        shift: Value = value.shift
-        if tflite:
-            operand, lost = limit(m, value.value, VALUE_BITS_TFLITE, "saturate")
-            shift = (value.shift - TFLITE_SHIFT)[: TFLITE_SHIFT.bit_length()]
-        product = Signal(signed(len(operand) + parameters.multiplier_bits), reset_less=True)
+        # Stage 1: the exact product.
+        exact, shift, lost = scale_product(m, value.value, value.multiplier, value.shift, parameters.rounding)
+        product = Signal(exact.shape(), reset_less=True)
         amount = Signal(len(shift), reset_less=True)
         ends_1 = Signal(ends, reset_less=True)
         overflow_1 = Signal(reset_less=True)
         with m.If(advance):
             m.d.sync += [
-                product.eq(operand * value.multiplier),
+                product.eq(exact),
                 amount.eq(shift),
                 overflow_1.eq(lost),
                 *(ends_1[name].eq(value[name]) for name in ("zero_point", "low", "high")),
             ]
 
-        # Stage 2: quotient. Two bits beyond the code are enough: no zero point brings a quotient
-        # that saturates there back between the ends.
-        dividend: Value = product
-        if tflite:
-            dividend = settled(m, (product + (1 << (TFLITE_SHIFT - 1)))[TFLITE_SHIFT:].as_signed())
-        exact, half, below = _shift_right(m, dividend, amount)
-        narrow, _ = limit(m, exact, parameters.out_bits + 2, "saturate")
+        # Stage 2: the quotient.
+        narrow, up = scale_quotient(m, product, amount, parameters.rounding, parameters.out_bits + 2)
         quotient = Signal(signed(parameters.out_bits + 2), reset_less=True)
         increment = Signal(reset_less=True)
         ends_2 = Signal.like(ends_1)
@@ -117,18 +188,17 @@ class ScaleRequantizer(wiring.Component):  # type: ignore[misc]
         with m.If(advance):
             m.d.sync += [
                 quotient.eq(narrow),
-                increment.eq(_increment(exact, half, below, parameters.rounding)),
+                increment.eq(up),
                 ends_2.eq(ends_1),
                 overflow_2.eq(overflow_1),
             ]
 
-        # Stage 3: zero point and clamp.
-        total = settled(m, quotient + ends_2.zero_point + increment)
-        above = settled(m, Mux(total < ends_2.low, ends_2.low, total))
+        # Stage 3: the code.
+        code = scale_code(m, quotient, increment, ends_2.zero_point, ends_2.low, ends_2.high)
         result = Signal(self.o.payload.shape(), reset_less=True)
         with m.If(advance):
             m.d.sync += [
-                result.code.eq(Mux(above > ends_2.high, ends_2.high, above)),
+                result.code.eq(code),
                 result.overflow.eq(overflow_2),
             ]
         m.d.comb += self.o.payload.eq(result)

@@ -32,7 +32,7 @@ def test_a_requantiser_that_breaks_ties_another_way_is_found(built, wanted):
 
 
 def test_a_double_rounding_that_breaks_ties_another_way_is_found(monkeypatch):
-    monkeypatch.setattr(requant, "_increment", lambda quotient, half, below, rounding: half)
+    monkeypatch.setattr(requant, "_increment", lambda odd, negative, half, below, rounding: half)
     settings = {"in_bits": 32, "multiplier_bits": 31, "rounding": "tflite"}
     assert "code must be" in run_bench(BLOCKS["scale"], settings, vectors=1000).mismatch
 
