@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -13,7 +13,7 @@ from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
 from ..accumulator import Accumulator
 from ..mac import settled
-from .array import SUM_DIGIT_BITS
+from .array import input_sums_layout
 from .counters import OverflowCounters
 
 __all__ = ["PAIR_SHIFT_BITS", "AccumulatorBank"]
@@ -23,7 +23,10 @@ PAIR_SHIFT_BITS = 2
 
 
 class AccumulatorBank(wiring.Component):  # type: ignore[misc]
-    """Adds a row sum a cycle to one pixel's accumulator of every row, and the input sum to the pixel's.
+    """Adds a row sum a cycle to one pixel's accumulator of every row, and an input sum to the row's.
+
+    Only the first min(R, L) rows keep an input sum; the others have row 0's: they are never at work in a layer in
+    which the sums differ.
 
     What says where (`valid`, `half`, `pixel`) comes one cycle before the sums, for the memory's read;
     `first` (start from zero), `digit_shift` (i + j) and `add_input` (this digit pair counts for the
@@ -51,12 +54,12 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
                 "row_sums": In(data.ArrayLayout(signed(fmt.row_bits(lanes)), rows)),
                 "product_overflows": In(counts),
                 "align_overflows": In(counts),
-                "input_sum": In(signed(SUM_DIGIT_BITS + lanes.bit_length() - 1)),
+                "input_sums": In(input_sums_layout(config)),
                 "close": In(1),
                 "drain_half": In(1),
                 "drain_pixel": In(range(config.pixels)),
                 "drain_acc": Out(data.ArrayLayout(signed(fmt.acc), rows)),
-                "drain_input_sum": Out(signed(INPUT_SUM_BITS)),
+                "drain_input_sum": Out(data.ArrayLayout(signed(INPUT_SUM_BITS), rows)),
                 "product_count": Out(counters),
                 "align_count": Out(counters),
                 "acc_count": Out(counters),
@@ -82,14 +85,17 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
         ]
 
         totals = Signal.like(self.drain_acc)
-        input_total = Signal(signed(INPUT_SUM_BITS))
+        input_totals = Signal(data.ArrayLayout(signed(INPUT_SUM_BITS), len(self.input_sums)))
+        drained_sums = Signal.like(input_totals)
         acc_read = [self._half(m, f"acc_{h}", h, totals, valid & (half == h), pixel) for h in (0, 1)]
         sum_enable = [valid & add_input & (half == h) for h in (0, 1)]
-        sum_read = [self._half(m, f"input_sum_{h}", h, input_total, sum_enable[h], pixel) for h in (0, 1)]
+        sum_read = [self._half(m, f"input_sum_{h}", h, input_totals, sum_enable[h], pixel) for h in (0, 1)]
         m.d.comb += [
             self.drain_acc.as_value().eq(Mux(drain_half, acc_read[1], acc_read[0])),
-            self.drain_input_sum.eq(Mux(drain_half, sum_read[1], sum_read[0])),
+            drained_sums.as_value().eq(Mux(drain_half, sum_read[1], sum_read[0])),
         ]
+        for row in range(rows):
+            m.d.comb += self.drain_input_sum[row].eq(drained_sums[row if row < len(drained_sums) else 0])
 
         running = settled(m, Mux(first, 0, Mux(half, acc_read[1], acc_read[0])))
         lost = Signal(rows)
@@ -104,9 +110,11 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
                 totals[row].eq(adder.total),
                 lost[row].eq(adder.overflow),
             ]
-        input_before = settled(m, Mux(first, 0, Mux(half, sum_read[1], sum_read[0]).as_signed()))
-        bits_up = Cat(Const(0, DIGIT_BITS.bit_length() - 1), digit_shift[0])
-        m.d.comb += input_total.eq(input_before + (self.input_sum << bits_up))
+        sums_before = Signal.like(input_totals)
+        m.d.comb += sums_before.as_value().eq(Mux(first, 0, Mux(half, sum_read[1], sum_read[0])))
+        for before, total, step in zip(sums_before, input_totals, self.input_sums, strict=True):
+            # Of the weight digits only the first counts: the shift is the activation digit's.
+            m.d.comb += total.eq(before + Mux(digit_shift[0], step << DIGIT_BITS, step))
 
         m.submodules.counters = counters = OverflowCounters(self.config)
         m.d.comb += [

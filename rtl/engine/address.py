@@ -6,38 +6,46 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ...sim.descriptor import SIZE_BITS
 from ...sim.engine import EngineConfig
-from .registers import SIZE_BITS, address_bits, layer_registers
+from .registers import address_bits, descriptor_layout
 
-__all__ = ["AddressGenerator"]
+__all__ = ["AddressGenerator", "first_word_bits"]
 
 POSITION_BITS = SIZE_BITS + 1
 """A position may lie in the padding: left of zero, it is a large number modulo 2**17, thus outside too."""
 
 
+def first_word_bits(config: EngineConfig) -> int:
+    """Bits of the number of a pixel's word in which a convolution group begins."""
+    return SIZE_BITS + 1 - (config.lanes.bit_length() - 1)
+
+
 class AddressGenerator(wiring.Component):  # type: ignore[misc]
     """Walks a tile's pixels in row-major order, again and again, under one tap after another.
 
-    A word's place is the sum of the pixel's (where it lies without the kernel) and the tap's (ky, kx and lane
-    group, the padding included). Latency 0, one address a cycle: `address` and `inside` belong to this
+    A word's place is the sum of the pixel's (where it lies without the kernel) and the tap's (ky, kx and word of
+    the pixel, the padding included). Latency 0, one address a cycle: `address` and `inside` belong to this
     cycle's pixel; outside the image there is nothing to read. The strobes move on after this cycle:
 
     - `start`: a layer begins with the next cycle.
     - `advance`: to the next pixel. With `pass_end`, in any cycle from the last pixel on, back to the
       tile's first pixel; with `tile_end` too, on to the next tile; with `row_group_end` too, to pixel 0.
-    - `lane`, `kernel_x`, `kernel_y`, `first_tap`: to the next tap, the one named having moved.
-    - `group`: the first tap lies in the next convolution group (or lane group, if depthwise) from now on;
-      it comes with `first_tap`.
+    - `lane`: to the pixel's next word under the same tap.
+    - `kernel_x`, `kernel_y`, `first_tap`: to the next tap, the one named having moved, and the first word that a
+      step takes there. With `first_tap`, `first_word` says which of a pixel's words that is from now on; from
+      `start` on it is word 0.
     """
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         strobes = ("start", "advance", "pass_end", "tile_end", "row_group_end")
-        taps = ("lane", "kernel_x", "kernel_y", "first_tap", "group")
+        taps = ("lane", "kernel_x", "kernel_y", "first_tap")
         super().__init__(
             {
-                "layer": In(layer_registers(config)),
+                "layer": In(descriptor_layout(config)),
                 "upper_digit": In(1),
+                "first_word": In(first_word_bits(config)),
                 **{name: In(1) for name in strobes + taps},
                 "address": Out(address_bits(config)),
                 "inside": Out(1),
@@ -47,10 +55,12 @@ class AddressGenerator(wiring.Component):  # type: ignore[misc]
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layer = self.layer
-        place = data.StructLayout({"y": POSITION_BITS, "x": POSITION_BITS, "address": address_bits(self.config)})
+        bits = address_bits(self.config)
+        place = data.StructLayout({"y": POSITION_BITS, "x": POSITION_BITS, "address": bits})
         pixel, tile, after, tap = Signal(place), Signal(place), Signal(place), Signal(place)
-        origin = Signal(address_bits(self.config))
-        next_origin = Signal.like(origin)
+        # The tap's first word, from which the way leads to the next tap's.
+        first = Signal(bits)
+        next_first = Signal(bits)
 
         m.d.comb += after.eq(pixel)
         with m.If(self.advance):
@@ -73,36 +83,23 @@ class AddressGenerator(wiring.Component):  # type: ignore[misc]
                 with m.If(self.row_group_end):
                     m.d.sync += [pixel.as_value().eq(0), tile.as_value().eq(0)]
 
-        m.d.comb += next_origin.eq(origin + Mux(self.group, layer.group_step, 0))
         with m.If(self.lane):
-            m.d.sync += tap.address.eq(tap.address + layer.lane_step)
+            m.d.sync += tap.address.eq(tap.address + 1)
         with m.If(self.kernel_x):
-            m.d.sync += [
-                tap.x.eq(tap.x + layer.dilation_x),
-                tap.address.eq(tap.address + layer.kernel_x_step),
-            ]
+            m.d.comb += next_first.eq(first + layer.kernel_x_step)
+            m.d.sync += tap.x.eq(tap.x + layer.dilation_x)
         with m.If(self.kernel_y):
-            m.d.sync += [
-                tap.y.eq(tap.y + layer.dilation_y),
-                tap.x.eq(-layer.pad_left),
-                tap.address.eq(tap.address + layer.kernel_y_step),
-            ]
+            m.d.comb += next_first.eq(first + layer.kernel_y_step)
+            m.d.sync += [tap.y.eq(tap.y + layer.dilation_y), tap.x.eq(-layer.pad_left)]
         with m.If(self.first_tap):
-            m.d.sync += [
-                tap.y.eq(-layer.pad_top),
-                tap.x.eq(-layer.pad_left),
-                tap.address.eq(next_origin),
-                origin.eq(next_origin),
-            ]
+            m.d.comb += next_first.eq(layer.origin + self.first_word)
         with m.If(self.start):
-            m.d.sync += [
-                pixel.as_value().eq(0),
-                tile.as_value().eq(0),
-                tap.y.eq(-layer.pad_top),
-                tap.x.eq(-layer.pad_left),
-                tap.address.eq(layer.origin),
-                origin.eq(layer.origin),
-            ]
+            m.d.comb += next_first.eq(layer.origin)
+            m.d.sync += [pixel.as_value().eq(0), tile.as_value().eq(0)]
+        with m.If(self.first_tap | self.start):
+            m.d.sync += [tap.y.eq(-layer.pad_top), tap.x.eq(-layer.pad_left)]
+        with m.If(self.kernel_x | self.kernel_y | self.first_tap | self.start):
+            m.d.sync += [first.eq(next_first), tap.address.eq(next_first)]
 
         plane = Mux(self.upper_digit, layer.plane_stride, 0)
         y, x = Signal(POSITION_BITS), Signal(POSITION_BITS)

@@ -1,8 +1,8 @@
-"""The multiply-accumulate array: R rows over one activation word, and the sum of the word itself."""
+"""The multiply-accumulate array: R rows over one activation word, and the sums of the word itself."""
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -10,22 +10,30 @@ from amaranth.lib.wiring import In, Out
 from ...kernels.align import MAX_SHIFT, Alignment
 from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
-from .loader import AMOUNT_BITS, CODE_BITS
-from .pipeline import pipelined_sum, tree_stages
+from ..mac import settled
+from .loader import AMOUNT_BITS, CODE_BITS, diagonals
+from .pipeline import delayed, pipelined_sum, tree_stages
 from .row import MacRow
 
-__all__ = ["SUM_DIGIT_BITS", "MacArray"]
+__all__ = ["MacArray", "input_sums_layout"]
 
 SUM_DIGIT_BITS = DIGIT_BITS + 1 + AMOUNT_BITS
 """Bits of an aligned activation digit: at most 15 << 8, or 15 * 255, and never below -8 << 8."""
 
 
+def input_sums_layout(config: EngineConfig) -> data.ArrayLayout:
+    """What a word adds to the input sums of the min(R, L) rows that may have one of their own."""
+    bits = SUM_DIGIT_BITS + config.lanes.bit_length() - 1
+    return data.ArrayLayout(signed(bits), min(config.rows, config.lanes))
+
+
 class MacArray(wiring.Component):  # type: ignore[misc]
-    """Row sums, overflow counts and the input sum of one activation word a cycle.
+    """Row sums, overflow counts and the input sums of one activation word a cycle.
 
     Latency ``2 + ceil(log2(L) / 2)`` cycles, throughput one word a cycle. `amounts` are those of the
-    word's own tile: they are registered with the products. The input sum takes the lanes of `sum_mask`
-    alone; it is exact, without the digit pair's shift.
+    word's own tile: they are registered with the products. Input sums are exact, without the digit pair's
+    shift: the aligned digits of all lanes of `sum_mask`, for every row the same; in a `depthwise` layer,
+    which stands still within a layer, that of row r's own lane ``diagonal * min(R, L) + r``.
     """
 
     def __init__(self, config: EngineConfig, alignments: tuple[Alignment, ...] = ("shift", "mul")) -> None:
@@ -43,10 +51,12 @@ class MacArray(wiring.Component):  # type: ignore[misc]
                 "a_signed": In(1),
                 "w_signed": In(1),
                 "multiply": In(1),
+                "depthwise": In(1),
+                "diagonal": In(range(diagonals(config))),
                 "row_sums": Out(data.ArrayLayout(signed(config.mac.row_bits(lanes)), rows)),
                 "product_overflows": Out(counts),
                 "align_overflows": Out(counts),
-                "input_sum": Out(signed(SUM_DIGIT_BITS + lanes.bit_length() - 1)),
+                "input_sums": Out(input_sums_layout(config)),
             }
         )
 
@@ -89,5 +99,14 @@ class MacArray(wiring.Component):  # type: ignore[misc]
             held = Signal(signed(SUM_DIGIT_BITS), name=f"aligned_{lane}", reset_less=True)
             m.d.sync += held.eq(value)
             aligned.append(held)
-        m.d.comb += self.input_sum.eq(pipelined_sum(m, aligned, "input_sum"))
+        total = settled(m, pipelined_sum(m, aligned, "input_sum"))
+        # The digit that is aligned now belongs to the word of two cycles ago.
+        diagonal = delayed(m, self.diagonal, 2, "diagonal")
+        size = len(self.input_sums)
+        for at in range(size):
+            own: Value = aligned[at]
+            for place in range(1, self.config.lanes // size):
+                own = Mux(diagonal == place, aligned[place * size + at], own)
+            own = delayed(m, own, tree_stages(self.config.lanes), f"own_{at}")
+            m.d.comb += self.input_sums[at].eq(Mux(self.depthwise, own, total))
         return m

@@ -17,7 +17,7 @@ from .array import MacArray
 from .counters import COUNTER_BITS
 from .loader import WeightLoader
 from .pipeline import delayed, tree_stages
-from .registers import address_bits, layer_registers
+from .registers import address_bits, descriptor_layout
 from .sequencer import ComputeSequencer, step_layout, tile_layout
 
 __all__ = ["ComputeUnit"]
@@ -35,6 +35,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
     its overflow counts stand in the counters from the next cycle on where it is its row group's last.
     The drain then reads (latency 1) and gives the half back by `release`, at most `latency` cycles
     before the first cycle in which it reads no more, but not before `tile_done`; it reads pixels in rising order.
+    `drain_input_sum` holds an input sum for every row: in a depthwise layer the row's own, otherwise the group's.
     """
 
     def __init__(self, config: EngineConfig, alignments: tuple[Alignment, ...] = ("shift", "mul")) -> None:
@@ -44,7 +45,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         counters = data.ArrayLayout(COUNTER_BITS, rows)
         super().__init__(
             {
-                "layer": In(layer_registers(config)),
+                "layer": In(descriptor_layout(config)),
                 "start": In(1),
                 "busy": Out(1),
                 "weight_wait": Out(1),
@@ -60,7 +61,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
                 "drain_half": In(1),
                 "drain_pixel": In(range(config.pixels)),
                 "drain_acc": Out(data.ArrayLayout(signed(config.mac.acc), rows)),
-                "drain_input_sum": Out(signed(INPUT_SUM_BITS)),
+                "drain_input_sum": Out(data.ArrayLayout(signed(INPUT_SUM_BITS), rows)),
                 "product_count": Out(counters),
                 "align_count": Out(counters),
                 "acc_count": Out(counters),
@@ -103,7 +104,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         ]
         for name in ("advance", "pass_end", "tile_end", "row_group_end"):
             m.d.comb += getattr(address, name).eq(getattr(sequencer, name))
-        for name in ("lane", "kernel_x", "kernel_y", "first_tap", "group"):
+        for name in ("lane", "kernel_x", "kernel_y", "first_tap", "first_word"):
             m.d.comb += getattr(address, name).eq(getattr(sequencer, name))
 
         # Cycle 0: the address. Cycle 1: the word, or the padding's digit in every lane.
@@ -133,6 +134,8 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             array.a_signed.eq(operand.a_signed),
             array.w_signed.eq(operand.w_signed),
             array.multiply.eq(layer.multiply),
+            array.depthwise.eq(layer.depthwise),
+            array.diagonal.eq(operand.diagonal),
         ]
 
         # The accumulators are told where a cycle before the sums come.
@@ -146,7 +149,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             bank.row_sums.eq(array.row_sums),
             bank.product_overflows.eq(array.product_overflows),
             bank.align_overflows.eq(array.align_overflows),
-            bank.input_sum.eq(array.input_sum),
+            bank.input_sums.eq(array.input_sums),
             bank.close.eq(self.tile_done & self.done_tile.row_group_last),
             bank.drain_half.eq(self.drain_half),
             bank.drain_pixel.eq(self.drain_pixel),

@@ -9,7 +9,7 @@ from amaranth.utils import ceil_log2
 
 from ...sim.engine import EngineConfig
 
-__all__ = ["AMOUNT_BITS", "CODE_BITS", "CONTAINER_BITS", "WeightLoader"]
+__all__ = ["AMOUNT_BITS", "CODE_BITS", "CONTAINER_BITS", "WeightLoader", "diagonals"]
 
 CODE_BITS = 8
 """Bits of a code's register."""
@@ -17,6 +17,11 @@ AMOUNT_BITS = 8
 """Bits of a lane's alignment amount in the stream."""
 CONTAINER_BITS = (1, 2, 4, 8)
 """What a code stands in: the next power of two of its bits; `container` is the index of one of these."""
+
+
+def diagonals(config: EngineConfig) -> int:
+    """How many row groups of a depthwise layer can share a word."""
+    return config.lanes // min(config.rows, config.lanes)
 
 
 class WeightLoader(wiring.Component):  # type: ignore[misc]

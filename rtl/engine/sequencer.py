@@ -5,11 +5,15 @@
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from ...sim.cycles import MIN_PIXELS
+from ...sim.descriptor import PIXEL_BITS, SIZE_BITS
 from ...sim.engine import EngineConfig
 from .accumulators import PAIR_SHIFT_BITS
-from .registers import PIXEL_BITS, SIZE_BITS, layer_registers
+from .address import first_word_bits
+from .loader import diagonals
+from .registers import descriptor_layout
 
 __all__ = ["ComputeSequencer", "step_layout", "tile_layout"]
 
@@ -28,6 +32,7 @@ def step_layout(config: EngineConfig) -> data.StructLayout:
             "w_signed": 1,
             "digit_shift": PAIR_SHIFT_BITS,
             "sum_mask": config.lanes,
+            "diagonal": range(diagonals(config)),
             "tile_end": 1,
         }
     )
@@ -52,8 +57,16 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
     `start`, while `busy` is low, begins the layer that the registers hold. A digit pass over n pixels
     takes ``max(n, 4)`` cycles, a step ``max(d * max(n, 4), load of the next weight tile)``: a step starts
     when the passes before it are through and its weights are `loaded`, and the first step of a tile also waits
-    until its half of the accumulators is empty: `release` gives each half back, in the very cycle. `swap` comes
-    one cycle after the step's first read. `weight_wait` and `post_wait` say why nothing is issued.
+    until its half of the accumulators is empty, in a `serial` layer until both are: `release` gives each half back,
+    in the very cycle. `swap` comes one cycle after the step's first read. `weight_wait` and `post_wait` say why
+    nothing is issued.
+
+    A tile has `tile_pixels` pixels while there are more; what is left then is one tile, or, in the last row group, as
+    long as it is more than `taper` (and that is not 0), half of what is left, rounded up.
+
+    A convolution group's channels follow those of the one before it, from `in_lane` of the pixel's first word on; its
+    lane groups are the words in which they lie, and `sum_mask` its lanes in the word. The row groups of a depthwise
+    layer have one word each; `diagonal` says which lane is row 0's, in units of min(R, L) lanes.
 
     What the loader is told (`load_*`) describes the tile that is on its way: the next step's, and the
     waiting step's own. `tiles` describes the last tile begun in each half.
@@ -64,7 +77,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         strobes = ("advance", "pass_end", "tile_end", "row_group_end", "lane", "kernel_x", "kernel_y")
         super().__init__(
             {
-                "layer": In(layer_registers(config)),
+                "layer": In(descriptor_layout(config)),
                 "start": In(1),
                 "loaded": In(1),
                 "release": In(2),
@@ -72,7 +85,8 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 "load_rows": Out(range(config.rows + 1)),
                 "load_lane_offset": Out(range(config.lanes)),
                 "swap": Out(1),
-                **{name: Out(1) for name in (*strobes, "first_tap", "group")},
+                **{name: Out(1) for name in (*strobes, "first_tap")},
+                "first_word": Out(first_word_bits(config)),
                 "step": Out(step_layout(config)),
                 "tiles": Out(data.ArrayLayout(tile_layout(config), 2)),
                 "busy": Out(1),
@@ -91,40 +105,51 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         running, waiting, tile_first, half = Signal(), Signal(), Signal(), Signal()
         pixel = Signal(range(max(config.pixels, MIN_PIXELS)))
         a_upper, w_upper = Signal(), Signal()
-        kernel_y, kernel_x, lane_group = Signal(SIZE_BITS), Signal(SIZE_BITS), Signal(SIZE_BITS)
-        inputs_left, outputs_left, groups_left = Signal(SIZE_BITS), Signal(SIZE_BITS), Signal(SIZE_BITS)
+        kernel_y, kernel_x = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        outputs_left, groups_left = Signal(SIZE_BITS), Signal(SIZE_BITS)
         pixels_left = Signal(PIXEL_BITS)
         row_group = Signal(SIZE_BITS)
-        lane_offset = Signal(range(lanes))
         occupied = Signal(2)
+        # Where the channels of this convolution group (of this row group, if depthwise) begin: word and lane; those of
+        # the tile that comes next.
+        begin, next_begin = Signal(SIZE_BITS + 1), Signal(SIZE_BITS + 1)
+        lane_bits = ceil_log2(lanes)
+        group_lanes = Mux(layer.depthwise, diagonal, layer.group_inputs)
+        # The lanes of the group from this word's lane 0 on, and where in this word they begin.
+        word_end, word_begin = Signal(SIZE_BITS + 1), Signal(range(lanes))
 
         # What this step is.
-        n = Signal(range(config.pixels + 1))
+        n, rest = Signal(range(config.pixels + 1)), Signal(range(config.pixels + 1))
         used_rows, next_rows, row_limit = (Signal(range(rows + 1)) for _ in range(3))
         next_outputs = Signal(SIZE_BITS)
-        next_offset = Signal.like(lane_offset)
-        last_tap, last_tile, last_of_group, last_row_group = (Signal() for _ in range(4))
+        last_word, last_tap, last_tile, last_of_group, last_row_group = (Signal() for _ in range(5))
         m.d.comb += [
-            n.eq(Mux(pixels_left < layer.tile_pixels, pixels_left, layer.tile_pixels)),
+            rest.eq(pixels_left),
+            n.eq(
+                Mux(
+                    pixels_left > layer.tile_pixels,
+                    layer.tile_pixels,
+                    Mux(last_row_group & (layer.taper != 0) & (rest > layer.taper), (rest + 1) >> 1, rest),
+                )
+            ),
             row_limit.eq(Mux(layer.depthwise, diagonal, rows)),
             used_rows.eq(Mux(outputs_left < row_limit, outputs_left, row_limit)),
             last_of_group.eq(outputs_left == used_rows),
             next_outputs.eq(Mux(last_of_group, layer.group_outputs, outputs_left - used_rows)),
             next_rows.eq(Mux(next_outputs < row_limit, next_outputs, row_limit)),
-            next_offset.eq(Mux(layer.depthwise, lane_offset + diagonal, 0)),
-            last_tap.eq(
-                (kernel_y == layer.kernel_y - 1)
-                & (kernel_x == layer.kernel_x - 1)
-                & (lane_group == layer.lane_groups - 1)
-            ),
+            last_word.eq(layer.depthwise | (word_end <= lanes)),
+            last_tap.eq((kernel_y == layer.kernel_y - 1) & (kernel_x == layer.kernel_x - 1) & last_word),
             last_tile.eq(pixels_left == n),
             last_row_group.eq(last_of_group & (groups_left == 1)),
+            next_begin.eq(begin + Mux(last_tile & (layer.depthwise | last_of_group), group_lanes, 0)),
         ]
 
         # Whether it starts or goes on.
         go, issue, half_free = Signal(), Signal(), Signal()
+        still_occupied = Signal(2)
         m.d.comb += [
-            half_free.eq(~(occupied & ~self.release).bit_select(half, 1)),
+            still_occupied.eq(occupied & ~self.release),
+            half_free.eq(Mux(layer.serial, ~still_occupied.any(), ~still_occupied.bit_select(half, 1))),
             go.eq(running & waiting & self.loaded & (~tile_first | half_free)),
             issue.eq(running & (~waiting | go)),
             self.busy.eq(running),
@@ -133,7 +158,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         ]
         m.d.sync += [
             self.swap.eq(go),
-            occupied.eq((occupied & ~self.release) | ((go & tile_first) << half)),
+            occupied.eq(still_occupied | ((go & tile_first) << half)),
         ]
         with m.If(go & tile_first):
             tile = self.tiles[half]
@@ -154,10 +179,10 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             self.tile_end.eq(step_end & last_tap),
             self.row_group_end.eq(self.tile_end & last_tile),
             self.first_tap.eq(self.tile_end),
-            self.group.eq(self.row_group_end & Mux(layer.depthwise, next_offset == 0, last_of_group)),
+            self.first_word.eq(next_begin >> lane_bits),
         ]
         with m.If(step_end & ~last_tap):
-            with m.If(lane_group != layer.lane_groups - 1):
+            with m.If(~last_word):
                 m.d.comb += self.lane.eq(1)
             with m.Elif(kernel_x != layer.kernel_x - 1):
                 m.d.comb += self.kernel_x.eq(1)
@@ -165,6 +190,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 m.d.comb += self.kernel_y.eq(1)
 
         # What comes next.
+        restart = Mux(self.tile_end, next_begin, begin)[:lane_bits]
         with m.If(issue):
             m.d.sync += [pixel.eq(pixel + 1), waiting.eq(0)]
         with m.If(self.pass_end):
@@ -175,11 +201,11 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         with m.If(step_end):
             m.d.sync += [waiting.eq(1), tile_first.eq(last_tap)]
         with m.If(self.lane):
-            m.d.sync += [lane_group.eq(lane_group + 1), inputs_left.eq(inputs_left - lanes)]
+            m.d.sync += [word_begin.eq(0), word_end.eq(word_end - lanes)]
         with m.If(self.kernel_x | self.kernel_y | self.tile_end):
             m.d.sync += [
-                lane_group.eq(0),
-                inputs_left.eq(layer.group_inputs),
+                word_begin.eq(restart),
+                word_end.eq(restart + layer.group_inputs),
                 kernel_x.eq(Mux(self.kernel_x, kernel_x + 1, 0)),
             ]
         with m.If(self.kernel_y):
@@ -191,7 +217,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 pixels_left.eq(layer.out_pixels),
                 outputs_left.eq(next_outputs),
                 groups_left.eq(groups_left - last_of_group),
-                lane_offset.eq(next_offset),
+                begin.eq(next_begin),
                 row_group.eq(row_group + 1),
                 running.eq(~last_row_group),
             ]
@@ -200,11 +226,12 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 running.eq(1),
                 waiting.eq(1),
                 tile_first.eq(1),
-                inputs_left.eq(layer.group_inputs),
+                begin.eq(layer.in_lane),
+                word_begin.eq(layer.in_lane),
+                word_end.eq(layer.in_lane + layer.group_inputs),
                 outputs_left.eq(layer.group_outputs),
                 groups_left.eq(layer.groups),
                 pixels_left.eq(layer.out_pixels),
-                lane_offset.eq(0),
                 row_group.eq(0),
             ]
 
@@ -213,14 +240,10 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         m.d.comb += [
             self.load_enable.eq(running & (waiting | ~(last_tap & last_tile & last_row_group))),
             self.load_rows.eq(Mux(new_rows, next_rows, used_rows)),
-            self.load_lane_offset.eq(Mux(new_rows, next_offset, lane_offset)),
+            self.load_lane_offset.eq(Mux(new_rows, next_begin, begin)),
         ]
 
-        mask_from = Mux(layer.depthwise, lane_offset, 0)
-        mask_count = Mux(layer.depthwise, used_rows, Mux(inputs_left < lanes, inputs_left, lanes))
-        mask_end = Signal(range(2 * lanes + 1))
         m.d.comb += [
-            mask_end.eq(mask_from + mask_count),
             self.step.valid.eq(self.advance),
             self.step.half.eq(half),
             self.step.pixel.eq(pixel),
@@ -230,7 +253,8 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             self.step.a_signed.eq(layer.a_signed & (a_upper == layer.a_top)),
             self.step.w_signed.eq(w_upper == layer.w_top),
             self.step.digit_shift.eq(a_upper + w_upper),
-            self.step.sum_mask.eq(Cat((lane >= mask_from) & (lane < mask_end) for lane in range(lanes))),
+            self.step.sum_mask.eq(Cat((lane >= word_begin) & (lane < word_end) for lane in range(lanes))),
+            self.step.diagonal.eq(word_begin >> ceil_log2(diagonal)),
             self.step.tile_end.eq(self.tile_end),
         ]
         return m

@@ -33,7 +33,7 @@ def steps(config, seed):
                         >> rng.integers(0, row_bits, config.rows),
                         "product_overflows": rng.integers(0, config.lanes + 1, config.rows),
                         "align_overflows": rng.integers(0, config.lanes + 1, config.rows),
-                        "input_sum": int(rng.integers(-(1 << 13), 1 << 13)),
+                        "input_sums": rng.integers(-(1 << 13), 1 << 13, min(config.rows, config.lanes)),
                     }
                 )
                 if rng.random() < 0.2:
@@ -44,7 +44,7 @@ def steps(config, seed):
 def expected(config, plan):
     adder = Accumulator(config.mac, config.mac.row_bits(config.lanes))
     acc = np.zeros((2, PIXELS, config.rows), dtype=np.int64)
-    sums = np.zeros((2, PIXELS), dtype=np.int64)
+    sums = np.zeros((2, PIXELS, min(config.rows, config.lanes)), dtype=np.int64)
     counts, closed = np.zeros((3, config.rows), dtype=int), []
     for step in filter(None, plan):
         at = step["half"], step["pixel"]
@@ -55,15 +55,16 @@ def expected(config, plan):
         acc[at], lost = adder.compute(start, step["row_sums"], step["digit_shift"])
         counts = counts + np.array([step["product_overflows"], step["align_overflows"], lost])
         if step["add_input"]:
-            sums[at] = (0 if step["first"] else sums[at]) + (step["input_sum"] << 4 * step["digit_shift"])
-    return acc, sums, closed
+            sums[at] = (0 if step["first"] else sums[at]) + (step["input_sums"] << 4 * step["digit_shift"])
+    shared = np.repeat(sums[..., :1], config.rows - sums.shape[-1], axis=-1)
+    return acc, np.concatenate([sums, shared], axis=-1), closed
 
 
 def played(config, plan, bank=AccumulatorBank):
     """The final accumulators and input sums, and the counters after each close."""
     dut = bank(config)
     acc = np.zeros((2, PIXELS, config.rows), dtype=np.int64)
-    sums = np.zeros((2, PIXELS), dtype=np.int64)
+    sums = np.zeros_like(acc)
     closed = []
 
     async def bench(ctx):
@@ -79,7 +80,8 @@ def played(config, plan, bank=AccumulatorBank):
                 for row in range(config.rows):
                     for name in ("row_sums", "product_overflows", "align_overflows"):
                         ctx.set(getattr(dut, name)[row], int(before[name][row]))
-                ctx.set(dut.input_sum, before["input_sum"])
+                for row, value in enumerate(before["input_sums"]):
+                    ctx.set(dut.input_sums[row], int(value))
             closing = before is not None and before["close"]
             await ctx.tick()
             if closing:
@@ -93,7 +95,7 @@ def played(config, plan, bank=AccumulatorBank):
                 ctx.set(dut.drain_pixel, pixel)
                 await ctx.tick()
                 acc[half, pixel] = [ctx.get(dut.drain_acc[row]) for row in range(config.rows)]
-                sums[half, pixel] = ctx.get(dut.drain_input_sum)
+                sums[half, pixel] = [ctx.get(dut.drain_input_sum[row]) for row in range(config.rows)]
 
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
@@ -106,9 +108,10 @@ def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("rows", [4, 8])
 @pytest.mark.parametrize("overflow", ["saturate", "wrap"])
-def test_accumulators_input_sums_and_counters_are_the_golden_ones(overflow):
-    config = EngineConfig(rows=4, lanes=4, pixels=PIXELS, mac=MacFormat(align=10, acc=14, overflow=overflow))
+def test_accumulators_input_sums_and_counters_are_the_golden_ones(overflow, rows):
+    config = EngineConfig(rows=rows, lanes=4, pixels=PIXELS, mac=MacFormat(align=10, acc=14, overflow=overflow))
     plan = steps(config, 5)
     wanted = expected(config, plan)
     assert same(played(config, plan), wanted)
@@ -171,8 +174,19 @@ def test_a_counter_stays_at_its_end(monkeypatch):
         (accumulators_module, "running = settled(m, Mux(first, 0, ", "running = settled(m, Mux(0, 0, "),
         (accumulators_module, "valid & add_input & (half == h)", "valid & (half == h)"),
         (accumulators_module, "write.addr.eq(pixel)", "write.addr.eq(self.pixel)"),
+        (accumulators_module, "Mux(digit_shift[0], step << DIGIT_BITS, step)", "step"),
+        (accumulators_module, "row if row < len(drained_sums) else 0", "0"),
     ],
-    ids=["counter not cleared", "bubbles counted", "shift", "not from zero", "input sum of j = 1", "off by one"],
+    ids=[
+        "counter not cleared",
+        "bubbles counted",
+        "shift",
+        "not from zero",
+        "input sum of j = 1",
+        "off by one",
+        "sum not shifted",
+        "one sum",
+    ],
 )
 def test_a_planted_fault_is_found(planted, monkeypatch, module, old, new):
     config = EngineConfig(rows=4, lanes=4, pixels=PIXELS, mac=MacFormat(align=10, acc=14))

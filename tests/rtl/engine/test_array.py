@@ -13,7 +13,7 @@ from gatewise.rtl.multiplier import digit_values
 WORDS = 60
 
 
-def vectors(config, seed):
+def vectors(config, seed, depthwise):
     """One activation word after another, each with a tile and modes of its own."""
     rng = np.random.default_rng(seed)
     rows, lanes = config.rows, config.lanes
@@ -27,6 +27,8 @@ def vectors(config, seed):
         "a_signed": rng.integers(2, size=WORDS),
         "w_signed": rng.integers(2, size=WORDS),
         "multiply": np.full(WORDS, multiply),
+        "depthwise": np.full(WORDS, depthwise),
+        "diagonal": rng.integers(max(1, lanes // rows), size=WORDS),
     }
 
 
@@ -41,8 +43,12 @@ def expected(config, given):
         unsigned = not (given["a_signed"][t] or given["w_signed"][t])
         step = row.compute(np.zeros(config.rows, dtype=np.int64), a[None], w, amount[None], unsigned, 0)
         # The widest accumulator holds every row sum: what it holds after one step is the sum.
-        total = int((a * alignment_factors(kind, amount) * given["sum_mask"][t]).sum())
-        found.append((step.acc.tolist(), step.product_overflows.tolist(), step.align_overflows.tolist(), total))
+        digits = a * alignment_factors(kind, amount) * given["sum_mask"][t]
+        size = min(config.rows, config.lanes)
+        sums = [digits.sum()] * size
+        if given["depthwise"][t]:
+            sums = [digits[given["diagonal"][t] * size + row] for row in range(size)]
+        found.append((step.acc.tolist(), step.product_overflows.tolist(), step.align_overflows.tolist(), sums))
     return found
 
 
@@ -60,7 +66,7 @@ def found(config, given, array=MacArray):
                 for name, bits in (("digits", 4), ("codes", 8), ("amounts", 8), ("sum_mask", 1)):
                     port = getattr(dut, name)
                     ctx.set(port if name == "sum_mask" else port.as_value(), pack(given[name][t], bits))
-                for name in ("w_high", "a_signed", "w_signed", "multiply"):
+                for name in ("w_high", "a_signed", "w_signed", "multiply", "depthwise", "diagonal"):
                     ctx.set(getattr(dut, name), int(given[name][t]))
             if t >= dut.latency:
                 rows = range(config.rows)
@@ -69,7 +75,7 @@ def found(config, given, array=MacArray):
                         [ctx.get(dut.row_sums[row]) for row in rows],
                         [ctx.get(dut.product_overflows[row]) for row in rows],
                         [ctx.get(dut.align_overflows[row]) for row in rows],
-                        ctx.get(dut.input_sum),
+                        [ctx.get(total) for total in dut.input_sums],
                     )
                 )
             await ctx.tick()
@@ -88,12 +94,13 @@ def found(config, given, array=MacArray):
         (4, 4, {"product": 6, "align": 10, "overflow": "wrap"}),
         (4, 8, {"product": 7, "align": 12}),
         (4, 16, {}),
+        (8, 4, {"align": 10}),
     ],
 )
-@pytest.mark.parametrize("seed", [0, 3])
-def test_sums_and_counts_are_the_golden_row_s_one_word_a_cycle(rows, lanes, widths, seed):
+@pytest.mark.parametrize(("seed", "depthwise"), [(0, 0), (3, 1), (4, 1)])
+def test_sums_and_counts_are_the_golden_row_s_one_word_a_cycle(rows, lanes, widths, seed, depthwise):
     config = EngineConfig(rows=rows, lanes=lanes, mac=MacFormat(**{"acc": 48, **widths}))
-    given = vectors(config, seed)
+    given = vectors(config, seed, depthwise)
     results = expected(config, given)
     assert found(config, given) == results
     if widths:
@@ -109,12 +116,25 @@ def test_sums_and_counts_are_the_golden_row_s_one_word_a_cycle(rows, lanes, widt
         (array_module, "row.amounts.eq(amounts)", "row.amounts.eq(self.amounts)"),
         (array_module, "Cat(raw, raw[-1] & self.a_signed)", "raw"),
         (array_module, "Mux(self.sum_mask[lane], ", "Mux(1, "),
+        (array_module, "Mux(self.depthwise, own, total)", "total"),
+        (array_module, "Mux(diagonal == place, ", "Mux(0, "),
+        (array_module, "delayed(m, self.diagonal, 2,", "delayed(m, self.diagonal, 1,"),
     ],
-    ids=["other digit", "always signed", "early flag", "amounts too early", "unsigned sum", "mask ignored"],
+    ids=[
+        "other digit",
+        "always signed",
+        "early flag",
+        "amounts too early",
+        "unsigned sum",
+        "mask ignored",
+        "one sum",
+        "one diagonal",
+        "early",
+    ],
 )
 def test_a_planted_fault_is_found(planted, monkeypatch, module, old, new):
-    config = EngineConfig(rows=4, lanes=4, mac=MacFormat(product=6, align=10, acc=48))
-    given = vectors(config, 0)
+    config = EngineConfig(rows=4, lanes=8, mac=MacFormat(product=6, align=10, acc=48))
+    given = vectors(config, 0, int("Mux(1, " not in new))
     names = planted(module, old, new)
     if module is row_module:
         monkeypatch.setattr(array_module, "MacRow", names["MacRow"])

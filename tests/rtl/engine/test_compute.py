@@ -1,5 +1,6 @@
 """The compute unit over whole layers: every accumulator, input sum and count, and the cycle of every tile."""
 
+import math
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -13,12 +14,15 @@ from gatewise.kernels.digits import digit_count, split_digits
 from gatewise.kernels.mac import MacFormat
 from gatewise.rtl.engine import accumulators, address, array, compute, counters, loader, row, sequencer
 from gatewise.rtl.engine.compute import ComputeUnit
-from gatewise.rtl.engine.registers import layer_values
+from gatewise.sim.geometry import layer_values
 
 
 @dataclass
 class Layer:
-    """A layer with its data; `alignment` is None, "shift" or "mul"."""
+    """A layer with its data; its input begins at `channel` of a tensor of at least as many channels.
+
+    `alignment` is None, "shift" or "mul"; `words` of the tensor are None where they are as few as hold the input.
+    """
 
     shape: ConvShape
     operands: Operands
@@ -29,6 +33,10 @@ class Layer:
     pad_code: int = 0
     tile_pixels: int = 16
     base: int = 0
+    channel: int = 0
+    words: int | None = None
+    taper: int = 0
+    serial: bool = False
 
     @property
     def depthwise(self):
@@ -45,11 +53,12 @@ class Layer:
 
 @dataclass
 class Run:
-    """What a run leaves behind; the counts are (3, out channels)."""
+    """What a run leaves behind: sums by output channel; counts (3, out channels); what `done_tile` said."""
 
     acc: np.ndarray
     sums: np.ndarray
     counts: np.ndarray
+    tiles: list = field(default_factory=list)
     done: list = field(default_factory=list)
 
 
@@ -71,10 +80,17 @@ def random_layer(rng, depthwise=False, **fixed):
     operands = Operands(int(rng.integers(1, 9)), bool(rng.integers(2)), int(rng.integers(1, 9)))
     alignment = [None, "shift", "mul"][rng.integers(3)]
     settings = {"shape": shape, "operands": operands, "size": size, "alignment": alignment, **fixed}
-    return filled_layer(rng, **settings)
+    layer = filled_layer(rng, **settings)
+    # A depthwise layer's channels begin where a row group's may.
+    diagonal = 4 if layer.depthwise else 1
+    layer.channel = int(rng.choice([0, 1, 2, 5])) * diagonal
+    layer.words = None if rng.integers(2) else (layer.channel + shape.in_channels) // 4 + 2
+    layer.taper = int(rng.choice([0, 2, 5]))
+    layer.serial = bool(rng.integers(4) == 0)
+    return layer
 
 
-def filled_layer(rng, shape, operands, size, alignment=None, tile_pixels=None):
+def filled_layer(rng, shape, operands, size, alignment=None, tile_pixels=None, **more):
     low, high = code_limits(operands.a_bits, operands.a_signed)
     w_low, w_high = code_limits(operands.w_bits, True)
     amounts = np.zeros(shape.in_channels, dtype=int)
@@ -91,6 +107,7 @@ def filled_layer(rng, shape, operands, size, alignment=None, tile_pixels=None):
         int(rng.integers(low, high + 1)),
         int(rng.choice([16, 16, 3, 7])) if tile_pixels is None else tile_pixels,
         int(rng.integers(50)),
+        **more,
     )
 
 
@@ -106,16 +123,18 @@ def golden(layer, config):
         config.mac,
         config.lanes,
         layer.pad_code,
+        layer.channel,
     )
-    sums = result.input_sum[0].reshape(shape.groups, -1)
-    if layer.depthwise:
-        # The array has one input sum: that of the channels that run together.
-        size = min(config.rows, config.lanes)
-        sums = np.array([sums[at : at + size].sum(axis=0) for at in range(0, shape.groups, size)])
-    else:
-        sums = np.repeat(sums, -(-shape.group_outputs // config.rows), axis=0)
+    sums = np.repeat(result.input_sum[0].reshape(shape.groups, -1), shape.group_outputs, axis=0)
     counts = np.array([result.product_overflows, result.align_overflows, result.acc_overflows])
-    return Run(result.acc[0].reshape(shape.out_channels, -1), sums, counts)
+    groups = row_groups(layer, config)
+    tiles = []
+    for at, (_, rows, _) in enumerate(groups):
+        sizes = tile_sizes(layer, at == len(groups) - 1)
+        for number, n in enumerate(sizes):
+            last = number == len(sizes) - 1
+            tiles.append((n, rows, at, last, last and at == len(groups) - 1))
+    return Run(result.acc[0].reshape(shape.out_channels, -1), sums, counts, tiles)
 
 
 def row_groups(layer, config):
@@ -131,63 +150,73 @@ def row_groups(layer, config):
     ]
 
 
-def tile_sizes(layer):
-    return [min(layer.tile_pixels, layer.pixels - at) for at in range(0, layer.pixels, layer.tile_pixels)]
+def tile_sizes(layer, is_last):
+    """Pixels of the tiles of a row group; `is_last`: of the layer's last."""
+    left, sizes = layer.pixels, []
+    while left > 0:
+        if left > layer.tile_pixels:
+            sizes.append(layer.tile_pixels)
+        elif is_last and 0 < layer.taper < left:
+            sizes.append(left - left // 2)
+        else:
+            sizes.append(left)
+        left -= sizes[-1]
+    return sizes
 
 
 def step_tiles(layer, config, tile_words, first, count, group):
     """The words of every step's weight tile of one row group."""
     lanes, inputs = config.lanes, layer.shape.group_inputs
     bits = 1 << (layer.operands.w_bits - 1).bit_length()
-    amounts = np.zeros(lanes, dtype=int)
+    begin = layer.channel + (first if layer.depthwise else group * inputs)
     tiles = []
     for ky in range(layer.shape.kernel[0]):
         for kx in range(layer.shape.kernel[1]):
-            if layer.depthwise:
-                word = first // lanes * lanes
-                here = layer.amounts[word : word + lanes]
-                amounts[: len(here)] = here
-                codes = layer.weights[first : first + count, 0, ky, kx]
-                tiles.append(tile_words(codes, bits, config.bus_bits, amounts if layer.alignment else None))
-                continue
-            for lane0 in range(0, inputs, lanes):
-                used = min(lanes, inputs - lane0)
+            for word in range(begin // lanes, (begin + inputs - 1) // lanes + 1):
                 codes = np.zeros((count, lanes), dtype=int)
-                codes[:, :used] = layer.weights[first : first + count, lane0 : lane0 + used, ky, kx]
-                amounts[:] = 8
-                amounts[:used] = layer.amounts[group * inputs + lane0 : group * inputs + lane0 + used]
+                amounts = np.full(lanes, 8)
+                for lane in range(lanes):
+                    channel = word * lanes + lane - layer.channel
+                    if 0 <= channel < layer.shape.in_channels:
+                        amounts[lane] = layer.amounts[channel]
+                    if not layer.depthwise and 0 <= channel - group * inputs < inputs:
+                        codes[:, lane] = layer.weights[first : first + count, channel - group * inputs, ky, kx]
+                if layer.depthwise:
+                    codes = layer.weights[first : first + count, 0, ky, kx]
                 tiles.append(tile_words(codes, bits, config.bus_bits, amounts if layer.alignment else None))
     return tiles
 
 
 def activation_words(layer, config, rng):
-    """The memory's words by address; lanes without a channel hold anything."""
+    """The memory's words by address; lanes without a channel of the layer hold anything."""
     lanes, (height, width) = config.lanes, layer.size
-    groups = 1 if layer.depthwise else layer.shape.groups
-    inputs = layer.shape.in_channels // groups
-    words = -(-inputs // lanes)
+    words = layer.words or -(-(layer.channel + layer.shape.in_channels) // lanes)
     memory = {}
     for i in range(digit_count(layer.operands.a_bits)):
         for y in range(height):
             for x in range(width):
-                for group in range(groups):
-                    for word in range(words):
-                        channels = layer.x[group * inputs : (group + 1) * inputs, y, x]
-                        channels = channels[word * lanes : (word + 1) * lanes]
-                        digits = rng.integers(0, 16, lanes)
-                        digits[: len(channels)] = channels >> 4 * i & 15
-                        place = (((i * height + y) * width + x) * groups + group) * words + word
-                        memory[layer.base + place] = sum(int(digit) << 4 * lane for lane, digit in enumerate(digits))
+                digits = rng.integers(0, 16, words * lanes)
+                digits[layer.channel :][: layer.shape.in_channels] = layer.x[:, y, x] >> 4 * i & 15
+                for word in range(words):
+                    here = digits[word * lanes : (word + 1) * lanes]
+                    place = ((i * height + y) * width + x) * words + word
+                    memory[layer.base + place] = sum(int(digit) << 4 * lane for lane, digit in enumerate(here))
     return memory
+
+
+def pipeline_cycles(config):
+    """From a word's read to the first cycle in which its accumulator is written."""
+    return 4 + math.ceil(math.log2(config.lanes) / 2)
 
 
 def stated_cycles(layer, config, tile_words, latency):
     """The cycle of every `tile_done`, from the rules; cycle 0 is the first one in which the unit is busy."""
     pairs = layer.operands.digit_pairs
     steps = []  # (load, pixels, rows where this is a tile's last step, whether it is the first)
-    for first, count, group in row_groups(layer, config):
+    groups = row_groups(layer, config)
+    for first, count, group in groups:
         loads = [len(words) for words in step_tiles(layer, config, tile_words, first, count, group)]
-        for n in tile_sizes(layer):
+        for n in tile_sizes(layer, (first, count, group) == groups[-1]):
             for at, load in enumerate(loads):
                 steps.append((load, n, count if at == len(loads) - 1 else 0, at == 0))
     done, released = [], []
@@ -195,8 +224,9 @@ def stated_cycles(layer, config, tile_words, latency):
     drained = 0
     for at, (_, n, rows, is_first) in enumerate(steps):
         now = max(now, loaded)
-        if is_first and len(released) >= 2:
-            now = max(now, released[-2])
+        if is_first:
+            waits_for = released if layer.serial else released[:-1]
+            now = max(now, *waits_for, 0)
         loaded = now + (steps[at + 1][0] if at + 1 < len(steps) else 0)
         now += pairs * max(n, 4)
         if rows:
@@ -206,25 +236,31 @@ def stated_cycles(layer, config, tile_words, latency):
     return done
 
 
-def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience=20_000):
-    """Run the layers one after the other through one unit, with a drain of `post_lanes` accumulators a cycle."""
+def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience=20_000, wanted=None):
+    """Run the layers one after the other through one unit, with a drain of `post_lanes` accumulators a cycle.
+
+    Stops after the first layer that is not the one `wanted`.
+    """
     dut = unit(config)
     rng = np.random.default_rng(seed)
     runs = []
 
     async def bench(ctx):
-        runs.extend([await run_layer(ctx, layer) for layer in layers])
+        for at, layer in enumerate(layers):
+            runs.append(await run_layer(ctx, layer))
+            if wanted is not None and differences([runs[at]], [wanted[at]]):
+                return
 
     async def run_layer(ctx, layer):
         groups = row_groups(layer, config)
         words = []
         for group in groups:
             tiles = step_tiles(layer, config, tile_words, *group)
-            words += [word for tile in tiles for word in tile] * len(tile_sizes(layer))
+            words += [word for tile in tiles for word in tile] * len(tile_sizes(layer, group == groups[-1]))
         memory = activation_words(layer, config, rng)
         run = Run(
             np.zeros((layer.shape.out_channels, layer.pixels), dtype=np.int64),
-            np.zeros((len(groups), layer.pixels), dtype=np.int64),
+            np.zeros((layer.shape.out_channels, layer.pixels), dtype=np.int64),
             np.zeros((3, layer.shape.out_channels), dtype=np.int64),
         )
         values = layer_values(
@@ -232,10 +268,19 @@ def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience
             layer.shape,
             layer.operands,
             layer.size,
-            base=layer.base,
-            pad_code=layer.pad_code,
-            alignment=layer.alignment,
-            tile_pixels=layer.tile_pixels,
+            **{
+                name: getattr(layer, name)
+                for name in (
+                    "base",
+                    "channel",
+                    "words",
+                    "pad_code",
+                    "alignment",
+                    "tile_pixels",
+                    "taper",
+                    "serial",
+                )
+            },
         )
         ctx.set(dut.layer, values)
         ctx.set(dut.start, 1)
@@ -259,6 +304,7 @@ def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience
                     "pixels", "rows", "row_group", "row_group_last", "layer_last")})  # fmt: skip
                 half = ctx.get(dut.done_half)
                 run.done.append(cycle)
+                run.tiles.append(tuple(vars(tile).values()))
                 per_pixel = -(-tile.rows // config.post_lanes)
                 begin = max(cycle, drained)
                 drained = begin + tile.pixels * per_pixel
@@ -292,7 +338,7 @@ def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience
                 _, _, tile, pixel = sample
                 first, count, _ = groups[tile.row_group]
                 run.acc[first : first + count, pixel] = [ctx.get(dut.drain_acc[r]) for r in range(count)]
-                run.sums[tile.row_group, pixel] = ctx.get(dut.drain_input_sum)
+                run.sums[first : first + count, pixel] = [ctx.get(dut.drain_input_sum[r]) for r in range(count)]
             if run.done and last and not reads and not releases and cycle > run.done[-1]:
                 assert not words
                 assert not ctx.get(dut.busy)
@@ -303,14 +349,15 @@ def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
-    return runs, dut.latency
+    assert dut.latency == pipeline_cycles(config)
+    return runs
 
 
 def differences(runs, wanted):
     return [
         (at, name)
         for at, (run, expected) in enumerate(zip(runs, wanted, strict=True))
-        for name in ("acc", "sums", "counts")
+        for name in ("acc", "sums", "counts", "tiles", "done")
         if not np.array_equal(getattr(run, name), getattr(expected, name))
     ]
 
@@ -341,10 +388,10 @@ def test_layers_are_the_golden_ones_and_tiles_end_in_their_cycles(
     layers[0].amounts[:] = 8
     layers += [random_layer(rng, depthwise=at % 4 == 3) for at in range(1, 3 if gap else 8)]
     wanted = [golden(layer, config) for layer in layers]
-    runs, latency = play(config, layers, tile_words, gap)
+    runs = play(config, layers, tile_words, gap)
+    for layer, run, expected in zip(layers, runs, wanted, strict=True):
+        expected.done = run.done if gap else stated_cycles(layer, config, tile_words, pipeline_cycles(config))
     assert differences(runs, wanted) == []
-    if not gap:
-        assert [run.done for run in runs] == [stated_cycles(layer, config, tile_words, latency) for layer in layers]
     if widths and not gap:
         product, align, acc = (sum(int(run.counts[kind].sum()) for run in runs) for kind in range(3))
         assert (product > 0) == ("product" in widths)
@@ -353,14 +400,15 @@ def test_layers_are_the_golden_ones_and_tiles_end_in_their_cycles(
 
 
 def found_by(config, layers, tile_words, unit=ComputeUnit):
-    """What differs from the golden model and the stated cycles."""
+    """What differs from the golden model and the stated cycles, in the first layer that differs."""
+    wanted = [golden(layer, config) for layer in layers]
+    for layer, run in zip(layers, wanted, strict=True):
+        run.done = stated_cycles(layer, config, tile_words, pipeline_cycles(config))
     try:
-        runs, latency = play(config, layers, tile_words, unit=unit, patience=3000)
+        runs = play(config, layers, tile_words, unit=unit, patience=3000, wanted=wanted)
     except (AssertionError, KeyError) as error:  # it never ends, or reads where nothing lies
         return str(error)
-    stated = [stated_cycles(layer, config, tile_words, latency) for layer in layers]
-    late = [at for at, run in enumerate(runs) if run.done != stated[at]]
-    return differences(runs, [golden(layer, config) for layer in layers]) + late
+    return differences(runs, wanted[: len(runs)])
 
 
 FAULTS = {
@@ -373,10 +421,19 @@ FAULTS = {
     "counter not cleared": (counters, "Mux(self.close, 0, counter)", "counter"),
     "upper weight digit": (row, "Mux(self.w_high, ", "Mux(0, "),
     "not from zero": (accumulators, "running = settled(m, Mux(first, 0, ", "running = settled(m, Mux(0, 0, "),
-    "half taken too early": (sequencer, "half_free.eq(~", "half_free.eq(1 | ~"),
+    "half taken too early": (sequencer, "~still_occupied.bit_select(half, 1)", "1"),
     "rows of the group before": (sequencer, "Mux(new_rows, next_rows, used_rows)", "used_rows"),
     "low digit signed": (sequencer, "self.step.w_signed.eq(w_upper == layer.w_top)", "self.step.w_signed.eq(1)"),
-    "every lane summed": (sequencer, "(lane < mask_end)", "(lane < lanes)"),
+    "every lane summed": (sequencer, "(lane < word_end)", "(lane < lanes)"),
+    "lanes before the group summed": (sequencer, "(lane >= word_begin) & ", ""),
+    "the next word masked": (sequencer, "word_begin.eq(0), word_end", "word_end"),
+    "a word for each group": (sequencer, "next_begin >> lane_bits", "(next_begin + lanes - 1) >> lane_bits"),
+    "group a word behind": (sequencer, "Mux(self.tile_end, next_begin, begin)", "begin"),
+    "taper in every row group": (sequencer, "Mux(last_row_group & ", "Mux("),
+    "taper rounded down": (sequencer, "(rest + 1) >> 1", "rest >> 1"),
+    "taper too far": (sequencer, "(rest > layer.taper)", "(rest >= layer.taper)"),
+    "not serial": (sequencer, "Mux(layer.serial, ", "Mux(0, "),
+    "one input sum": (array, "Mux(self.depthwise, own, total)", "total"),
     "digit pass too short": (sequencer, "(pixel >= MIN_PIXELS - 1)", "(pixel >= MIN_PIXELS - 2)"),
     "first step repeated": (sequencer, "tile_first.eq(last_tap)", "tile_first.eq(1)"),
 }
@@ -387,6 +444,11 @@ def small_layers():
     rng = np.random.default_rng(11)
     eights = Operands(8, False, 8)
     return [
+        filled_layer(
+            rng, ConvShape(15, 9, (1, 2), groups=3), Operands(4, False, 4), (2, 4), "shift", 4, channel=3, taper=2
+        ),
+        filled_layer(rng, ConvShape(6, 6, (2, 1), groups=6), Operands(4, True, 4), (3, 3), "shift", 16, channel=4),
+        filled_layer(rng, ConvShape(3, 6), Operands(4, True, 4), (3, 4), None, 3, serial=True, taper=2),
         filled_layer(rng, ConvShape(5, 6, (2, 2), padding=(1, 1, 0, 0)), eights, (4, 4), "shift", 3),
         filled_layer(rng, ConvShape(6, 10), Operands(4, True, 3), (3, 3), None, 16),
         filled_layer(rng, ConvShape(2, 4, (1, 1)), Operands(2, False, 2), (6, 4), "mul", 7),
@@ -412,6 +474,7 @@ def test_a_planted_fault_is_found(fault, planted, monkeypatch, tile_words):
         (compute, "WeightLoader"),
         (compute, "AddressGenerator"),
         (compute, "AccumulatorBank"),
+        (compute, "MacArray"),
         (compute, "ComputeSequencer"),
         (accumulators, "OverflowCounters"),
         (array, "MacRow"),
