@@ -28,6 +28,8 @@ def window_values(
     *,
     words: int,
     first_word: int = 0,
+    view: tuple[int, int] = (1, 1),
+    row: int | None = None,
 ) -> dict[str, int]:
     """Registers of a window that moves over an input of `size`; every pair is (y, x), of padding (top, left).
 
@@ -35,11 +37,14 @@ def window_values(
     ----------
     words : from one pixel to the next
     first_word : where the first pixel's first word lies
+    view : rows and columns of the stored tensor from one row or column of the input to the next
+    row : columns of the stored tensor, by default those of the input
 
     `origin` is the word of the first tap of output pixel 0. The taps' steps lead from tap to tap within a row of the
     kernel and from its end to the next row; a step from one word of a pixel to the next is not in them.
     """
     (height, width), (out_height, out_width) = size, out_size
+    down, right = view[0] * (width if row is None else row) * words, view[1] * words
     (stride_y, stride_x), (dilation_y, dilation_x), (top, left) = stride, dilation, padding
     last_x = (out_width - 1) * stride_x
     space = 1 << act_address_bits(engine)
@@ -57,11 +62,11 @@ def window_values(
         "dilation_x": dilation_x,
         "pad_top": top,
         "pad_left": left,
-        "origin": (first_word - (top * width + left) * words) % space,
-        "pixel_step": stride_x * words % space,
-        "row_step": (stride_y * width - last_x) * words % space,
-        "kernel_x_step": dilation_x * words % space,
-        "kernel_y_step": (dilation_y * width - (kernel[1] - 1) * dilation_x) * words % space,
+        "origin": (first_word - top * down - left * right) % space,
+        "pixel_step": stride_x * right % space,
+        "row_step": (stride_y * down - last_x * right) % space,
+        "kernel_x_step": dilation_x * right % space,
+        "kernel_y_step": (dilation_y * down - (kernel[1] - 1) * dilation_x * right) % space,
     }
 
 
@@ -74,6 +79,8 @@ def layer_values(
     base: int = 0,
     channel: int = 0,
     words: int | None = None,
+    view: tuple[int, int] = (1, 1),
+    row: int | None = None,
     plane_stride: int | None = None,
     pad_code: int = 0,
     alignment: Alignment | None = None,
@@ -88,6 +95,7 @@ def layer_values(
     base : the word in which channel 0 of the tensor's pixel 0 lies, low digit
     channel : the tensor's channel at which the layer's input begins
     words : from one pixel of the tensor to the next, by default as few as hold the input
+    view, row : of a strided input, as in `window_values`
     plane_stride : words from one digit plane to the next, by default no gap
     tile_pixels : pixels of a tile, by default all that the accumulators hold
     taper : tiles of the last row group halve what is left down to this many pixels; 0: they do not
@@ -116,6 +124,8 @@ def layer_values(
         shape.output_size(*size),
         words=words,
         first_word=base + word,
+        view=view,
+        row=row,
     )
     return {
         **window,

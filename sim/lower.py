@@ -7,14 +7,13 @@ hardware runs by them: nothing else of a layer is known to any of the three, its
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ..kernels.conv import ConvShape
-from ..kernels.digits import digit_count
 from ..kernels.errors import UnsupportedError
 from ..kernels.pool import PoolShape
 from ..kernels.requant import Rounding, ScaleRequantizer
 from .cycles import with_taper
-from .descriptor import Operation, act_words
+from .descriptor import Operation, act_address_bits
 from .engine import EngineConfig
+from .geometry import layer_values, window_values
 from .graph import pool_shape
 from .image import RecordLayout
 from .layer import MacLayer
@@ -49,7 +48,7 @@ def lower(network: Network, engine: EngineConfig, plan: Schedule | None = None) 
 class _Lowerer:
     def __init__(self, network: Network, engine: EngineConfig, plan: Schedule) -> None:
         self.network, self.engine, self.plan = network, engine, plan
-        self.space = 1 << (act_words(engine) - 1).bit_length()
+        self.space = 1 << act_address_bits(engine)
 
     def layers(self) -> Iterator[LoweredLayer]:
         source = self.network.manifest.input.name
@@ -85,7 +84,6 @@ class _Lowerer:
         elif layer.name in self.plan.maps:
             mac = mac.over_map(self.plan.maps[layer.name])
         shape, node, engine = mac.shape, mac.node, self.engine
-        size = stored.shape[1:]
         depthwise = shape.group_inputs == 1 and shape.group_outputs == 1
         if depthwise and stored.channel % min(engine.rows, engine.lanes):
             raise UnsupportedError(
@@ -93,30 +91,22 @@ class _Lowerer:
                 f"channels of what it is a part of, not at {stored.channel}"
             )
         placement = self._placement(stored.root)
-        registers = self._window(stored, shape, size)
-        word = placement.planes[0] + stored.channel // engine.lanes
-        registers |= {
-            "origin": (registers["origin"] + word) % self.space,
-            "groups": 1 if depthwise else shape.groups,
-            "group_inputs": shape.in_channels if depthwise else shape.group_inputs,
-            "group_outputs": shape.out_channels if depthwise else shape.group_outputs,
-            "depthwise": int(depthwise),
-            "in_lane": stored.channel % engine.lanes,
-            "plane_stride": (placement.planes[1] - placement.planes[0]) % self.space
-            if len(placement.planes) > 1
-            else 0,
-            "pad_code": self.network.values[source].codes.zero_point % 256,
-            "tile_pixels": engine.pixels,
-            "taper": 0,
-            "serial": int(layer.name in self.plan.serial),
-            "a_top": digit_count(mac.operands.a_bits) - 1,
-            "w_top": digit_count(mac.operands.w_bits) - 1,
-            "a_signed": int(mac.operands.a_signed),
-            "container": (node.weights.bits - 1).bit_length(),
-            "aligned": int(node.align is not None),
-            "multiply": int(node.align == "mul"),
-            "fraction": node.fraction,
-        }
+        registers = layer_values(
+            engine,
+            shape,
+            mac.operands,
+            stored.shape[1:],
+            base=placement.planes[0],
+            channel=stored.channel,
+            words=self._pixel_words(stored.root),
+            view=stored.stride,
+            row=self.plan.roots[stored.root].shape[2],
+            plane_stride=placement.planes[-1] - placement.planes[0],
+            pad_code=self.network.values[source].codes.zero_point,
+            alignment=node.align,
+            serial=layer.name in self.plan.serial,
+        )
+        registers |= {"fraction": node.fraction}
         if isinstance(node.requant, ScaleRequant):
             registers |= _scaled("main", node.requant, node.out)
         else:
@@ -134,7 +124,7 @@ class _Lowerer:
                 f"{node.name}: a pooling window must have at most {MAX_WINDOW} pixels, "
                 f"not {shape.kernel[0]} x {shape.kernel[1]}"
             )
-        registers = self._window(stored, shape, stored.shape[1:])
+        registers = self._window(stored, shape)
         registers |= self._operand("first", node.inputs[0]) | self._blocks(node.name)
         registers |= self._written("out", node.name)
         op: Operation = "max_pool" if isinstance(node, MaxPoolNode) else "average_pool"
@@ -144,7 +134,7 @@ class _Lowerer:
         node = layer.lead
         operands = layer.post_inputs
         stored = self.plan.copies.get(node.name, {}).get(layer.part, self.plan.tensors[operands[0]])
-        registers = self._window(stored, PoolShape((1, 1), (1, 1)), stored.shape[1:])
+        registers = self._window(stored, PoolShape((1, 1), (1, 1)))
         registers |= self._operand("first", operands[0], stored)
         source = self.network.values[operands[0]].codes
         match node:
@@ -227,39 +217,21 @@ class _Lowerer:
     def _pixel_words(self, root: str) -> int:
         return -(-self.plan.roots[root].shape[0] // self.engine.lanes)
 
-    def _window(self, stored: Stored, shape: ConvShape | PoolShape, size: tuple[int, int]) -> dict[str, int]:
-        """The geometry of a window over a tensor; steps are in words of its root."""
-        height, width = size
-        rows, columns = shape.output_size(height, width)
-        words, row = self._pixel_words(stored.root), self.plan.roots[stored.root].shape[2]
-        view_y, view_x = stored.stride
-        stride_y, stride_x = shape.stride
-        dilation_y, dilation_x = shape.dilation if isinstance(shape, ConvShape) else (1, 1)
-        top, left = shape.padding[:2]
-        last_x = (columns - 1) * stride_x
-        steps = {
-            "origin": -(top * view_y * row + left * view_x) * words,
-            "pixel_step": stride_x * view_x * words,
-            "row_step": (stride_y * view_y * row - last_x * view_x) * words,
-            "kernel_x_step": dilation_x * view_x * words,
-            "kernel_y_step": (dilation_y * view_y * row - (shape.kernel[1] - 1) * dilation_x * view_x) * words,
-        }
-        return {
-            "out_pixels": rows * columns,
-            "out_width": columns,
-            "kernel_y": shape.kernel[0],
-            "kernel_x": shape.kernel[1],
-            "in_height": height,
-            "in_width": width,
-            "stride_y": stride_y,
-            "stride_x": stride_x,
-            "last_x": last_x,
-            "dilation_y": dilation_y,
-            "dilation_x": dilation_x,
-            "pad_top": top,
-            "pad_left": left,
-            **{name: step % self.space for name, step in steps.items()},
-        }
+    def _window(self, stored: Stored, shape: PoolShape) -> dict[str, int]:
+        """The geometry of a window of the post lanes over a tensor."""
+        size = stored.shape[1:]
+        return window_values(
+            self.engine,
+            shape.kernel,
+            shape.stride,
+            shape.padding[:2],
+            (1, 1),
+            size,
+            shape.output_size(*size),
+            words=self._pixel_words(stored.root),
+            view=stored.stride,
+            row=self.plan.roots[stored.root].shape[2],
+        )
 
     def _finished(
         self, layer: EngineLayer, op: Operation, registers: dict[str, int], mac: MacLayer | None = None
