@@ -6,17 +6,22 @@ count stands with the tool's version, the flow's name and hash and the RTL's has
 move by tens of percent between tool versions.
 """
 
-import json
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .alm import AlmBounds, pack
-from .blocks import Block, Settings, block_named
-from .hierarchy import Design, parse_design
+from amaranth.lib import wiring
+
+from .alm import AlmBounds, AlmTally
+from .blocks import Settings, block_named
+from .depth import Paths, join
+from .flows import ALM_FAMILY, FLIP_FLOP, MEMORY, TWO_INPUT, flows
+from .hierarchy import Design, Memory, parse_design
 from .verilog import to_rtlil
 from .yosys import Flow, run_flow, tool_version
 
@@ -27,22 +32,35 @@ __all__ = [
     "Device",
     "FlatCheck",
     "GateCount",
+    "LevelCount",
     "MemoryCount",
     "ModuleCount",
     "SynthReport",
+    "flat_check",
     "synthesize",
+    "synthesize_component",
 ]
 
 TRANSISTORS_PER_GATE_EQUIVALENT = 4
 """A two-input NAND."""
 
-ALM_FAMILY = "cyclonev"
-"""The family whose ALM mapping Yosys has; Stratix 10's ALM is of the same kind."""
-
 ALMS_PER_MLAB = 10
 
-_TWO_INPUT = ("AND", "NAND", "OR", "NOR", "XOR", "XNOR")
-_FLIP_FLOP = "$_DFF_P_"
+_NUMBER = re.compile(r"_\d+$")
+
+_NOTHING = AlmTally()
+
+Found = dict[str, Any]
+"""What a flow's `parse` makes."""
+
+
+class Task(NamedTuple):
+    """A flow to run on a module; `name` is what messages call that."""
+
+    flow: Flow
+    rtlil: str
+    top: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +139,30 @@ class ModuleCount:
 
 
 @dataclass(frozen=True, slots=True)
+class LevelCount:
+    """A part of the hierarchy: all its instances together, with everything below them."""
+
+    path: tuple[str, ...]
+    """Names from below the top on; instances of one module with numbered names are one part."""
+    instances: int
+    gates: int
+    inverters: int
+    flip_flops: int
+    equivalents: float
+    aluts: int
+    carry_bits: int
+    alms_low: int
+    alms_high: int
+    dsps: int
+    """Where DSP blocks are allowed; all other counts are without them."""
+    memory: MemoryCount
+
+
+@dataclass(frozen=True, slots=True)
 class FlatCheck:
     """A small case of a hierarchical block, counted as a sum over the hierarchy and flattened."""
 
-    params: dict[str, int | bool | str]
+    params: dict[str, Any]
     gates_sum: int
     gates_flat: int
     aluts_sum: int
@@ -137,7 +175,7 @@ class SynthReport:
     """What a block costs, and everything needed to count it again."""
 
     block: str
-    params: dict[str, int | bool | str]
+    params: dict[str, Any]
     tool: str
     flows: dict[str, str]
     rtl_sha256: str
@@ -148,6 +186,7 @@ class SynthReport:
     """With DSP blocks allowed."""
     memory: MemoryCount
     modules: list[ModuleCount]
+    levels: list[LevelCount]
     flat_check: FlatCheck | None
 
     @property
@@ -183,6 +222,7 @@ class SynthReport:
             "device": STRATIX_10_GX_2800.name,
             "device_share": self.device_share(),
             "modules": [asdict(module) for module in self.modules],
+            "levels": [asdict(level) for level in self.levels],
             "flat_check": None if self.flat_check is None else asdict(self.flat_check),
         }
 
@@ -200,139 +240,70 @@ def _alm_json(count: AlmCount) -> dict[str, Any]:
     }
 
 
-def _cells(folder: Path, file: str) -> dict[str, Any]:
-    """Cells by type of every module, from `stat -json`; names without RTLIL's backslash."""
-    modules = json.loads((folder / file).read_text())["modules"]
-    return {name.lstrip("\\"): stat for name, stat in modules.items()}
+@dataclass
+class _Sum:
+    """Cells by type of a part of the hierarchy, by flow, and what else adds up."""
+
+    gates: Counter[str] = field(default_factory=Counter)
+    alm: Counter[str] = field(default_factory=Counter)
+    alm_dsp: Counter[str] = field(default_factory=Counter)
+    transistors: int = 0
+    tally: AlmTally = _NOTHING
+    tally_dsp: AlmTally = _NOTHING
+    memory: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "_Sum", count: int = 1) -> None:
+        """Add so many instances of another part."""
+        for mine, theirs in (
+            (self.gates, other.gates),
+            (self.alm, other.alm),
+            (self.alm_dsp, other.alm_dsp),
+            (self.memory, other.memory),
+        ):
+            for kind, number in theirs.items():
+                mine[kind] += number * count
+        self.transistors += other.transistors * count
+        self.tally = self.tally.plus(other.tally.times(count))
+        self.tally_dsp = self.tally_dsp.plus(other.tally_dsp.times(count))
+
+    @property
+    def memories(self) -> MemoryCount:
+        """Bits and blocks."""
+        return MemoryCount(self.memory["bits"], self.memory["m20ks"], self.memory["mlabs"])
 
 
-def _parse_gates(folder: Path, top: str) -> dict[str, Any]:
-    stats = _cells(folder, "stat.json")
-    transistors = {name: stat["estimated_num_transistors"] for name, stat in stats.items()}
-    # Yosys marks cells that it has no transistor count for; a total without them would be too low.
-    uncounted = [name for name, count in transistors.items() if count.endswith("+")]
-    if uncounted:
-        raise AssertionError(f"every cell must have a transistor count, not so in {', '.join(uncounted)}")
-    depth = re.search(r"\(length=(\d+)\)", (folder / "depth.txt").read_text())
-    return {
-        "cells": {name: stat["num_cells_by_type"] for name, stat in stats.items()},
-        # A module's number includes its submodules'.
-        "transistors": int(transistors[top]),
-        "depth": int(depth[1]) if depth else 0,
-    }
-
-
-def _parse_alm(folder: Path, top: str) -> dict[str, Any]:
-    netlist = json.loads((folder / "flat.json").read_text())["modules"][top]
-    return {
-        "cells": {name: stat["num_cells_by_type"] for name, stat in _cells(folder, "stat.json").items()},
-        "bounds": pack(netlist["cells"].values()),
-    }
-
-
-# Yosys's default script with `ifraig` in place of `&fraig -x`, which takes minutes on a wide
-# multiplier and changes no count of the blocks here; `dretime` has nothing to do without flip-flops.
-_ABC = "+strash;ifraig;scorr;dc2;strash;&get,-n;&dch,-f;&nf;&put"
-
-# The flip-flops are brought to the one kind that the transistor table knows, and no later pass may
-# give them an enable or a reset back. Memories are taken out before counting: they are bits.
-_GATES = f"""\
-read_rtlil design.il
-hierarchy -check -top {{top}}
-%s
-synth -top {{top}} -run begin:fine
-opt -fast -full
-techmap
-dfflegalize -cell {_FLIP_FLOP} 01
-opt -fast -nodffe -nosdff
-abc -script {_ABC} -g {",".join(_TWO_INPUT)}
-opt -fast -nodffe -nosdff
-opt_clean -purge
-delete t:$mem_v2
-tee -q -o stat.json stat -json -tech cmos
-flatten
-opt_clean -purge
-tee -q -o depth.txt ltp -noff
-"""
-
-# Left to itself, Yosys fuses adders that feed adders into compressor trees of plain logic, which
-# never reach the carry chains. Adders of eight bits and fewer are cheaper so; wider ones are not.
-_ADDERS = r"""
-(* techmap_celltype = "$add $sub" *)
-module carry_adder (A, B, Y);
-  parameter A_SIGNED = 0;
-  parameter B_SIGNED = 0;
-  parameter A_WIDTH = 1;
-  parameter B_WIDTH = 1;
-  parameter Y_WIDTH = 1;
-  parameter _TECHMAP_CELLTYPE_ = "";
-  (* force_downto *) input [A_WIDTH-1:0] A;
-  (* force_downto *) input [B_WIDTH-1:0] B;
-  (* force_downto *) output [Y_WIDTH-1:0] Y;
-  wire _TECHMAP_FAIL_ = Y_WIDTH <= 8;
-  localparam [0:0] SUBTRACT = _TECHMAP_CELLTYPE_ == "$sub";
-  wire [Y_WIDTH-1:0] X, CO;
-  \$alu #(.A_SIGNED(A_SIGNED), .B_SIGNED(B_SIGNED), .A_WIDTH(A_WIDTH), .B_WIDTH(B_WIDTH), .Y_WIDTH(Y_WIDTH))
-    _TECHMAP_REPLACE_ (.A(A), .B(B), .CI(SUBTRACT), .BI(SUBTRACT), .X(X), .Y(Y), .CO(CO));
-endmodule
-"""
-
-# The steps that would map memories, to device blocks or to flip-flops, are left out.
-_ALM = f"""\
-read_rtlil design.il
-hierarchy -check -top {{top}}
-%s
-proc
-opt
-wreduce
-opt_clean
-techmap -map adders.v
-opt_clean
-synth_intel_alm -family {ALM_FAMILY} -top {{top}} -noflatten -noiopad -noclkbuf %s -run begin:map_bram
-synth_intel_alm -family {ALM_FAMILY} -top {{top}} -noflatten -noiopad -noclkbuf %s -run map_ffs:check
-tee -q -o stat.json stat -json
-flatten
-opt_clean -purge
-blackbox =A:whitebox
-write_json flat.json
-"""
-
-
-def _flows(flat: bool) -> tuple[Flow, Flow, Flow]:
-    """Gates, ALMs without DSP blocks, ALMs with."""
-    first, suffix = ("flatten", "-flat") if flat else ("", "")
-    return (
-        Flow(f"two-input-gates{suffix}", _GATES % first, _parse_gates),
-        Flow(f"alm-{ALM_FAMILY}-nodsp{suffix}", _ALM % (first, "-nodsp", "-nodsp"), _parse_alm, {"adders.v": _ADDERS}),
-        Flow(f"alm-{ALM_FAMILY}-dsp{suffix}", _ALM % (first, "", ""), _parse_alm, {"adders.v": _ADDERS}),
+def _own_sum(memories: Sequence[Memory], gates: Found, alm: Found, alm_dsp: Found) -> _Sum:
+    """A module's own cells, as its flows found them."""
+    return _Sum(
+        gates=Counter({kind: number for kind, number in gates["cells"].items() if kind != MEMORY}),
+        alm=Counter({kind: number for kind, number in alm["cells"].items() if kind != MEMORY}),
+        alm_dsp=Counter({kind: number for kind, number in alm_dsp["cells"].items() if kind != MEMORY}),
+        transistors=gates["transistors"],
+        tally=AlmTally(*alm["tally"]),
+        tally_dsp=AlmTally(*alm_dsp["tally"]),
+        memory=Counter(
+            bits=sum(memory.bits for memory in memories),
+            m20ks=sum(memory.m20ks for memory in memories),
+            mlabs=sum(memory.mlabs for memory in memories),
+        ),
     )
-
-
-def _sum(design: Design, cells: dict[str, dict[str, int]]) -> Counter[str]:
-    """Cells by type of the whole design: each module's own times its instances."""
-    total: Counter[str] = Counter()
-    for name, types in cells.items():
-        for kind, number in types.items():
-            total[kind] += number * design.instances[name]
-    return Counter({kind: number for kind, number in total.items() if kind not in cells})
 
 
 def _gate_kinds(cells: Counter[str]) -> dict[str, int]:
-    return {kind: cells[f"$_{kind}_"] for kind in _TWO_INPUT if cells[f"$_{kind}_"]}
+    return {kind: cells[f"$_{kind}_"] for kind in TWO_INPUT if cells[f"$_{kind}_"]}
 
 
-def _gate_count(design: Design, found: dict[str, Any]) -> GateCount:
-    cells = _sum(design, found["cells"])
-    by_type = _gate_kinds(cells)
+def _gate_count(total: _Sum, depth: int) -> GateCount:
+    by_type = _gate_kinds(total.gates)
     count = GateCount(
         two_input=sum(by_type.values()),
         by_type=by_type,
-        inverters=cells["$_NOT_"],
-        flip_flops=cells[_FLIP_FLOP],
-        transistors=found["transistors"],
-        depth=found["depth"],
+        inverters=total.gates["$_NOT_"],
+        flip_flops=total.gates[FLIP_FLOP],
+        transistors=total.transistors,
+        depth=depth,
     )
-    _check_all_counted(cells, count.two_input + count.inverters + count.flip_flops)
+    _check_all_counted(total.gates, count.two_input + count.inverters + count.flip_flops)
     return count
 
 
@@ -342,20 +313,16 @@ def _aluts(cells: Counter[str]) -> dict[int, int]:
     return {size: number for size, number in sizes.items() if number}
 
 
-def _alm_count(design: Design, found: dict[str, Any]) -> AlmCount:
-    cells = _sum(design, found["cells"])
+def _alm_count(cells: Counter[str], tally: AlmTally) -> AlmCount:
     sizes = {"27x27": "MISTRAL_MUL27X27", "18x18": "MISTRAL_MUL18X18", "9x9": "MISTRAL_MUL9X9"}
     count = AlmCount(
         aluts=_aluts(cells),
         carry_bits=cells["MISTRAL_ALUT_ARITH"],
         registers=cells["MISTRAL_FF"],
         multipliers={size: cells[kind] for size, kind in sizes.items() if cells[kind]},
-        bounds=AlmBounds(*found["bounds"]),
+        bounds=tally.bounds,
     )
-    memories = cells["$mem_v2"]
-    _check_all_counted(
-        cells, count.alut_total + count.carry_bits + count.registers + sum(count.multipliers.values()) + memories
-    )
+    _check_all_counted(cells, count.alut_total + count.carry_bits + count.registers + sum(count.multipliers.values()))
     return count
 
 
@@ -364,44 +331,203 @@ def _check_all_counted(cells: Counter[str], counted: int) -> None:
         raise AssertionError(f"every cell must be of a counted kind, not {dict(cells)}")
 
 
-def _module_counts(design: Design, gates: dict[str, Any], alm: dict[str, Any]) -> list[ModuleCount]:
-    modules = []
-    for name, instances in design.instances.items():
-        cells, mapped = Counter(gates["cells"].get(name, {})), Counter(alm["cells"].get(name, {}))
-        modules.append(
-            ModuleCount(
-                name=name,
-                instances=instances,
-                gates=sum(_gate_kinds(cells).values()),
-                inverters=cells["$_NOT_"],
-                flip_flops=cells[_FLIP_FLOP],
-                aluts=sum(_aluts(mapped).values()),
-                carry_bits=mapped["MISTRAL_ALUT_ARITH"],
-            )
-        )
-    return modules
-
-
-def _design(block: Block, settings: Settings) -> Design:
-    _, component = block.create(settings)
-    return parse_design(to_rtlil(component, block.name), block.name)
-
-
-def _flat_check(block: Block, run: Callable[[Flow, Design], dict[str, Any]]) -> FlatCheck | None:
-    if block.small is None:
-        return None
-    design = _design(block, block.small)
-    sums, flats = (
-        (_gate_count(design, run(gates, design)), _alm_count(design, run(alm, design)))
-        for gates, alm, _ in (_flows(flat=False), _flows(flat=True))
+def _level(path: tuple[str, ...], instances: int, total: _Sum) -> LevelCount:
+    gates, alm = _gate_count(total, 0), _alm_count(total.alm, total.tally)
+    return LevelCount(
+        path=path,
+        instances=instances,
+        gates=gates.two_input,
+        inverters=gates.inverters,
+        flip_flops=gates.flip_flops,
+        equivalents=gates.equivalents,
+        aluts=alm.alut_total,
+        carry_bits=alm.carry_bits,
+        alms_low=alm.bounds.low,
+        alms_high=alm.bounds.high,
+        dsps=_alm_count(total.alm_dsp, total.tally_dsp).dsps,
+        memory=total.memories,
     )
+
+
+def _levels(design: Design, totals: Mapping[str, _Sum]) -> list[LevelCount]:
+    """Every level below the top, equal modules with numbered names once."""
+    levels: list[LevelCount] = []
+
+    def walk(module: str, path: tuple[str, ...], instances: int) -> None:
+        groups: dict[tuple[str, str], list[str]] = {}
+        for child in design.children[module]:
+            name = child.name.partition("$")[0]
+            groups.setdefault((_NUMBER.sub("", name), child.module), []).append(name)
+        for (stem, inner), names in groups.items():
+            count = instances * len(names)
+            below = (*path, stem if len(names) > 1 else names[0])
+            total = _Sum()
+            total.add(totals[inner], count)
+            levels.append(_level(below, count, total))
+            walk(inner, below, count)
+
+    walk(design.top, (), 1)
+    return levels
+
+
+def _module_count(name: str, instances: int, own: _Sum) -> ModuleCount:
+    return ModuleCount(
+        name=name,
+        instances=instances,
+        gates=sum(_gate_kinds(own.gates).values()),
+        inverters=own.gates["$_NOT_"],
+        flip_flops=own.gates[FLIP_FLOP],
+        aluts=sum(_aluts(own.alm).values()),
+        carry_bits=own.alm["MISTRAL_ALUT_ARITH"],
+    )
+
+
+class _Runner:
+    """Runs flows, several at a time, and recalls what they found before."""
+
+    def __init__(self, cache: Path | None, notice: Callable[[str], None] | None, jobs: int | None) -> None:
+        self.cache = cache
+        self.notice = notice
+        self.jobs = jobs or len(os.sched_getaffinity(0))
+
+    def run(self, tasks: Iterable[Task]) -> dict[Task, Found]:
+        """What every task found."""
+        # The longest first; but before all one short one alone, in which the tool may compile itself.
+        ordered = sorted(dict.fromkeys(tasks), key=lambda task: len(task.rtlil), reverse=True)
+        short = ordered.pop()
+        found = {short: self._run(short)}
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures = {task: pool.submit(self._run, task) for task in ordered}
+            try:
+                found |= {task: future.result() for task, future in futures.items()}
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return found
+
+    def _run(self, task: Task) -> Found:
+        def tell(text: str) -> None:
+            if self.notice is not None:
+                self.notice(f"{task.name}: {text}")
+
+        return run_flow(task.flow, task.rtlil, task.top, self.cache, tell)
+
+
+def _flat(design: Design, runner: _Runner) -> _Sum:
+    """The whole design as one module."""
+    tasks = [Task(flow, design.rtlil, design.top, design.top) for flow in flows(flat=True)]
+    found = runner.run(tasks[:2])
+    gates, alm = (found[task] for task in tasks[:2])
+    return _own_sum(design.all_memories(), gates, alm, alm)
+
+
+def _hierarchical(design: Design, runner: _Runner) -> tuple[dict[str, _Sum], dict[str, Paths]]:
+    """Every module's own cells and paths."""
+    texts = {name: design.alone(name) for name in design.instances}
+    tasks = {
+        # Without a multiplication there is nothing for a DSP block to do.
+        name: [Task(flow, text, "top", name) for flow in flows(flat=False)[: 3 if " $mul " in text else 2]]
+        for name, text in texts.items()
+    }
+    found = runner.run(task for several in tasks.values() for task in several)
+    sums, paths = {}, {}
+    for name, several in tasks.items():
+        gates, alm = (found[task] for task in several[:2])
+        sums[name] = _own_sum(design.memories[name], gates, alm, found[several[-1]])
+        paths[name] = Paths(**gates["paths"])
+    return sums, paths
+
+
+def _joined(design: Design, sums: Mapping[str, _Sum], paths: Mapping[str, Paths]) -> tuple[dict[str, _Sum], Paths]:
+    """Cells of every module with its submodules, and the paths of the whole design."""
+    totals: dict[str, _Sum] = {}
+    joined: dict[str, Paths] = {}
+
+    def visit(name: str) -> None:
+        if name in totals:
+            return
+        total = _Sum()
+        total.add(sums[name])
+        for child in design.children[name]:
+            visit(child.module)
+            total.add(totals[child.module])
+        totals[name] = total
+        joined[name] = join(paths[name], {child.name: joined[child.module] for child in design.children[name]})
+
+    visit(design.top)
+    return totals, joined[design.top]
+
+
+def _report(
+    design: Design, params: Mapping[str, Any], runner: _Runner, check: Callable[[], FlatCheck] | None = None
+) -> SynthReport:
+    tool = tool_version()
+    sums, own_paths = _hierarchical(design, runner)
+    totals, paths = _joined(design, sums, own_paths)
+    total = totals[design.top]
+    return SynthReport(
+        block=design.top,
+        params=dict(params),
+        tool=tool,
+        flows={flow.name: flow.sha256 for flow in flows(flat=False)},
+        rtl_sha256=design.sha256,
+        gates=_gate_count(total, paths.depth),
+        alm=_alm_count(total.alm, total.tally),
+        alm_dsp=_alm_count(total.alm_dsp, total.tally_dsp),
+        memory=total.memories,
+        modules=[_module_count(name, count, sums[name]) for name, count in design.instances.items()],
+        levels=_levels(design, totals),
+        flat_check=None if check is None else check(),
+    )
+
+
+def flat_check(
+    component: wiring.Component,
+    name: str,
+    params: Mapping[str, Any],
+    *,
+    cache: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> FlatCheck:
+    """Count a component as a sum over its hierarchy and as one flattened module."""
+    runner = _Runner(cache, notice, jobs)
+    design = parse_design(to_rtlil(component, name), name)
+    totals, _ = _joined(design, *_hierarchical(design, runner))
+    counts = [
+        (_gate_count(total, 0).two_input, _alm_count(total.alm, total.tally))
+        for total in (totals[design.top], _flat(design, runner))
+    ]
+    (gates_sum, alm_sum), (gates_flat, alm_flat) = counts
     return FlatCheck(
-        params=block.settings(block.small),
-        gates_sum=sums[0].two_input,
-        gates_flat=flats[0].two_input,
-        aluts_sum=sums[1].alut_total + sums[1].carry_bits,
-        aluts_flat=flats[1].alut_total + flats[1].carry_bits,
+        params=dict(params),
+        gates_sum=gates_sum,
+        gates_flat=gates_flat,
+        aluts_sum=alm_sum.alut_total + alm_sum.carry_bits,
+        aluts_flat=alm_flat.alut_total + alm_flat.carry_bits,
     )
+
+
+def synthesize_component(
+    component: wiring.Component,
+    name: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> SynthReport:
+    """Count what any component costs, under a name of the caller's.
+
+    Parameters
+    ----------
+    component, name : what to count, and what its report calls it
+    params : what the report says of its parameters
+    cache : folder of earlier results, by default the user's cache
+    notice : told what is being run
+    jobs : syntheses at the same time, by default one for each processor
+    """
+    return _report(parse_design(to_rtlil(component, name), name), params or {}, _Runner(cache, notice, jobs))
 
 
 def synthesize(
@@ -410,43 +536,26 @@ def synthesize(
     *,
     cache: Path | None = None,
     notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
 ) -> SynthReport:
-    """Count what a block costs.
+    """Count what a block of the registry costs.
 
     Parameters
     ----------
     block, settings : name in the registry and its ``name: value`` settings
-    cache : folder of earlier results, by default the user's cache
-    notice : told what is being run
+    cache, notice, jobs : as for `synthesize_component`
 
     >>> synthesize("multiplier", {"product": 6}).gates.two_input  # doctest: +SKIP
     """
-    tool = tool_version()
     entry = block_named(block)
     given = {} if settings is None else settings
     merged = entry.settings(given)
-    design = _design(entry, given)
+    _, component = entry.create(given)
 
-    def run(flow: Flow, design: Design) -> dict[str, Any]:
-        return run_flow(flow, design.rtlil, design.top, cache, notice)
+    def check() -> FlatCheck:
+        assert entry.small is not None
+        _, small = entry.create(entry.small)
+        return flat_check(small, entry.name, entry.settings(entry.small), cache=cache, notice=notice, jobs=jobs)
 
-    flows: Sequence[Flow] = _flows(flat=False)
-    gates, alm, alm_dsp = (run(flow, design) for flow in flows)
-    memories = design.all_memories()
-    return SynthReport(
-        block=block,
-        params=merged,
-        tool=tool,
-        flows={flow.name: flow.sha256 for flow in flows},
-        rtl_sha256=design.sha256,
-        gates=_gate_count(design, gates),
-        alm=_alm_count(design, alm),
-        alm_dsp=_alm_count(design, alm_dsp),
-        memory=MemoryCount(
-            bits=sum(memory.bits for memory in memories),
-            m20ks=sum(memory.m20ks for memory in memories),
-            mlabs=sum(memory.mlabs for memory in memories),
-        ),
-        modules=_module_counts(design, gates, alm),
-        flat_check=_flat_check(entry, run),
-    )
+    design = parse_design(to_rtlil(component, entry.name), entry.name)
+    return _report(design, merged, _Runner(cache, notice, jobs), None if entry.small is None else check)

@@ -25,7 +25,7 @@ FIRST_CALL_NOTICE = "Yosys compiles itself on its first use: about half a minute
 
 LOG = "yosys.log"
 
-RESULT_FORMAT = 1
+RESULT_FORMAT = 2
 """Counted up whenever a `parse` changes what it makes of the same files: older results are not read."""
 
 
@@ -33,7 +33,7 @@ class YosysError(Exception):
     """A synthesis script failed: the message is Yosys's own."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Flow:
     """A named synthesis script, which reads `design.il` and leaves files, and how to read those.
 
