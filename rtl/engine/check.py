@@ -1,0 +1,99 @@
+"""What of a descriptor is checked before its layer runs."""
+
+# ruff: noqa: D102 (elaborate says in its base class what it does)
+
+from enum import IntEnum
+
+from amaranth import Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ...sim.descriptor import MAGIC, OPERATIONS, PLANES, Operation
+from ...sim.engine import EngineConfig
+from .registers import descriptor_layout
+
+__all__ = ["ErrorCode", "LayerCheck"]
+
+THRESHOLD_COUNTS = (0, 1, 3, 7, 15)
+"""No thresholds, or those of codes of 1 to 4 bits."""
+
+
+class ErrorCode(IntEnum):
+    """Why the engine stopped."""
+
+    NONE = 0
+    MAGIC = 1
+    CHECK = 2
+    OPERATION = 3
+    SIZE = 4
+    BANK_CONFLICT = 5
+
+
+class LayerCheck(wiring.Component):  # type: ignore[misc]
+    """Whether a layer's registers are such that no unit waits for ever; latency 0.
+
+    `bad_magic`, `bad_operation`, and `bad_size` unless all of this holds (`end` has no sizes):
+
+    - `out_pixels` is not 0;
+    - `load`: `out_planes` is 1 to 4, `out_pixel_step` not 0; `store`: `first_planes` is 1 to 4, `pixel_step` not 0;
+    - the others: `groups`, `group_outputs`, `kernel_y`, `kernel_x` and `interval` are not 0; `out_planes`,
+      `second_planes`, `first_planes` and `other_planes` are at most 4, the first two not both 0;
+    - `mac`: `group_inputs` is not 0, `tile_pixels` is 1 to P, `thresholds` is 0, 1, 3, 7 or 15;
+    - `mac` and `stream`: `beats` is 1 to max(1, R / Q);
+    - pools: `out_planes` and `first_planes` are not 0; `stream`: `first_planes` is not 0.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "layer": In(descriptor_layout(config)),
+                "bad_magic": Out(1),
+                "bad_operation": Out(1),
+                "bad_size": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config, layer = self.config, self.layer
+
+        def good(name: str, *conditions: Value) -> Signal:
+            signal = Signal(name=name)
+            value = conditions[0]
+            for condition in conditions[1:]:
+                value = value & condition
+            m.d.comb += signal.eq(value)
+            return signal
+
+        def some(*names: str) -> list[Value]:
+            return [layer[name] != 0 for name in names]
+
+        posted = good(
+            "posted",
+            *some("groups", "group_outputs", "kernel_y", "kernel_x", "interval"),
+            *(layer[f"{name}_planes"] <= PLANES for name in ("out", "second", "first", "other")),
+            (layer.out_planes != 0) | (layer.second_planes != 0),
+        )
+        beaten = good("beaten", layer.beats != 0, layer.beats <= max(1, config.rows // config.post_lanes))
+        sizes: dict[Operation, Value] = {
+            "load": good("load", *some("out_planes", "out_pixel_step"), layer.out_planes <= PLANES),
+            "store": good("store", *some("first_planes", "pixel_step"), layer.first_planes <= PLANES),
+            "mac": good(
+                "mac",
+                posted,
+                beaten,
+                *some("group_inputs", "tile_pixels"),
+                layer.tile_pixels <= config.pixels,
+                layer.thresholds.matches(*THRESHOLD_COUNTS),
+            ),
+            "max_pool": good("pool", posted, *some("out_planes", "first_planes")),
+            "stream": good("stream", posted, beaten, *some("first_planes")),
+        }
+        sizes["average_pool"] = sizes["max_pool"]
+        m.d.comb += [self.bad_magic.eq(layer.magic != MAGIC), self.bad_operation.eq(layer.op >= len(OPERATIONS))]
+        with m.Switch(layer.op):
+            for op, fits in sizes.items():
+                with m.Case(OPERATIONS.index(op)):
+                    m.d.comb += self.bad_size.eq(~fits | (layer.out_pixels == 0))
+        return m
