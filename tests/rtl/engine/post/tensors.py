@@ -87,15 +87,6 @@ class Tensor:
             f"{prefix}_zero": zero,
         }
 
-    def windows(self, channel, zero, blocks, pixels):
-        """Codes (output channels, pixels) at positions [(y, x)], the zero point outside of the channels."""
-        outputs = sum(rows for _, rows in blocks)
-        found = np.full((outputs, len(pixels)), zero)
-        for output in range(outputs):
-            if 0 <= channel + output < self.codes.shape[0]:
-                found[output] = [self.codes[channel + output, y, x] for y, x in pixels]
-        return found
-
 
 class Room:
     """Places for tensors in a memory, in order, with gaps between them."""
@@ -163,3 +154,94 @@ def other_registers(config, tensor, stride, out_size):
         "other_pixel_step": stride[1] * tensor.words % space,
         "other_row_step": (stride[0] * tensor.codes.shape[2] - last_x) * tensor.words % space,
     }
+
+
+def fetch_registers(config, case, blocks):
+    """Registers of a layer's operands and of its output's pixels."""
+    values = {
+        "out_pixels": case.out_size[0] * case.out_size[1],
+        "out_width": case.out_size[1],
+        "groups": case.groups,
+        "group_outputs": case.outputs,
+        "depthwise": int(case.depthwise),
+    }
+    if case.first is not None:
+        values |= window_registers(config, case.first, case.kernel, case.stride, case.padding, case.out_size)
+        values |= case.first.operand_registers("first", case.first_shift, case.zeros[0])
+        # Two reads where one would do change nothing.
+        values["first_straddles"] = case.straddles | case.first.straddles(config, blocks, case.first_shift)
+    if case.other is not None:
+        values |= other_registers(config, case.other, case.other_stride, case.out_size)
+        values |= case.other.operand_registers("other", case.other_shift, case.zeros[1])
+        values["other_straddles"] = case.straddles | case.other.straddles(config, blocks, case.other_shift)
+    return values
+
+
+def operand(tensor, shift, zero, slot, position):
+    """The codes of a slot's channels at a position (y, x), or None outside of the image."""
+    channels, height, width = tensor.codes.shape
+    y, x = position
+    if not (0 <= y < height and 0 <= x < width):
+        return None
+    wanted = range(slot.channel + shift, slot.channel + shift + slot.count)
+    return [int(tensor.codes[channel, y, x]) if 0 <= channel < channels else zero for channel in wanted]
+
+
+def fetched_slots(config, case, values, blocks):
+    """For every slot: the addresses of its reads, the codes under each tap, and the other operand's."""
+    found = []
+    for slot in slots(config, blocks, values["out_pixels"]):
+        oy, ox = divmod(slot.pixel, case.out_size[1])
+        reads, taps, other = [], [], None
+
+        def add(tensor, shift, straddles, y, x, slot=slot, reads=reads):
+            word = (tensor.lane + shift + slot.channel) // config.lanes
+            for plane in range(tensor.planes):
+                at = tensor.bases[plane] + (y * tensor.codes.shape[2] + x) * tensor.words + word
+                reads += [(at + half) % (1 << act_address_bits(config)) for half in range(1 + straddles)]
+
+        if case.first is not None:
+            for ky in range(case.kernel[0]):
+                for kx in range(case.kernel[1]):
+                    y = oy * case.stride[0] + ky - case.padding[0]
+                    x = ox * case.stride[1] + kx - case.padding[1]
+                    add(case.first, case.first_shift, values["first_straddles"], y, x)
+                    taps.append(operand(case.first, case.first_shift, case.zeros[0], slot, (y, x)))
+        if case.other is not None:
+            y, x = oy * case.other_stride[0], ox * case.other_stride[1]
+            add(case.other, case.other_shift, values["other_straddles"], y, x)
+            other = operand(case.other, case.other_shift, case.zeros[1], slot, (y, x))
+        found.append((slot, reads, taps, other))
+    return found
+
+
+def write_registers(config, case, blocks):
+    """Registers of what a layer writes."""
+    most = min(config.rows, config.lanes, max(rows for _, rows in blocks))
+    values = {"beats": -(-most // config.post_lanes)}
+    for prefix, tensor, shift in case.targets:
+        if tensor is not None:
+            values |= tensor.planes_registers(prefix, shift)
+            values[f"{prefix}_pixel_step"] = tensor.words
+            values[f"{prefix}_straddles"] = case.straddles | tensor.straddles(config, blocks, shift)
+    return values
+
+
+def slot_writes(config, case, values, slot):
+    """(address, {lane: digit}) of every write of a slot, in order."""
+    found = []
+    for prefix, tensor, shift in case.targets:
+        if tensor is None:
+            continue
+        codes = tensor.codes.reshape(len(tensor.codes), -1)
+        first = tensor.lane + shift + slot.channel
+        for plane in range(tensor.planes):
+            for half in range(1 + values[f"{prefix}_straddles"]):
+                word = first // config.lanes + half
+                digits = {}
+                for channel in range(slot.channel + shift, slot.channel + shift + slot.count):
+                    if (tensor.lane + channel) // config.lanes == word:
+                        digit = int(codes[channel, slot.pixel]) >> 4 * plane & 15
+                        digits[(tensor.lane + channel) % config.lanes] = digit
+                found.append((tensor.bases[plane] + slot.pixel * tensor.words + word, digits))
+    return found

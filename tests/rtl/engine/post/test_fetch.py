@@ -63,69 +63,9 @@ def random_case(config, room, rng, pool):
     return case
 
 
-def registers(config, case, blocks, tensors):
-    values = {
-        "out_pixels": case.out_size[0] * case.out_size[1],
-        "out_width": case.out_size[1],
-        "groups": case.groups,
-        "group_outputs": case.outputs,
-        "depthwise": int(case.depthwise),
-    }
-    if case.first is not None:
-        values |= tensors.window_registers(
-            config, case.first, case.kernel, case.stride, case.padding, case.out_size
-        ) | case.first.operand_registers("first", case.first_shift, case.zeros[0])
-        # Two reads where one would do change nothing.
-        values["first_straddles"] = case.straddles | case.first.straddles(config, blocks, case.first_shift)
-    if case.other is not None:
-        values |= tensors.other_registers(config, case.other, case.other_stride, case.out_size)
-        values |= case.other.operand_registers("other", case.other_shift, case.zeros[1])
-        values["other_straddles"] = case.straddles | case.other.straddles(config, blocks, case.other_shift)
-    return values
-
-
-def operand(tensor, shift, zero, slot, position):
-    """(codes of the slot's lanes or None outside of the image, whether inside)."""
-    channels, height, width = tensor.codes.shape
-    y, x = position
-    if not (0 <= y < height and 0 <= x < width):
-        return None
-    wanted = range(slot.channel + shift, slot.channel + shift + slot.count)
-    return [int(tensor.codes[channel, y, x]) if 0 <= channel < channels else zero for channel in wanted]
-
-
-def expected_slots(config, case, values, blocks, tensors):
-    """For every slot: the addresses of its reads, the codes under each tap, and the other operand's."""
-    found = []
-    for slot in tensors.slots(config, blocks, values["out_pixels"]):
-        oy, ox = divmod(slot.pixel, case.out_size[1])
-        reads, taps, other = [], [], None
-
-        def add(tensor, shift, straddles, y, x, slot=slot, reads=reads):
-            word = (tensor.lane + shift + slot.channel) // config.lanes
-            for plane in range(tensor.planes):
-                at = tensor.bases[plane] + (y * tensor.codes.shape[2] + x) * tensor.words + word
-                reads += [at + half for half in range(1 + straddles)]
-
-        if case.first is not None:
-            for ky in range(case.kernel[0]):
-                for kx in range(case.kernel[1]):
-                    y = oy * case.stride[0] + ky - case.padding[0]
-                    x = ox * case.stride[1] + kx - case.padding[1]
-                    add(case.first, case.first_shift, values["first_straddles"], y, x)
-                    taps.append(operand(case.first, case.first_shift, case.zeros[0], slot, (y, x)))
-        if case.other is not None:
-            y, x = oy * case.other_stride[0], ox * case.other_stride[1]
-            add(case.other, case.other_shift, values["other_straddles"], y, x)
-            other = operand(case.other, case.other_shift, case.zeros[1], slot, (y, x))
-        found.append((slot, reads, taps, other))
-    return found
-
-
 def differences(config, cases, tensors, memory, rng, unit=Fetch):
     """What the unit does otherwise than it must, as text."""
     dut = unit(config)
-    space = len(memory)
     wrong = []
 
     async def bench(ctx):
@@ -134,13 +74,13 @@ def differences(config, cases, tensors, memory, rng, unit=Fetch):
 
     async def run_layer(ctx, index, case):
         blocks = tensors.row_groups(config, case.outputs, case.groups, case.depthwise)
-        values = registers(config, case, blocks, tensors)
-        plan = expected_slots(config, case, values, blocks, tensors)
+        values = tensors.fetch_registers(config, case, blocks)
+        plan = tensors.fetched_slots(config, case, values, blocks)
         begins, reads, taps, words, ready = set(), {}, {}, {}, set()
         at = 0
         for number, (slot, addresses, tap_codes, other) in enumerate(plan):
             begins.add(at)
-            reads |= {at + n: address % space for n, address in enumerate(addresses)}
+            reads |= {at + n: address for n, address in enumerate(addresses)}
             size = len(addresses) - (case.other.planes * (1 + values["other_straddles"]) if case.other else 0)
             for n, codes in enumerate(tap_codes):
                 taps[at + size // len(tap_codes) * (n + 1) + 1] = slot, codes

@@ -48,42 +48,6 @@ def random_case(config, room, rng, at):
     return case
 
 
-def registers(config, case, blocks):
-    most = min(config.rows, config.lanes, max(rows for _, rows in blocks))
-    values = {
-        "out_pixels": case.pixels,
-        "groups": case.groups,
-        "group_outputs": case.outputs,
-        "depthwise": int(case.depthwise),
-        "beats": -(-most // config.post_lanes),
-    }
-    for prefix, tensor, shift in case.targets:
-        if tensor is not None:
-            values |= tensor.planes_registers(prefix, shift)
-            values[f"{prefix}_pixel_step"] = tensor.words
-            values[f"{prefix}_straddles"] = case.straddles | tensor.straddles(config, blocks, shift)
-    return values
-
-
-def slot_writes(config, case, values, slot):
-    """(address, {lane: digit}) of every write of a slot, in order."""
-    found = []
-    for prefix, tensor, shift in case.targets:
-        if tensor is None:
-            continue
-        first = tensor.lane + shift + slot.channel
-        for plane in range(tensor.planes):
-            for half in range(1 + values[f"{prefix}_straddles"]):
-                word = first // config.lanes + half
-                digits = {}
-                for channel in range(slot.channel + shift, slot.channel + shift + slot.count):
-                    if (tensor.lane + channel) // config.lanes == word:
-                        digit = int(tensor.codes[channel, 0, slot.pixel]) >> 4 * plane & 15
-                        digits[(tensor.lane + channel) % config.lanes] = digit
-                found.append((tensor.bases[plane] + slot.pixel * tensor.words + word, digits))
-    return found
-
-
 def differences(config, cases, tensors, rng, unit=Writer):
     dut = unit(config)
     wrong = []
@@ -92,7 +56,13 @@ def differences(config, cases, tensors, rng, unit=Writer):
     def layer_plan(case):
         """By cycle: codes that come, the writes that must follow; and the cycle of the last."""
         blocks = tensors.row_groups(config, case.outputs, case.groups, case.depthwise)
-        values = registers(config, case, blocks)
+        values = {
+            "out_pixels": case.pixels,
+            "groups": case.groups,
+            "group_outputs": case.outputs,
+            "depthwise": int(case.depthwise),
+            **tensors.write_registers(config, case, blocks),
+        }
         given, writes = {}, {}
         end = -1
         for number, slot in enumerate(tensors.slots(config, blocks, case.pixels)):
@@ -106,7 +76,7 @@ def differences(config, cases, tensors, rng, unit=Writer):
 
             words = [codes(tensor, shift) for _, tensor, shift in case.targets]
             first_chunk = (slot.channel - blocks[slot.row_group][0]) // post_lanes
-            expected = slot_writes(config, case, values, slot)
+            expected = tensors.slot_writes(config, case, values, slot)
             beats = 1 if case.pool else values["beats"]
             # The codes come as early as the writes before allow, now and then a little later.
             at = max(end + 1, end + len(expected) - beats + 1) + (number % 4 == 3)
