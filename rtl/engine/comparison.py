@@ -93,6 +93,8 @@ def written_tensors(compiled: CompiledNetwork, tensors: Mapping[str, np.ndarray]
         planes = plan.memory.tensors[stored.root].planes
         assert len(planes) == digit_count(root.codes.bits)
         words = -(-root.shape[0] // compiled.engine.lanes)
+        # A flattened map lies as what it was before; of a concat, only a part may be written.
+        codes = codes.reshape(-1, *stored.shape[1:])
         return WrittenTensor(name, codes, planes, words, stored.channel + before)
 
     source = network.manifest.input.name

@@ -10,6 +10,7 @@ import pytest
 from amaranth import Module, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
+from gatewise import InputSpec, NetworkBuilder
 from gatewise.kernels.errors import ToolMissingError
 from gatewise.kernels.mac import MacFormat
 from gatewise.rtl.cxxrtl import compile_design, find_compiler
@@ -426,3 +427,16 @@ def test_a_random_run_counts_what_it_hits_and_names_what_differs(cases, cache, m
     assert f"differs: {drawn[1].name} on " in text
     assert f"some: {result.hits.get('stalls some', 0)}" in text
     assert result.to_json()["passed"] is False
+
+
+def test_a_flattened_result_lies_as_the_map_that_it_was(cases):
+    spec = InputSpec(shape=(5, 2, 3), bits=4, scale=1.0, mean=(0.0,) * 5, std=(1.0,) * 5)
+    net = NetworkBuilder("flat", spec)
+    net.flatten("flat", net.stride_slice("slice", net.input, (1, 2)))
+    network, engine = net.build(), cases[0].engine
+    codes = np.arange(30).reshape(1, 5, 2, 3) % 16
+    golden = run(network, ImageSet(codes, coded=True), engine, trace=True)
+    compiled = compile_network(network, engine)
+    written = written_tensors(compiled, {name: tensor[0] for name, tensor in golden.tensors.items()})
+    assert [tensor.name for tensors in written for tensor in tensors] == ["input", "flat"]
+    assert np.array_equal(written[1][0].codes, codes[0, :, :, ::2])
