@@ -4,12 +4,13 @@
 
 from enum import IntEnum
 
-from amaranth import Module, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ...sim.descriptor import MAGIC, OPERATIONS, PLANES, Operation
+from ...sim.descriptor import MAGIC, OPERATIONS, PLANES, SIZE_BITS, Operation
 from ...sim.engine import EngineConfig
+from .post.pool import Pool
 from .registers import descriptor_layout
 
 __all__ = ["ErrorCode", "LayerCheck"]
@@ -37,10 +38,13 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
     - `out_pixels` is not 0;
     - `load`: `out_planes` is 1 to 4, `out_pixel_step` not 0; `store`: `first_planes` is 1 to 4, `pixel_step` not 0;
     - the others: `groups`, `group_outputs`, `kernel_y`, `kernel_x` and `interval` are not 0; `out_planes`,
-      `second_planes`, `first_planes` and `other_planes` are at most 4, the first two not both 0;
-    - `mac`: `group_inputs` is not 0, `tile_pixels` is 1 to P, `thresholds` is 0, 1, 3, 7 or 15;
+      `second_planes`, `first_planes` and `other_planes` are at most 4, the first two not both 0; `interval` is at
+      least the writes of a slot, its reads, its `beats` (not pools) and the cycles of a division (averages);
+    - `mac`: `group_inputs` is not 0, `tile_pixels` is 1 to P, `thresholds` is 0, 1, 3, 7 or 15, `first_planes` is 0;
     - `mac` and `stream`: `beats` is 1 to max(1, R / Q);
-    - pools: `out_planes` and `first_planes` are not 0; `stream`: `first_planes` is not 0.
+    - `stream`: `first_planes` is not 0, the kernel is 1 x 1, there is one group, not depthwise;
+    - pools: `out_planes` and `first_planes` are not 0; `second_planes`, `other_planes`, `adds` and `copies`
+      are; there is one group, not depthwise.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -69,13 +73,36 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
         def some(*names: str) -> list[Value]:
             return [layer[name] != 0 for name in names]
 
+        def none(*names: str) -> list[Value]:
+            return [layer[name] == 0 for name in names]
+
+        def words(tensor: str) -> Value:
+            return layer[f"{tensor}_planes"] << layer[f"{tensor}_straddles"]
+
+        # Of a slot. Only here are sizes multiplied: too short an interval would end no slot.
+        taps, reads = Signal(2 * SIZE_BITS), Signal(2 * SIZE_BITS + 5)
+        average = layer.op == OPERATIONS.index("average_pool")
+        pool = average | (layer.op == OPERATIONS.index("max_pool"))
+        m.d.comb += [
+            taps.eq(Mux(pool, layer.kernel_y * layer.kernel_x, 1)),
+            reads.eq(taps * words("first") + words("other")),
+        ]
         posted = good(
             "posted",
             *some("groups", "group_outputs", "kernel_y", "kernel_x", "interval"),
             *(layer[f"{name}_planes"] <= PLANES for name in ("out", "second", "first", "other")),
             (layer.out_planes != 0) | (layer.second_planes != 0),
+            layer.interval >= words("out") + words("second"),
+            layer.interval >= reads,
+            layer.interval >= Mux(average, Pool.divider_cycles, 1),
         )
-        beaten = good("beaten", layer.beats != 0, layer.beats <= max(1, config.rows // config.post_lanes))
+        beaten = good(
+            "beaten",
+            layer.beats != 0,
+            layer.beats <= max(1, config.rows // config.post_lanes),
+            layer.interval >= layer.beats,
+        )
+        blocks = good("blocks", *some("first_planes"), layer.groups == 1, ~layer.depthwise)
         sizes: dict[Operation, Value] = {
             "load": good("load", *some("out_planes", "out_pixel_step"), layer.out_planes <= PLANES),
             "store": good("store", *some("first_planes", "pixel_step"), layer.first_planes <= PLANES),
@@ -86,9 +113,12 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
                 *some("group_inputs", "tile_pixels"),
                 layer.tile_pixels <= config.pixels,
                 layer.thresholds.matches(*THRESHOLD_COUNTS),
+                *none("first_planes"),
             ),
-            "max_pool": good("pool", posted, *some("out_planes", "first_planes")),
-            "stream": good("stream", posted, beaten, *some("first_planes")),
+            "max_pool": good(
+                "pool", posted, blocks, *some("out_planes"), *none("second_planes", "other_planes", "adds", "copies")
+            ),
+            "stream": good("stream", posted, beaten, blocks, layer.kernel_y == 1, layer.kernel_x == 1),
         }
         sizes["average_pool"] = sizes["max_pool"]
         m.d.comb += [self.bad_magic.eq(layer.magic != MAGIC), self.bad_operation.eq(layer.op >= len(OPERATIONS))]

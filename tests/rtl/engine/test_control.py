@@ -221,27 +221,26 @@ def test_readers_that_meet_in_a_bank_stop_the_engine_after_the_layer(outside):
 
 
 CONFIG = EngineConfig(rows=8, lanes=4, pixels=16, bus_bits=128, act_bytes=4096, post_lanes=2)
-WINDOW = {
-    "groups": 2,
-    "group_outputs": 3,
-    "kernel_y": 1,
-    "kernel_x": 2,
-    "interval": 4,
-    "out_planes": 1,
-    "out_pixels": 9,
-}
+WINDOW = {"groups": 1, "group_outputs": 3, "kernel_y": 2, "kernel_x": 3, "out_planes": 1, "out_pixels": 9}
 GOOD = {
     "load": {"out_pixels": 1, "out_planes": 4, "out_pixel_step": 1},
     "store": {"out_pixels": 1, "first_planes": 4, "pixel_step": 1},
-    "mac": {**WINDOW, "group_inputs": 5, "tile_pixels": 16, "beats": 4, "thresholds": 15, "other_planes": 4},
-    "max_pool": {**WINDOW, "first_planes": 4},
-    "average_pool": {**WINDOW, "first_planes": 1},
-    "stream": {**WINDOW, "first_planes": 1, "beats": 1, "out_planes": 0, "second_planes": 1},
-}
+    "mac": {
+        **WINDOW, "groups": 2, "group_inputs": 5, "tile_pixels": 16, "beats": 4, "thresholds": 15, "other_planes": 4,
+        "other_straddles": 1, "interval": 8,
+    },
+    "max_pool": {**WINDOW, "first_planes": 4, "interval": 24},
+    "average_pool": {**WINDOW, "first_planes": 1, "interval": 17},
+    "stream": {
+        **WINDOW, "kernel_y": 1, "kernel_x": 1, "first_planes": 1, "beats": 1, "out_planes": 0, "second_planes": 4,
+        "second_straddles": 1, "interval": 8,
+    },
+}  # fmt: skip
 STATE = ("error", "error_layer", "current", "total_cycles")
 POSTED = ("mac", "max_pool", "average_pool", "stream")
 BAD = {
     "magic": ("load", {"magic": 0x6758}, ErrorCode.MAGIC),
+    "an interval below the beats": ("mac", {"other_planes": 0, "interval": 3}, ErrorCode.SIZE),
     "end without magic": ("end", {"magic": 0}, ErrorCode.MAGIC),
     "operation": ("load", {"op": 7}, ErrorCode.OPERATION),
     **{f"{op} of no pixels": (op, {"out_pixels": 0}, ErrorCode.SIZE) for op in GOOD},
@@ -258,6 +257,19 @@ BAD = {
             (("stream",), "second_planes", (0,)),
             (("stream", "max_pool", "average_pool"), "first_planes", (0,)),
             (("mac",), "group_inputs", (0,)),
+            (("mac",), "first_planes", (1,)),
+            (("stream", "max_pool", "average_pool"), "groups", (2,)),
+            (("stream", "max_pool", "average_pool"), "depthwise", (1,)),
+            (("stream",), "kernel_y", (2,)),
+            (("stream",), "kernel_x", (2,)),
+            *((("max_pool", "average_pool"), f"{name}_planes", (1,)) for name in ("second", "other")),
+            (("max_pool", "average_pool"), "adds", (1,)),
+            (("max_pool", "average_pool"), "copies", (1,)),
+            (("mac", "stream"), "interval", (7,)),
+            (("max_pool",), "interval", (23,)),
+            (("max_pool",), "first_straddles", (1,)),
+            (("average_pool",), "interval", (16,)),
+            (("average_pool",), "kernel_y", (6, 0xFFFF)),
             (("mac",), "tile_pixels", (0, 17, 31)),
             (("mac",), "thresholds", (2, 4, 14)),
             (("mac", "stream"), "beats", (0, 5)),
