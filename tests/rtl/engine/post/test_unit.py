@@ -571,13 +571,15 @@ def in_python(bench, setup, jobs):
         for name, rows in setup.items():
             for at, value in enumerate(rows):
                 ctx.set(getattr(bench, name).data[at], value)
-        for values, records, inputs in jobs:
+        for values, records, inputs, done, noise in jobs:
             for at, record in enumerate(records):
                 ctx.set(bench.records.data[at], record)
             ctx.set(bench.layer, values)
             ctx.set(bench.record_words, len(records))
             outputs = {name: [] for name in bench.outputs}
             for cycle in range(len(inputs["start"])):
+                if cycle == done + 1:
+                    ctx.set(bench.layer.as_value(), noise)
                 for name, column in inputs.items():
                     ctx.set(getattr(bench, name), int(column[cycle]))
                 for name, column in outputs.items():
@@ -602,16 +604,19 @@ def compiled_runner(compiled):
             for name, rows in setup.items():
                 for at, value in enumerate(rows):
                     simulation.poke(name, value if isinstance(value, int) else joined(value, 4), at)
-            for values, records, inputs in jobs:
+            for values, records, inputs, done, noise in jobs:
                 for at, record in enumerate(records):
                     simulation.poke("records", record, at)
                 simulation.poke("layer", bench.layer.shape().const(values).as_value().value)
                 simulation.poke("record_words", len(records))
-                columns = {name: np.asarray(column, dtype=np.uint32) for name, column in inputs.items()}
-                rows = simulation.vectors(columns, bench.outputs)
-                found.append(
-                    {name: [int.from_bytes(row.tobytes(), "little") for row in rows[name]] for name in bench.outputs}
-                )
+                outputs = {name: [] for name in bench.outputs}
+                for part in (slice(done + 1), slice(done + 1, None)):
+                    columns = {name: np.asarray(column[part], dtype=np.uint32) for name, column in inputs.items()}
+                    if len(columns["start"]):
+                        for name, rows in simulation.vectors(columns, bench.outputs).items():
+                            outputs[name] += [int.from_bytes(row.tobytes(), "little") for row in rows]
+                    simulation.poke("layer", noise)
+                found.append(outputs)
         return found
 
     return run
@@ -643,7 +648,9 @@ def differences(config, layers, tensors, rng, memory_digits, model, run=in_pytho
             inputs["tile_done"][cycle] = 1
             for name, value in zip(("done_half", "done_pixels", "tile_base"), tile, strict=True):
                 inputs[name][cycle] = value
-        jobs.append((each.values, each.records, inputs))
+        # Between two layers the registers hold anything.
+        noise = int.from_bytes(rng.bytes(bench.layer.shape().size // 8), "little")
+        jobs.append((each.values, each.records, inputs, each.done, noise))
     wrong = []
     for index, (each, found) in enumerate(zip(plays, run(bench, setup, jobs), strict=True)):
         wrong += [f"layer {index} ({layers[index].op}) {text}" for text in compared(config, each, found)]
