@@ -51,12 +51,23 @@ def unpacked():
     return _unpacked
 
 
-@pytest.fixture(scope="session")
-def tensors():
-    """Tensors in an activation memory: test folders are no packages, so the module is loaded by path."""
-    path = Path(__file__).with_name("tensors.py")
-    spec = importlib.util.spec_from_file_location("post_tensors", path)
+def _module(name):
+    """A module of this folder: test folders are no packages, so it is loaded by path."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"post_{name}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def tensors():
+    """Tensors in an activation memory."""
+    return _module("tensors")
+
+
+@pytest.fixture(scope="session")
+def layers():
+    """Random layers of the post lanes."""
+    return _module("layers")
