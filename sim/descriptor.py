@@ -16,6 +16,7 @@ import numpy as np
 
 from ..kernels.errors import CapacityError
 from ..kernels.mac import DIGIT_BITS
+from ..kernels.requant import Rounding
 from .engine import EngineConfig
 
 __all__ = [
@@ -60,10 +61,11 @@ RECORD_SLOTS = ("bias", "main", *(f"threshold_{index}" for index in range(15)), 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Bits of a register and whether it is signed."""
+    """Bits of a register, whether it is signed, and what it says."""
 
     bits: int
     signed: bool = False
+    doc: str = ""
 
     @property
     def range(self) -> tuple[int, int]:
@@ -89,98 +91,132 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
     Addresses of activations are words modulo the address space, and so are the steps between them. What a
     layer does not use is 0.
     """
-    address, size, code = Field(act_address_bits(engine)), Field(SIZE_BITS), Field(CODE_BITS, signed=True)
-    channel = Field(SIZE_BITS + 2, signed=True)
-    pixels = Field(engine.pixels.bit_length())
-    flag, rounding = Field(1), Field(3)
+    address_bits, pixel_bits = act_address_bits(engine), engine.pixels.bit_length()
 
-    def placed(prefix: str) -> dict[str, Field]:
+    def flag(doc: str) -> Field:
+        return Field(1, doc=doc)
+
+    def size(doc: str) -> Field:
+        return Field(SIZE_BITS, doc=doc)
+
+    def address(doc: str) -> Field:
+        return Field(address_bits, doc=doc)
+
+    def code(doc: str) -> Field:
+        return Field(CODE_BITS, signed=True, doc=doc)
+
+    def channel(doc: str) -> Field:
+        return Field(SIZE_BITS + 2, signed=True, doc=doc)
+
+    def rounding(what: str) -> Field:
+        return Field(
+            3, doc=f"how {what} rounds: {', '.join(f'{i} {name}' for i, name in enumerate(get_args(Rounding)))}"
+        )
+
+    def placed(prefix: str, what: str) -> dict[str, Field]:
         """A tensor that the post lanes write or read, from its first pixel's first word on."""
         return {
-            f"{prefix}_planes": Field(3),
-            **{f"{prefix}_plane_{plane}": address for plane in range(PLANES)},
-            # Where output channel 0 is, counted from lane 0 of the pixel's first word.
-            f"{prefix}_channel": channel,
-            # Whether a span of channels may lie in two words.
-            f"{prefix}_straddles": flag,
+            f"{prefix}_planes": Field(3, doc=f"digit planes of {what}; 0: there is none"),
+            **{
+                f"{prefix}_plane_{plane}": address(f"word of the first pixel in digit plane {plane} of {what}")
+                for plane in range(PLANES)
+            },
+            f"{prefix}_channel": channel(
+                f"where output channel 0 is in {what}, from lane 0 of a pixel's first word on"
+            ),
+            f"{prefix}_straddles": flag(f"a span of channels may lie in two words of {what}"),
         }
 
-    def operand(prefix: str) -> dict[str, Field]:
+    def operand(prefix: str, what: str) -> dict[str, Field]:
         """What the post lanes read; a channel outside [first, end) is the zero point."""
         return {
-            **placed(prefix),
-            f"{prefix}_first": channel,
-            f"{prefix}_end": channel,
-            f"{prefix}_signed": flag,
-            f"{prefix}_zero": code,
+            **placed(prefix, what),
+            f"{prefix}_first": channel(f"first channel that {what} has, counted like `{prefix}_channel`"),
+            f"{prefix}_end": channel(f"the channel after the last of {what}"),
+            f"{prefix}_signed": flag(f"codes of {what} are signed"),
+            f"{prefix}_zero": code(f"what stands in for channels that {what} does not have"),
         }
 
-    def scaled(prefix: str) -> dict[str, Field]:
+    def scaled(prefix: str, what: str) -> dict[str, Field]:
         """A rescale's end: rounding (index in `kernels.requant.Rounding`), zero point, clamp."""
-        return {f"{prefix}_rounding": rounding, f"{prefix}_zero": code, f"{prefix}_low": code, f"{prefix}_high": code}
+        return {
+            f"{prefix}_rounding": rounding(what),
+            f"{prefix}_zero": code(f"zero point that {what} adds"),
+            f"{prefix}_low": code(f"least code of {what}"),
+            f"{prefix}_high": code(f"greatest code of {what}"),
+        }
 
+    operations = ", ".join(f"{index} {name}" for index, name in enumerate(OPERATIONS))
     return {
-        "magic": Field(16),
-        "check": Field(8),
-        "op": Field(3),
-        "stream": Field(ADDRESS_BITS),
+        "magic": Field(16, doc=f"{MAGIC:#06x}"),
+        "check": Field(8, doc=f"makes the XOR of all bytes {CHECK:#04x}"),
+        "op": Field(3, doc=operations),
+        "stream": Field(
+            ADDRESS_BITS, doc="bus word of the layer's records and weight tiles; of the data of a load or store"
+        ),
         # The geometry of what is read under a window, and of the output.
-        "out_pixels": Field(PIXEL_BITS),
-        "out_width": size,
-        "kernel_y": size,
-        "kernel_x": size,
-        "in_height": size,
-        "in_width": size,
-        "stride_y": size,
-        "stride_x": size,
-        "last_x": size,
-        "dilation_y": size,
-        "dilation_x": size,
-        "pad_top": size,
-        "pad_left": size,
-        "origin": address,
-        "pixel_step": address,
-        "row_step": address,
-        "kernel_x_step": address,
-        "kernel_y_step": address,
+        "out_pixels": Field(PIXEL_BITS, doc="pixels of the output"),
+        "out_width": size("width of the output"),
+        "kernel_y": size("rows of the window"),
+        "kernel_x": size("columns of the window"),
+        "in_height": size("height of the input"),
+        "in_width": size("width of the input"),
+        "stride_y": size("rows from window to window"),
+        "stride_x": size("columns from window to window"),
+        "last_x": size("column of a row's last window, without padding: (out_width - 1) * stride_x"),
+        "dilation_y": size("rows from tap to tap"),
+        "dilation_x": size("columns from tap to tap"),
+        "pad_top": size("rows of padding above the input"),
+        "pad_left": size("columns of padding left of the input"),
+        "origin": address(
+            "word of output pixel 0's first tap, padding or not; without the array: from `first`'s planes on"
+        ),
+        "pixel_step": address("words from a window to the next one in its row"),
+        "row_step": address("words from a row's last window to the first of the next row"),
+        "kernel_x_step": address("words from a tap to the next one in its row"),
+        "kernel_y_step": address("words from a row's last tap to the first of the next row"),
         # The array.
-        "groups": size,
-        "group_inputs": size,
-        "group_outputs": size,
-        "depthwise": flag,
-        "in_lane": Field((engine.lanes - 1).bit_length()),
-        "plane_stride": address,
-        "pad_code": Field(2 * DIGIT_BITS),
-        "tile_pixels": pixels,
-        "taper": pixels,
-        "serial": flag,
-        "a_top": flag,
-        "w_top": flag,
-        "a_signed": flag,
-        "container": Field(2),
-        "aligned": flag,
-        "multiply": flag,
+        "groups": size("convolution groups"),
+        "group_inputs": size("input channels of a group; depthwise: of all"),
+        "group_outputs": size("output channels of a group; depthwise and without the array: of all"),
+        "depthwise": flag("each row has one input channel: the array's diagonal"),
+        "in_lane": Field((engine.lanes - 1).bit_length(), doc="lane of input channel 0 in a pixel's first word"),
+        "plane_stride": address("words from the array's lower digit plane to the upper one"),
+        "pad_code": Field(2 * DIGIT_BITS, doc="code of the padding"),
+        "tile_pixels": Field(pixel_bits, doc="pixels of a tile"),
+        "taper": Field(
+            pixel_bits,
+            doc="in the last row group, with more than this left but not over a tile: half of them; 0: never",
+        ),
+        "serial": flag("a tile waits until the tile before it has drained: operands share a bank"),
+        "a_top": flag("activations have an upper digit"),
+        "w_top": flag("weights have an upper digit"),
+        "a_signed": flag("activations are signed"),
+        "container": Field(2, doc="a weight code takes 1 << container bits in the stream"),
+        "aligned": flag("each weight tile starts with a row of alignment amounts"),
+        "multiply": flag("alignment multiplies by its amounts; 0: it shifts"),
         # The post lanes.
-        "interval": Field(INTERVAL_BITS),
-        "beats": Field(engine.rows.bit_length()),
-        "fraction": Field(4),
-        "thresholds": Field(4),
-        **scaled("main"),
-        "adds": flag,
-        "own_zero": code,
-        "operand_rounding": rounding,
-        **scaled("sum"),
-        "copies": flag,
-        "copy_from": code,
-        **scaled("copy"),
-        **placed("out"),
-        "out_pixel_step": address,
-        **placed("second"),
-        "second_pixel_step": address,
-        **operand("first"),
-        **operand("other"),
-        "other_pixel_step": address,
-        "other_row_step": address,
+        "interval": Field(INTERVAL_BITS, doc="cycles from slot to slot"),
+        "beats": Field(engine.rows.bit_length(), doc="beats of `post_lanes` channels in a slot"),
+        "fraction": Field(4, doc="fraction bits of the zero point constants and biases in the records"),
+        "thresholds": Field(4, doc="thresholds of a record: 1, 3, 7 or 15; 0: the record's scale requantises"),
+        **scaled("main", "the layer's requantisation"),
+        "main_zero": code("zero point that the layer's requantisation adds; with thresholds, the code below the first"),
+        "adds": flag("the other operand is added"),
+        "own_zero": code("zero point of the own codes in the sum"),
+        "operand_rounding": rounding("the rescale of both operands of the sum"),
+        **scaled("sum", "the sum"),
+        "copies": flag("the second tensor is rescaled; 0: it holds the same codes"),
+        "copy_from": code("zero point of the codes that the copy is made from"),
+        **scaled("copy", "the copy"),
+        **placed("out", "the output"),
+        "out_pixel_step": address("words from pixel to pixel of the output"),
+        **placed("second", "the copy"),
+        "second_pixel_step": address("words from pixel to pixel of the copy"),
+        **operand("first", "the first operand"),
+        **operand("other", "the other operand"),
+        "other_pixel_step": address("words from pixel to pixel of the other operand, in a row"),
+        "other_row_step": address("words from a row's last pixel of the other operand to the next row"),
     }
 
 

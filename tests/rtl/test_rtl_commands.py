@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from gatewise.cli.app import run_app
 from gatewise.kernels import DigitMultiplier, MacFormat
-from gatewise.rtl import blocks
+from gatewise.rtl import blocks, synth
 
 MULTIPLIER = blocks.BLOCKS["multiplier"]
 
@@ -40,6 +40,40 @@ def test_synth_prints_the_counts_and_writes_them(tmp_path, capsys):
 def test_synth_refuses_an_unknown_block(capsys):
     assert exit_code("synth", "--block", "divider") == 2
     assert capsys.readouterr().err.startswith("error: block must be one of multiplier, align, ")
+
+
+def test_synth_counts_an_engine_by_part(tmp_path, monkeypatch, capsys, two_memories):
+    # The whole way but for the engine itself: a small design of two levels stands for it.
+    made = []
+
+    class Standing(two_memories):
+        def __init__(self, config):
+            made.append(config)
+            super().__init__()
+
+    monkeypatch.setattr(synth, "Engine", Standing)
+    (tmp_path / "e.toml").write_text("rows = 8\n[mac]\nacc = 24\n")
+    file = tmp_path / "counts.json"
+    assert exit_code("synth", "--engine", str(tmp_path / "e.toml"), "--json", str(file)) == 0
+    assert (made[0].rows, made[0].mac.acc) == (8, 24)
+    output = capsys.readouterr().out
+    assert "each of 3 distinct modules synthesised once" in output
+    assert "engine rows=8 lanes=16" in output
+    content = json.loads(file.read_text())
+    assert (content["block"], content["params"]["mac.acc"], content["memory"]["bits"]) == ("engine", 24, 2 * 64 * 8)
+    assert [level["path"] for level in content["levels"]] == [["left"], ["right"]]
+    assert [level["memory"]["bits"] for level in content["levels"]] == [512, 512]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--block", "dot", "--engine", "e.toml"]])
+def test_synth_wants_a_block_or_an_engine(arguments, capsys):
+    assert exit_code("synth", *arguments) == 2
+    assert capsys.readouterr().err == "error: exactly one of --block and --engine must be given\n"
+
+
+def test_synth_takes_an_engines_parameters_from_its_file(capsys):
+    assert exit_code("synth", "--engine", "e.toml", "--param", "rows=4") == 2
+    assert capsys.readouterr().err == "error: --param must go with --block; an engine's parameters are in its file\n"
 
 
 @pytest.mark.usefixtures("icarus")

@@ -37,14 +37,14 @@ def test_a_result_is_kept_and_recalled(tmp_path, monkeypatch):
     assert "$and" in first["stat"]
     assert "top: count" in notices
 
-    monkeypatch.setattr(yosys, "_call_yosys", lambda *arguments: pytest.fail("must not run again"))
+    monkeypatch.setattr(yosys, "run_script", lambda *arguments: pytest.fail("must not run again"))
     assert run_flow(FLOW, AND_GATE, "top", tmp_path) == first
 
 
 @pytest.mark.parametrize("changed", ["tool", "flow", "files", "rtl"])
 def test_a_result_is_not_recalled_for_anything_else(tmp_path, monkeypatch, changed):
     calls = []
-    monkeypatch.setattr(yosys, "_call_yosys", lambda folder, notice: calls.append((folder / "stat.txt").write_text("")))
+    monkeypatch.setattr(yosys, "run_script", lambda folder, *rest: calls.append((folder / "stat.txt").write_text("")))
     run_flow(FLOW, AND_GATE, "top", tmp_path)
     flow, rtl = FLOW, AND_GATE
     if changed == "tool":

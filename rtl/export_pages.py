@@ -1,0 +1,201 @@
+"""The pages of an exported engine: ports, descriptor, streams, memories, as Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+from amaranth.hdl import Shape
+from amaranth.lib import wiring
+
+from ..kernels.mac import DIGIT_BITS
+from ..sim.descriptor import (
+    ADDRESS_BITS,
+    CHECK,
+    DESCRIPTOR_STEP,
+    RECORD_SLOTS,
+    descriptor_bits,
+    descriptor_fields,
+    descriptor_words,
+)
+from ..sim.image import AMOUNT_BITS, FIELD_BITS, TileLayout
+from .engine.check import ErrorCode
+from .engine.control import COUNTED_LAYERS
+from .engine.counters import COUNTER_BITS
+from .engine.engine import Engine
+from .engine.ports import PORTS
+
+__all__ = ["MAIN_PARTS", "PAGES", "RESCALE_PARTS", "pages", "ports"]
+
+MAIN_PARTS = (
+    ("zero", 0, 16, "zero point constant, signed: the input sum's factor, with the layer's fraction bits"),
+    ("multiplier", 16, 31, "of the scale"),
+    ("shift", 47, 6, "of the scale"),
+    ("descending", 53, 1, "a threshold is reached by sums not above it, else by those not below it"),
+)
+"""Name, first bit, bits and meaning of what a record's field `main` holds."""
+
+RESCALE_PARTS = (("multiplier", 0, 31, "of the rescale"), ("shift", 31, 6, "of the rescale"))
+"""The same of the fields `own`, `other`, `sum` and `copy`."""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def ports(component: wiring.Component) -> list[tuple[str, str, int]]:
+    """Name, direction and bits of a component's ports in Verilog, in the order of its signature."""
+    found = [("clk", "input", 1), ("rst", "input", 1)]
+    for path, member, _ in component.signature.flatten(component):
+        direction = "input" if member.flow is wiring.In else "output"
+        found.append(("__".join(map(str, path)), direction, Shape.cast(member.shape).width))
+    return found
+
+
+def _ports_page(engine: Engine) -> str:
+    values = {
+        "errors": ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ErrorCode),
+        "counted": COUNTED_LAYERS,
+        "counter": COUNTER_BITS,
+        "address_last": ADDRESS_BITS - 1,
+    }
+    rows = [(f"`{name}`", direction, bits, PORTS[name].format(**values)) for name, direction, bits in ports(engine)]
+    text = f"""# Ports of `engine`
+
+One clock. Streams move a word in every cycle in which `valid` and `ready` are both up. A bus word has
+{engine.config.bus_bits} bits, and addresses count bus words.
+
+"""
+    return text + _table(("port", "direction", "bits", "meaning"), rows)
+
+
+def _descriptor_page(engine: Engine) -> str:
+    config = engine.config
+    rows, at = [], 0
+    for name, field in descriptor_fields(config).items():
+        rows.append((f"`{name}`", at, field.bits, "yes" if field.signed else "", field.doc))
+        at += field.bits
+    text = f"""# The descriptor of a layer
+
+{descriptor_bits(config)} bits, {descriptor_words(config)} bus words, the lowest bits first. Bits from {at} on are zero:
+a descriptor's size is a multiple of {DESCRIPTOR_STEP} bits. All its bytes XOR to {CHECK:#04x}. What a layer does
+not use is 0. Descriptors stand one after another, the first at bus word `base`; the last one has `op` `end`.
+Signed fields are two's complement. Addresses of activations are words of {config.lanes} digits modulo the address
+space, and so are the steps between them; a step to the next row includes the way back.
+
+"""
+    return text + _table(("field", "bit", "bits", "signed", "meaning"), rows)
+
+
+def _record_rows() -> list[tuple[str, str, str]]:
+    """Field, which layers have it, content."""
+    main = [("bias", "bias, signed, with the layer's fraction bits"), ("main", "zero point and scale, below")]
+    rescales = [
+        ("own", "`adds`", "rescale of the own codes in a sum, below"),
+        ("other", "`adds`", "rescale of the other operand, below"),
+        ("sum", "`adds`", "rescale of the sum, below"),
+        ("copy", "`copies`", "rescale of the second tensor, below"),
+    ]
+    thresholds = [name for name in RECORD_SLOTS if name.startswith("threshold_")]
+    rows = [
+        *((name, "`op` is `mac`", content) for name, content in main),
+        *((name, f"`thresholds` > {index}", "threshold, signed") for index, name in enumerate(thresholds)),
+        *rescales,
+    ]
+    if tuple(name for name, *_ in rows) != RECORD_SLOTS:
+        raise AssertionError(f"a record's fields must be {', '.join(RECORD_SLOTS)}")
+    return [(f"`{name}`", present, content) for name, present, content in rows]
+
+
+def _streams_page(engine: Engine) -> str:
+    config = engine.config
+    bus, lanes, rows = config.bus_bits, config.lanes, config.rows
+    tiles = []
+    for bits in (1, 2, 4, 8):
+        layouts = (
+            TileLayout(rows, lanes, bits),
+            TileLayout(rows, lanes, bits, aligned=True),
+            TileLayout(min(rows, lanes), lanes, bits, depthwise=True),
+        )
+        tiles.append((bits, *(layout.words(bus) for layout in layouts)))
+    parts = ("part", "bit", "bits", "meaning")
+    return f"""# What streams with a layer
+
+From bus word `stream` on, for each row group of up to {rows} output channels (a depthwise layer's: {min(rows, lanes)}):
+the records of its channels, then, where `op` is `mac`, its weight tiles in the order ky, kx, lane group (words of
+{lanes} lanes). A row group's weight tiles stand there once and are read again for each tile of pixels. Every block of
+records and every weight tile starts on a fresh bus word of {bus} bits; bit 0 is the first, what is left over is zero.
+
+## Records
+
+A channel's record is the fields of {FIELD_BITS} bits that its layer has, in this order, without gaps.
+
+{_table(("field", "present where", "content"), _record_rows())}
+`main`:
+
+{_table(parts, MAIN_PARTS)}
+`own`, `other`, `sum`, `copy`:
+
+{_table(parts, RESCALE_PARTS)}
+## Weight tiles
+
+Where the layer is `aligned`, a row of {lanes} amounts of {AMOUNT_BITS} bits comes first, in bus words of its own.
+Then the codes of the row group's channels, row after row, each row {lanes} codes in containers of
+`1 << container` bits, two's complement; a depthwise layer's rows are one code each. Lanes that are not the
+convolution group's hold 0. Bus words of a tile of all rows:
+
+{_table(("container bits", "codes", "with amounts", "depthwise"), tiles)}"""
+
+
+def _memory_page(engine: Engine) -> str:
+    config, bank = engine.config, engine.memory.bank_words
+    lanes, each = config.lanes, descriptor_words(config)
+    banks = [(index, index * bank, (index + 1) * bank - 1) for index in range(config.act_banks)]
+    regions = [
+        ("descriptors of the layers, in the order in which they run", f"{each} each"),
+        ("the descriptor `end`", each),
+        ("streams of the layers, in the same order", "as the layers need"),
+        ("input", "its digits, plane after plane"),
+        ("result", "in the same way"),
+    ]
+    return f"""# Memories
+
+## Activation memory
+
+{config.act_banks} banks of {bank} words of {lanes} digits of {DIGIT_BITS} bits ({lanes * DIGIT_BITS} bits),
+one read port and one write port each, a write enable for each digit. Lane 0 is in the lowest bits.
+
+{_table(("bank", "first word", "last word"), banks)}
+A tensor of C channels takes ceil(C / {lanes}) words a pixel, channels in order, pixels row-major: one such plane
+for each {DIGIT_BITS} bits of its codes, the low digits first. The top digit of signed codes is two's complement.
+Planes may stand in different places.
+
+## Memory on the bus
+
+Bus words of {config.bus_bits} bits; addresses have {ADDRESS_BITS} bits. A compiled network's regions follow each
+other from the first descriptor on, which `base` names; a descriptor's `stream` counts from bus word 0. Words of the
+activation memory stand in bus words without gaps, the first in the low bits.
+
+{_table(("region", "bus words"), regions)}
+Where a network's regions start: `gatewise compile F.gw --engine E.toml -o IMAGE --json MAP.json`.
+"""
+
+
+def _parameters_page(engine: Engine) -> str:
+    mac = engine.config.mac
+    rows = [(f"`{name}`", value) for name, value in engine.config.model_dump(exclude={"mac"}).items()]
+    rows += [(f"`mac.{name}`", getattr(mac, name)) for name in type(mac).__dataclass_fields__]
+    return "# The engine's parameters\n\n" + _table(("parameter", "value"), rows)
+
+
+PAGES = {
+    "parameters": _parameters_page,
+    "ports": _ports_page,
+    "descriptor": _descriptor_page,
+    "streams": _streams_page,
+    "memory": _memory_page,
+}
+"""The pages by name."""
+
+
+def pages(engine: Engine) -> dict[str, str]:
+    """The text of all pages of an engine."""
+    return {name: page(engine) for name, page in PAGES.items()}

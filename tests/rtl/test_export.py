@@ -1,0 +1,203 @@
+import re
+import subprocess
+
+import numpy as np
+import pytest
+from gatewise.cli.app import run_app
+from gatewise.kernels.errors import FormatError
+from gatewise.rtl import export, export_pages, icarus
+from gatewise.rtl.blocks import BLOCKS
+from gatewise.rtl.engine.engine import Engine
+from gatewise.rtl.engine.ports import PORTS
+from gatewise.rtl.export import MARK, export_engine, verilog_text
+from gatewise.rtl.regress import run_bench
+from gatewise.sim.descriptor import descriptor_bits, descriptor_fields, encode_descriptor
+from gatewise.sim.engine import EngineConfig
+from gatewise.sim.image import main_field, rescale_field
+
+SMALL = EngineConfig(rows=4, lanes=4, pixels=16, act_bytes=4096)
+FILES = {"engine.v", "parameters.md", "ports.md", "descriptor.md", "streams.md", "memory.md"}
+
+READS_UNWRITTEN = """
+module bench;
+  reg clk = 0;
+  wire [7:0] a, b;
+  dut dut(.address(6'd63), .write(8'd5), .clk(clk), .rst(1'b0), .a(a), .b(b));
+  initial begin
+    #1 clk = 1;
+    #1 $display("%b %b", a, b);
+    clk = 0;
+    #1 clk = 1;
+    #1 $display("%b %b", a, b);
+  end
+endmodule
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rtl") / "new"
+    assert {file.name for file in export_engine(SMALL, folder)} == FILES
+    return folder
+
+
+def used(engine):
+    """The engine, of which Amaranth is not to say that it was never built."""
+    for part in (engine, engine.control, engine.reader, engine.memory, engine.transfer, engine.compute, engine.post):
+        part._MustUse__used = True
+    return engine
+
+
+def no_verilog(engine, *rest):
+    """In place of the text that takes long to make."""
+    used(engine)
+    return "module engine(); endmodule\n"
+
+
+def rows(page):
+    """The cells of every line of a page's tables, heads and rules apart."""
+    found = []
+    for line in page.splitlines():
+        if not line.startswith("|"):
+            continue
+        cells = [cell.strip().removeprefix("`").removesuffix("`") for cell in line.strip("|").split(" |")]
+        if cells[0] == "---":
+            found.pop()
+        else:
+            found.append(cells)
+    return found
+
+
+@pytest.mark.usefixtures("icarus")
+def test_icarus_elaborates_the_engine_without_a_word(exported):
+    command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", "engine", "engine.v"]
+    result = subprocess.run(command, cwd=exported, capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+@pytest.mark.usefixtures("icarus")
+def test_exported_verilog_is_the_block(monkeypatch):
+    # A row's whole bench runs on it; what the bench catches is planted in the second text.
+    monkeypatch.setattr(icarus, "to_verilog", verilog_text)
+    assert run_bench(BLOCKS["dot"], {"lanes": 4}, vectors=200).passed
+
+    def planted(component, name):
+        text = verilog_text(component, name)
+        assert " ^ " in text
+        return text.replace(" ^ ", " | ", 1)
+
+    monkeypatch.setattr(icarus, "to_verilog", planted)
+    assert not run_bench(BLOCKS["dot"], {"lanes": 4}, vectors=200).passed
+
+
+@pytest.mark.usefixtures("icarus")
+def test_memories_of_zeros_read_as_zeros_before_they_are_written(tmp_path, two_memories):
+    text = verilog_text(two_memories(), "dut")
+    assert text.count("initial begin : zeros_") == 2
+    assert len(text) < 6000
+    (tmp_path / "dut.v").write_text(text + READS_UNWRITTEN)
+    subprocess.run(["iverilog", "-g2005", "-Wall", "-o", "dut", "-s", "bench", "dut.v"], cwd=tmp_path, check=True)
+    output = subprocess.run(["vvp", "-n", "dut"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert output.split() == ["00000000", "00000000", "00000101", "00000101"]
+
+
+def test_equal_modules_stand_once_and_need_no_escapes(exported):
+    names = re.findall(r"^module (\S+)\(", (exported / "engine.v").read_text(), re.MULTILINE)
+    assert names.count("engine") == 1
+    assert len(set(names)) == len(names)
+    assert all(name.isidentifier() for name in names)
+    assert "engine_compute_array_row" in names
+    assert not any(re.search(r"row_\d", name) for name in names)
+
+
+def test_the_text_is_the_same_every_time_and_nobodys(exported, tmp_path):
+    export_engine(SMALL, tmp_path)
+    for name in FILES:
+        text = (exported / name).read_text()
+        assert (tmp_path / name).read_text() == text
+        assert MARK in text.splitlines()[0]
+    assert "dump_module" not in (exported / "engine.v").read_text()
+
+
+def test_the_ports_page_is_the_verilogs(exported):
+    listed = {name: (direction, int(bits)) for name, direction, bits, _ in rows((exported / "ports.md").read_text())}
+    (module,) = re.findall(r"^module engine\(.*?^endmodule", (exported / "engine.v").read_text(), re.M | re.S)
+    found = {
+        name: (direction, 1 if not last else int(last) + 1)
+        for direction, last, name in re.findall(r"^  (input|output) (?:signed )?(?:\[(\d+):0\] )?(\w+);$", module, re.M)
+    }
+    assert listed == found
+    assert list(listed) == [name for name, *_ in export_pages.ports(used(Engine(SMALL)))]
+
+
+def test_every_port_is_explained_and_nothing_else():
+    assert PORTS.keys() == {name for name, *_ in export_pages.ports(used(Engine(SMALL)))}
+
+
+def test_the_descriptor_page_is_the_descriptor(exported):
+    listed = rows((exported / "descriptor.md").read_text())
+    fields = descriptor_fields(SMALL)
+    assert [(name, int(bits), signed == "yes") for name, _, bits, signed, _ in listed] == [
+        (name, field.bits, field.signed) for name, field in fields.items()
+    ]
+    assert all(len(meaning) > 4 for *_, meaning in listed)
+    assert len({meaning for *_, meaning in listed}) == len(listed)
+    plain = encode_descriptor(SMALL, "end", {})
+    check = int(next(at for name, at, *_ in listed if name == "check"))
+    for name, at, *_ in listed:
+        if name in ("magic", "check", "op"):
+            continue
+        bits = np.unpackbits(encode_descriptor(SMALL, "end", {name: 1}) ^ plain, bitorder="little")
+        moved = set(np.flatnonzero(bits)) - set(range(check, check + 8))
+        assert moved == {int(at)}
+    assert int(listed[-1][1]) + int(listed[-1][2]) <= descriptor_bits(SMALL)
+
+
+def test_the_record_parts_are_where_the_page_says(exported):
+    page = rows((exported / "streams.md").read_text())
+    one, none = np.array([1]), np.array([0])
+    for at, name in enumerate(("zero", "multiplier", "shift", "descending")):
+        arguments = [one if index == at else none for index in range(4)]
+        bit = int(main_field(*arguments)[0]).bit_length() - 1
+        assert [part[:2] for part in page].count([name, str(bit)]) == 1
+    for at, name in enumerate(("multiplier", "shift")):
+        arguments = [one if index == at else none for index in range(2)]
+        bit = int(rescale_field(*arguments)[0]).bit_length() - 1
+        assert [part[:2] for part in page].count([name, str(bit)]) == 1
+    assert [part[0] for part in page][:2] == ["bias", "main"]
+    assert ["threshold_14", "thresholds` > 14", "threshold, signed"] in page
+
+
+def test_the_memory_page_follows_the_engine(exported):
+    banks = rows((exported / "memory.md").read_text())[:4]
+    assert banks == [["0", "0", "511"], ["1", "512", "1023"], ["2", "1024", "1535"], ["3", "1536", "2047"]]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_file_of_somebody_else_is_not_replaced(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(export, "verilog_text", no_verilog)
+    (tmp_path / "notes.txt").write_text("mine\n")
+    export_engine(SMALL, tmp_path)
+    export_engine(SMALL, tmp_path)
+    (tmp_path / name).write_text("mine\n")
+    others = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(FormatError, match=rf"{name}: must be a file written by this command, or not be there"):
+        export_engine(EngineConfig(rows=8, lanes=4), tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == others
+
+
+def test_the_verb_writes_the_folder_and_refuses_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, "verilog_text", no_verilog)
+    (tmp_path / "e.toml").write_text("rows = 8\nlanes = 4\n")
+    arguments = ["export-rtl", "--engine", str(tmp_path / "e.toml"), "-o"]
+    with pytest.raises(SystemExit) as exit:
+        run_app([*arguments, str(tmp_path / "deep" / "rtl")])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out.splitlines() == [
+        str(tmp_path / "deep" / "rtl" / name) for name in ("engine.v", *(f"{page}.md" for page in export_pages.PAGES))
+    ]
+    assert "| `rows` | 8 |" in (tmp_path / "deep" / "rtl" / "parameters.md").read_text()
+    with pytest.raises(SystemExit) as exit:
+        run_app([*arguments, str(tmp_path / "e.toml")])
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'e.toml'}: must be a folder\n"
