@@ -13,27 +13,27 @@ from ..kernels.mac import DIGIT_BITS
 from .descriptor import descriptor_words
 from .engine import EngineConfig
 from .image import TileLayout
-from .lowered import DIVIDER_CYCLES, LoweredLayer, RowGroup, row_groups, words_of
+from .lowered import LoweredLayer, RowGroup, row_groups, words_of
 
 __all__ = ["LayerCycles", "TileTimes", "layer_cycles", "network_cycles", "tile_sizes", "tile_times", "with_taper"]
 
 MIN_PIXELS = 4
 """Least cycles of a digit pass: the shadow tile swaps in once per that many cycles at most."""
 
-STREAM_START = 5
-"""The first word of a layer's stream, beyond the descriptor's words and twice the bus latency."""
-LOAD_STAGES, STORE_STAGES = 5, 5
-"""What a transfer takes beyond its words, the descriptor and the bus latency."""
 BEGIN = 2
-"""The start of a layer's units, beyond the descriptor's words and the bus latency."""
-SLOT_AFTER_DONE = 1
-"""From a tile's end to its first slot."""
-RELEASE = 1
-RECORDS_FREE = 1
-WRITE_STAGES = 10
-POST_START = 2
-RECORDS_READY = 2
-POOL_STAGES = 3
+"""A layer's units start in this cycle, beyond the words of the descriptor and the bus latency."""
+STREAM = 5
+"""The first word of its stream can be taken, beyond the descriptor's words and twice the latency."""
+LOAD_STAGES, STORE_STAGES = 5, 5
+"""What a transfer takes beyond its words, those of the descriptor and the latency (a load: twice)."""
+SLOT_DELAY = 1
+"""From a tile's end, or a layer's begin, to the first slot."""
+READ_DELAY = 1
+"""From a slot's last operand read to its first accumulator read; the last one of a tile frees the half."""
+FREE_DELAY = 15
+"""From there until the records' buffer can be written again, for a tile's last beat."""
+WRITE_DELAY = {"mac": 20, "stream": 20, "max_pool": 4, "average_pool": 21}
+"""From a slot's last operand read, its beats but one apart, to its first write."""
 
 Bound = Literal["compute", "weights", "post", "drain", "fill", "host"]
 
@@ -139,11 +139,10 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
     taps = registers["kernel_y"] * registers["kernel_x"]
     pairs = (1 + registers["a_top"]) * (1 + registers["w_top"])
     interval = registers["interval"]
-    tail = words_of(registers, "other") + registers["beats"]
+    beats = _reads(layer) + registers["beats"] - 1  # from a slot to its last beat
     stages = array_stages(engine)
 
-    stream = STREAM_START + descriptor_words(engine) + 2 * engine.bus_latency  # the first word can be taken
-    taken = stream - 1  # the last word taken
+    taken = _stream_start(engine) - 1  # the last word taken
     shadow = 0  # the shadow tile is free
     ready = 0  # the tile before is through with its reads
     half_free = [0, 0]
@@ -167,15 +166,15 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
             taken = loaded if steps == 1 else last - step + load
             shadow, ready = last + 1, last + passes
             done = last + passes + stages
-            slot = max(done + SLOT_AFTER_DONE, slot_free)
+            slot = max(done + SLOT_DELAY, slot_free)
             last_slot = slot + (n * spans - 1) * interval
             slot_free = last_slot + interval
-            half_free[count % 2] = last_slot + tail + RELEASE
+            half_free[count % 2] = last_slot + beats + READ_DELAY
             yield TileTimes(
                 index, tile, n, steps, first, last, step, passes, pairs * n, first - can, done, slot, last_slot
             )
             count += 1
-        buffer_free[index % 2] = last_slot + tail + RECORDS_FREE
+        buffer_free[index % 2] = last_slot + beats + FREE_DELAY
 
 
 def _tile_layout(registers: Mapping[str, int], group: RowGroup, engine: EngineConfig) -> TileLayout:
@@ -199,8 +198,25 @@ def _transfer(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
     return LayerCycles(layer.name, layer.label, host=cycles, bytes_read=read)
 
 
-def _written(registers: Mapping[str, int]) -> int:
-    return words_of(registers, "out") + words_of(registers, "second")
+def _stream_start(engine: EngineConfig) -> int:
+    """The cycle in which the first word of a layer's stream can be taken."""
+    return descriptor_words(engine) + 2 * engine.bus_latency + STREAM
+
+
+def _reads(layer: LoweredLayer) -> int:
+    """Operand words that a slot reads."""
+    registers = layer.registers
+    if layer.op == "mac":
+        return words_of(registers, "other")
+    taps = registers["kernel_y"] * registers["kernel_x"]
+    return taps * words_of(registers, "first") + words_of(registers, "other")
+
+
+def _tail(layer: LoweredLayer) -> int:
+    """From a layer's last slot to the end of the cycle of its last write."""
+    registers = layer.registers
+    written = words_of(registers, "out") + words_of(registers, "second")
+    return _reads(layer) + registers["beats"] - 1 + WRITE_DELAY[layer.op] + written
 
 
 def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
@@ -211,7 +227,6 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
     through = tiles[-1].last + tiles[-1].passes
     compute = sum(tile.steps * tile.busy for tile in tiles)
     post_stall = sum(tile.post_wait for tile in tiles)
-    tail = words_of(registers, "other") + registers["beats"] + WRITE_STAGES + _written(registers)
     words = descriptor_words(engine) + sum(layer.record.words(group.rows, bus) for group in groups)
     words += sum(tile.steps * _tile_layout(registers, groups[tile.row_group], engine).words(bus) for tile in tiles)
     assert layer.mac is not None
@@ -225,7 +240,7 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
         compute=compute,
         weight_stall=through - fill - compute - post_stall,
         post_stall=post_stall,
-        drain=tiles[-1].last_slot + tail - through,
+        drain=tiles[-1].last_slot + _tail(layer) - through,
         fill=fill,
         bytes_read=words * bus // 8,
         weight_bits=layer.mac.node.weights.bits,
@@ -234,37 +249,30 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
 
 def _post_only(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
     """Row group after row group, slot after slot; the next row group's records come while one runs."""
-    registers = layer.registers
-    start = descriptor_words(engine) + engine.bus_latency + BEGIN
-    taken = start + engine.bus_latency + STREAM_START - BEGIN - 1
-    interval, pooling = registers["interval"], layer.op != "stream"
-    read = words_of(registers, "first") * registers["kernel_y"] * registers["kernel_x"] + words_of(registers, "other")
-    written = _written(registers)
-    tail = read + (POOL_STAGES if pooling else registers["beats"] + WRITE_STAGES) + written
-    if layer.op == "average_pool":
-        tail += DIVIDER_CYCLES
-    groups = list(row_groups(registers, engine))
-    buffer_free, next_slot, first_slot, last_slot, words = [0, 0], start + POST_START, 0, 0, descriptor_words(engine)
-    slots = 0
-    for index, group in enumerate(groups):
-        slot = next_slot
+    registers, interval = layer.registers, layer.registers["interval"]
+    next_slot = descriptor_words(engine) + engine.bus_latency + BEGIN + SLOT_DELAY
+    taken = _stream_start(engine) - 1
+    buffer_free = [0, 0]
+    slots: list[tuple[int, int]] = []  # the first one and the number, by row group
+    words = descriptor_words(engine)
+    for index, group in enumerate(row_groups(registers, engine)):
+        count = registers["out_pixels"] * -(-group.rows // min(engine.rows, engine.lanes))
         if layer.record.fields:
             taken = max(taken + 1, buffer_free[index % 2]) + layer.record.cycles(group.rows, engine.bus_bits) - 1
-            slot = max(slot, taken + RECORDS_READY)
+            next_slot = max(next_slot, taken + 1)
             words += layer.record.words(group.rows, engine.bus_bits)
-        count = registers["out_pixels"] * -(-group.rows // min(engine.rows, engine.lanes))
-        first_slot = first_slot or slot
-        last_slot = slot + (count - 1) * interval
-        next_slot = last_slot + interval
-        buffer_free[index % 2] = last_slot + read + registers["beats"] + RECORDS_FREE
-        slots += count
+        slots.append((next_slot, count))
+        next_slot += count * interval
+        buffer_free[index % 2] = next_slot - interval + _reads(layer) + registers["beats"] - 1 + FREE_DELAY
+    fill = slots[0][0]
+    compute = sum(count for _, count in slots) * interval
     return LayerCycles(
         layer.name,
         layer.label,
-        compute=slots * interval,
-        weight_stall=next_slot - first_slot - slots * interval,
-        drain=last_slot + tail - next_slot,
-        fill=first_slot,
+        compute=compute,
+        weight_stall=next_slot - fill - compute,
+        drain=_tail(layer) - interval,
+        fill=fill,
         bytes_read=words * engine.bus_bits // 8,
     )
 

@@ -242,9 +242,9 @@ class _Lowerer:
         for prefix in ("out", "second", "first", "other"):
             if f"{prefix}_channel" in registers:
                 registers[f"{prefix}_straddles"] = int(self._straddles(registers[f"{prefix}_channel"], groups))
-        registers["beats"] = max(
-            -(-min(group.rows, self.engine.rows, self.engine.lanes) // self.engine.post_lanes) for group in groups
-        )
+        span = min(self.engine.rows, self.engine.lanes)
+        lanes = self.engine.post_lanes if op in ("mac", "stream") else span  # a pool's word comes at once
+        registers["beats"] = max(-(-min(group.rows, span) // lanes) for group in groups)
         registers["interval"] = _interval(op, registers)
         return LoweredLayer(layer.name, layer.op, op, registers, layer, mac, RecordLayout.of(layer.nodes))
 

@@ -11,8 +11,8 @@ from .schedule import EngineLayer
 
 __all__ = ["DIVIDER_CYCLES", "LoweredLayer", "RowGroup", "row_groups", "words_of"]
 
-DIVIDER_CYCLES = 18
-"""An average's division: a bit of the quotient a cycle, and the sum's hand-over."""
+DIVIDER_CYCLES = 17
+"""An average's division: a bit of the quotient a cycle."""
 EMPTY = RecordLayout(0)
 
 
