@@ -12,7 +12,7 @@ from .. import kernels
 from ..kernels.accumulator import MAX_DIGIT_SHIFT
 from ..kernels.mac import DIGIT_BITS
 from .bench import Bench, Fields
-from .mac import limit
+from .mac import limit_within, width_layout
 
 __all__ = ["DIGIT_SHIFT_BITS", "Accumulator", "AccumulatorBench"]
 
@@ -23,16 +23,19 @@ class Accumulator(wiring.Component):  # type: ignore[misc]
     """``total = limit(acc + (row_sum << 4 * digit_shift))``.
 
     Combinational: latency 0, one step a cycle. The register or memory that holds `acc` is its
-    user's. `digit_shift` must be 0..4; beyond, the result is undefined.
+    user's. `digit_shift` must be 0..4; beyond, the result is undefined. With `formats` the accumulator's width is
+    an input, up to that of the parameters.
     """
 
-    def __init__(self, parameters: kernels.Accumulator) -> None:
+    def __init__(self, parameters: kernels.Accumulator, formats: bool = False) -> None:
         self.parameters = parameters
+        self.formats = formats
         super().__init__(
             {
                 "acc": In(signed(parameters.format.acc)),
                 "row_sum": In(signed(parameters.row_bits)),
                 "digit_shift": In(DIGIT_SHIFT_BITS),
+                **({"width": In(width_layout(parameters.format.acc))} if formats else {}),
                 "total": Out(signed(parameters.format.acc)),
                 "overflow": Out(1),
             }
@@ -43,7 +46,8 @@ class Accumulator(wiring.Component):  # type: ignore[misc]
         fmt, row_bits = self.parameters.format, self.parameters.row_bits
         bits_up = Cat(Const(0, DIGIT_BITS.bit_length() - 1), self.digit_shift)
         step = (self.row_sum << bits_up)[: row_bits + DIGIT_BITS * MAX_DIGIT_SHIFT].as_signed()
-        total, overflow = limit(m, self.acc + step, fmt.acc, fmt.overflow)
+        width = self.width if self.formats else None
+        total, overflow = limit_within(m, self.acc + step, fmt.acc, fmt.overflow, width)
         m.d.comb += [self.total.eq(total), self.overflow.eq(overflow)]
         return m
 

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from .. import kernels
 from ..kernels.align import MAX_MULTIPLIER, MAX_SHIFT
 from .bench import Bench, Fields
-from .mac import limit
+from .mac import limit_within, width_layout
 
 __all__ = ["Aligner", "AlignerBench"]
 
@@ -20,16 +20,20 @@ class Aligner(wiring.Component):  # type: ignore[misc]
     """``limit(product << amount)`` or ``limit(product * amount)``, by the kind of alignment.
 
     Combinational: latency 0, one product a cycle. `product` is a raw pattern that `is_unsigned` says
-    how to read. A shift must be 0..8; beyond, the result is undefined.
+    how to read. A shift must be 0..8; beyond, the result is undefined. With `formats` the aligned width is an
+    input, up to that of the parameters. An aligner by "mul" may have an amount of more bits: a factor of at
+    most ``1 << 8`` serves both kinds.
     """
 
-    def __init__(self, parameters: kernels.Aligner) -> None:
+    def __init__(self, parameters: kernels.Aligner, formats: bool = False, amount_bits: int | None = None) -> None:
         self.parameters = parameters
+        self.formats = formats
         super().__init__(
             {
                 "product": In(parameters.format.product),
                 "is_unsigned": In(1),
-                "amount": In(parameters.amount_bits),
+                "amount": In(parameters.amount_bits if amount_bits is None else amount_bits),
+                **({"width": In(width_layout(parameters.format.align))} if formats else {}),
                 "aligned": Out(signed(parameters.format.align)),
                 "overflow": Out(1),
             }
@@ -44,7 +48,8 @@ class Aligner(wiring.Component):  # type: ignore[misc]
             exact: Value = (value << self.amount)[: len(value) + MAX_SHIFT].as_signed()
         else:
             exact = value * self.amount
-        aligned, overflow = limit(m, exact, fmt.align, fmt.overflow)
+        width = self.width if self.formats else None
+        aligned, overflow = limit_within(m, exact, fmt.align, fmt.overflow, width)
         m.d.comb += [self.aligned.eq(aligned), self.overflow.eq(overflow)]
         return m
 

@@ -9,14 +9,14 @@ a quarter cheaper than a 5 x 5 signed multiplier, the other way to serve both si
 # ruff: noqa: D102 (elaborate and a bench's methods say in their base class what they do)
 
 import numpy as np
-from amaranth import Cat, Const, Module, Mux
+from amaranth import Cat, Const, Module, Mux, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import kernels
 from ..kernels.mac import DIGIT_BITS
 from .bench import Bench, Fields
-from .mac import limit, settled
+from .mac import limit, limit_within, settled, width_layout
 
 __all__ = ["DigitMultiplier", "DigitMultiplierBench", "digit_values"]
 
@@ -28,17 +28,19 @@ class DigitMultiplier(wiring.Component):  # type: ignore[misc]
 
     Combinational: latency 0, one product a cycle. Digits are raw 4-bit patterns; `a_signed` and
     `w_signed` say how to read them. `product` is a raw pattern too: unsigned where neither digit
-    is signed, two's complement otherwise.
+    is signed, two's complement otherwise. With `formats` its width is an input, up to that of the parameters.
     """
 
-    def __init__(self, parameters: kernels.DigitMultiplier) -> None:
+    def __init__(self, parameters: kernels.DigitMultiplier, formats: bool = False) -> None:
         self.parameters = parameters
+        self.formats = formats
         super().__init__(
             {
                 "a": In(DIGIT_BITS),
                 "w": In(DIGIT_BITS),
                 "a_signed": In(1),
                 "w_signed": In(1),
+                **({"width": In(width_layout(parameters.format.product))} if formats else {}),
                 "product": Out(parameters.format.product),
                 "overflow": Out(1),
             }
@@ -48,17 +50,10 @@ class DigitMultiplier(wiring.Component):  # type: ignore[misc]
         m = Module()
         a_signed, w_signed = self.a_signed, self.w_signed
 
-        rows = []
-        for j in range(DIGIT_BITS):
-            bits = []
-            for i in range(DIGIT_BITS):
-                bit = self.a[i] & self.w[j]
-                if i == TOP:
-                    bit = bit ^ a_signed
-                if j == TOP:
-                    bit = bit ^ w_signed
-                bits.append(bit)
-            rows.append(Cat(Const(0, j), *bits))
+        # A row of partial products each; inverted where one sign bit alone is a factor.
+        rows = [Mux(self.w[j], self.a, 0) ^ Mux(a_signed, 1 << TOP, 0) for j in range(TOP)]
+        rows.append(Mux(self.w[TOP], self.a, 0) ^ Mux(a_signed, 1 << TOP, 0) ^ Mux(w_signed, (1 << DIGIT_BITS) - 1, 0))
+        rows = [row[:DIGIT_BITS] << j for j, row in enumerate(rows)]
         # What the inversions added, taken back modulo 2**8: -56 for each signed operand (their
         # partial products at bits 3..5) and -64 where exactly one is (the product of the tops).
         correction = Cat(
@@ -69,8 +64,10 @@ class DigitMultiplier(wiring.Component):  # type: ignore[misc]
         fmt = self.parameters.format
         unsigned = settled(m, ~(a_signed | w_signed))
         value = Cat(exact, exact[-1] & ~unsigned).as_signed()
-        overflow = Const(0, 1)
-        if fmt.product < len(exact):
+        overflow: Value = Const(0, 1)
+        if self.formats:
+            value, overflow = limit_within(m, value, fmt.product, fmt.overflow, self.width, unsigned)
+        elif fmt.product < len(exact):
             above = settled(m, exact[fmt.product :].any())
             limited = exact[: fmt.product]
             if fmt.overflow == "saturate":

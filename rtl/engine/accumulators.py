@@ -12,7 +12,7 @@ from ...kernels.correction import INPUT_SUM_BITS
 from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
 from ..accumulator import Accumulator
-from ..mac import settled
+from ..mac import settled, width_layout
 from .array import input_sums_layout
 from .counters import OverflowCounters
 
@@ -38,8 +38,9 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
     Overflow counts (`OverflowCounters`) go on while `close` stays low; `close` hands them over.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, formats: bool = False) -> None:
         self.config = config
+        self.formats = formats
         rows, lanes, fmt = config.rows, config.lanes, config.mac
         counts = data.ArrayLayout(lanes.bit_length(), rows)
         counters = data.ArrayLayout(32, rows)
@@ -56,6 +57,7 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
                 "align_overflows": In(counts),
                 "input_sums": In(input_sums_layout(config)),
                 "close": In(1),
+                **({"width": In(width_layout(fmt.acc))} if formats else {}),
                 "drain_half": In(1),
                 "drain_pixel": In(range(config.pixels)),
                 "drain_acc": Out(data.ArrayLayout(signed(fmt.acc), rows)),
@@ -101,8 +103,10 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
         lost = Signal(rows)
         for row in range(rows):
             m.submodules[f"accumulator_{row}"] = adder = Accumulator(
-                kernels.Accumulator(fmt, fmt.row_bits(self.config.lanes))
+                kernels.Accumulator(fmt, fmt.row_bits(self.config.lanes)), self.formats
             )
+            if self.formats:
+                m.d.comb += adder.width.eq(self.width)
             m.d.comb += [
                 adder.acc.eq(running[row * fmt.acc : (row + 1) * fmt.acc].as_signed()),
                 adder.row_sum.eq(self.row_sums[row]),
@@ -116,7 +120,7 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
             # Of the weight digits only the first counts: the shift is the activation digit's.
             m.d.comb += total.eq(before + Mux(digit_shift[0], step << DIGIT_BITS, step))
 
-        m.submodules.counters = counters = OverflowCounters(self.config)
+        m.submodules.counters = counters = OverflowCounters(self.config, self.formats)
         m.d.comb += [
             counters.valid.eq(valid),
             counters.product_overflows.eq(self.product_overflows),

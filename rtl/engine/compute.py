@@ -11,10 +11,12 @@ from ...kernels.align import Alignment
 from ...kernels.correction import INPUT_SUM_BITS
 from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
+from ..mac import width_of
 from .accumulators import AccumulatorBank
 from .address import AddressGenerator
 from .array import MacArray
 from .counters import COUNTER_BITS
+from .format import format_layout
 from .loader import WeightLoader
 from .pipeline import delayed, tree_stages
 from .registers import address_bits, descriptor_layout
@@ -35,17 +37,23 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
     its overflow counts stand in the counters from the next cycle on where it is its row group's last.
     The drain then reads (latency 1) and gives the half back by `release`, at most `latency` cycles
     before the first cycle in which it reads no more, but not before `tile_done`; it reads pixels in rising order.
+    With `formats` the widths come from `format`, up to those of the configuration; it stands still while a layer
+    runs, and accumulators come sign-extended.
     `drain_input_sum` holds an input sum for every row: in a depthwise layer the row's own, otherwise the group's.
     """
 
-    def __init__(self, config: EngineConfig, alignments: tuple[Alignment, ...] = ("shift", "mul")) -> None:
+    def __init__(
+        self, config: EngineConfig, alignments: tuple[Alignment, ...] = ("shift", "mul"), formats: bool = False
+    ) -> None:
         self.config = config
         self.alignments = alignments
+        self.formats = formats
         rows = config.rows
         counters = data.ArrayLayout(COUNTER_BITS, rows)
         super().__init__(
             {
                 "layer": In(descriptor_layout(config)),
+                **({"format": In(format_layout())} if formats else {}),
                 "start": In(1),
                 "busy": Out(1),
                 "weight_wait": Out(1),
@@ -79,8 +87,8 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         m.submodules.sequencer = sequencer = ComputeSequencer(config)
         m.submodules.loader = loader = WeightLoader(config)
         m.submodules.address = address = AddressGenerator(config)
-        m.submodules.array = array = MacArray(config, self.alignments)
-        m.submodules.accumulators = bank = AccumulatorBank(config)
+        m.submodules.array = array = MacArray(config, self.alignments, self.formats)
+        m.submodules.accumulators = bank = AccumulatorBank(config, self.formats)
 
         connect(m, flipped(self.words), loader.words)
         m.d.comb += [
@@ -127,7 +135,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         # Cycle 2: products; then alignment and the tree.
         m.d.comb += [
             array.digits.eq(digits),
-            array.codes.eq(loader.codes),
+            *(codes.eq(active) for codes, active in zip(array.codes, loader.codes, strict=True)),
             array.amounts.eq(loader.amounts),
             array.sum_mask.eq(operand.sum_mask),
             array.w_high.eq(operand.w_upper),
@@ -137,6 +145,15 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             array.depthwise.eq(layer.depthwise),
             array.diagonal.eq(operand.diagonal),
         ]
+
+        if self.formats:
+            for name, port in (
+                ("product", array.widths.product),
+                ("align", array.widths.align),
+                ("acc", bank.width),
+            ):
+                most = getattr(config.mac, name)
+                m.d.comb += port.eq(width_of(m, getattr(self.format, name), self.format.wrap, most))
 
         # The accumulators are told where a cycle before the sums come.
         ahead = array.latency - 1

@@ -6,11 +6,17 @@ from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
 
-__all__ = ["COUNTER_BITS", "OverflowCounters"]
+__all__ = ["COUNTER_BITS", "OverflowCounters", "products_overflow"]
 
 COUNTER_BITS = 32
+
+
+def products_overflow(config: EngineConfig, formats: bool) -> bool:
+    """Whether a product may be too wide for its width in this build."""
+    return formats or config.mac.product < 2 * DIGIT_BITS
 
 
 class OverflowCounters(wiring.Component):  # type: ignore[misc]
@@ -18,11 +24,13 @@ class OverflowCounters(wiring.Component):  # type: ignore[misc]
 
     Takes the counts of one pixel a cycle. In the cycle of `close` they leave for the outputs, which
     hold them from the next cycle to the next `close`, and start from zero; the counts that come in that
-    very cycle are the first of the new ones.
+    very cycle are the first of the new ones. Products of 8 bits and more never overflow: without `formats`
+    such a configuration has no counters for them.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, formats: bool = False) -> None:
         self.config = config
+        self.formats = formats
         counts = data.ArrayLayout(config.lanes.bit_length(), config.rows)
         counters = data.ArrayLayout(COUNTER_BITS, config.rows)
         super().__init__(
@@ -41,7 +49,8 @@ class OverflowCounters(wiring.Component):  # type: ignore[misc]
     def elaborate(self, platform: object) -> Module:
         m = Module()
         for row in range(self.config.rows):
-            self._count(m, f"product_{row}", self.product_overflows[row], self.product_count[row])
+            if products_overflow(self.config, self.formats):
+                self._count(m, f"product_{row}", self.product_overflows[row], self.product_count[row])
             self._count(m, f"align_{row}", self.align_overflows[row], self.align_count[row])
             self._count(m, f"acc_{row}", self.acc_overflows[row], self.acc_count[row])
         return m

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -54,7 +54,7 @@ class WeightLoader(wiring.Component):  # type: ignore[misc]
                 "lane_offset": In(range(lanes)),
                 "swap": In(1),
                 "loaded": Out(1),
-                "codes": Out(data.ArrayLayout(data.ArrayLayout(CODE_BITS, lanes), rows)),
+                "codes": Out(data.ArrayLayout(CODE_BITS, lanes)).array(rows),
                 "amounts": Out(data.ArrayLayout(AMOUNT_BITS, lanes)),
             }
         )
@@ -63,9 +63,7 @@ class WeightLoader(wiring.Component):  # type: ignore[misc]
         m = Module()
         bus, lanes = self.config.bus_bits, self.config.lanes
         word = self.words.payload
-        codes = Signal.like(self.codes)
         amounts = Signal.like(self.amounts)
-        active_codes = Signal.like(self.codes)
         active_amounts = Signal.like(self.amounts)
 
         most_words = max(lanes * AMOUNT_BITS, self.config.rows * lanes * CODE_BITS) // bus
@@ -91,17 +89,21 @@ class WeightLoader(wiring.Component):  # type: ignore[misc]
                 index.eq(Mux(last, 0, index + 1)),
             ]
             with m.If(~begun):
-                m.d.sync += [codes.as_value().eq(0), amounts.as_value().eq(0)]
+                m.d.sync += amounts.as_value().eq(0)
             with m.If(~in_codes):
                 for at in range(-(-lanes * AMOUNT_BITS // bus)):
                     with m.If(index == at):
                         m.d.sync += amounts.as_value()[at * bus : (at + 1) * bus].eq(word)
-            with m.Else():
-                self._load_codes(m, word, index, codes)
 
+        codes = self._shadow(m, word, index, take & in_codes, take & ~begun)
+        m.d.comb += self.amounts.eq(active_amounts)
         with m.If(self.swap):
-            m.d.sync += [active_codes.eq(codes), active_amounts.eq(amounts)]
-        m.d.comb += [self.codes.eq(active_codes), self.amounts.eq(active_amounts)]
+            m.d.sync += active_amounts.eq(amounts)
+        for row, port in enumerate(self.codes):
+            active = Signal.like(port, name=f"codes_{row}")
+            m.d.comb += port.eq(active)
+            with m.If(self.swap):
+                m.d.sync += active.eq(codes[row * lanes * CODE_BITS :][: lanes * CODE_BITS])
         return m
 
     def _code_words(self, m: Module) -> Value:
@@ -117,28 +119,48 @@ class WeightLoader(wiring.Component):  # type: ignore[misc]
                         m.d.comb += words.eq((tile_bits + (bus - 1)) >> ceil_log2(bus))
         return words
 
-    def _load_codes(self, m: Module, word: Value, index: Value, codes: data.View) -> None:
-        """Each container of the word goes to its code: where, the container's width and the mode say."""
+    def _shadow(self, m: Module, word: Value, index: Value, load: Value, clear: Value) -> Value:
+        """The codes of the shadow tile, row-major; `clear` comes with a tile's first word.
+
+        They lie in blocks of as many as a word has of the widest codes, so that a block comes in one word,
+        whatever the container; in a depthwise layer too, which has the codes of its rows in the word.
+        """
         rows, lanes, bus = self.config.rows, self.config.lanes, self.config.bus_bits
-        diagonal = min(rows, lanes)
+        size = min(bus // CODE_BITS, rows * lanes)
         used = Signal(rows)
         m.d.comb += used.eq(Cat(row < self.rows for row in range(rows)))
-        with m.Switch(self.container):
+        blocks = []
+        for begin in range(0, rows * lanes, size):
+            block = Signal(size * CODE_BITS, name=f"shadow_{begin // size}")
+            here = Signal(name=f"here_{begin // size}")
+            codes = range(begin, begin + size)
+            with m.Switch(Cat(self.container, self.depthwise)):
+                for container, bits in enumerate(CONTAINER_BITS):
+                    in_word = bus // bits
+                    with m.Case(container):
+                        m.d.comb += here.eq(index == begin // in_word)
+                    with m.Case(container | 1 << len(self.container)):
+                        m.d.comb += here.eq(index == begin // lanes // in_word)
+            with m.If(load & here):
+                m.d.sync += block.eq(Cat(self._code(word, used, code) for code in codes))
+            with m.Elif(clear):
+                m.d.sync += block.eq(0)
+            blocks.append(block)
+        return Cat(blocks)
+
+    def _code(self, word: Value, used: Value, code: int) -> Value:
+        """One code of the tile out of the word that has it, sign-extended."""
+        lanes, bus = self.config.lanes, self.config.bus_bits
+        diagonal = min(self.config.rows, lanes)
+        row, lane = divmod(code, lanes)
+
+        def taken(place: int) -> Value:
+            value: Value = Const(0, CODE_BITS)
             for container, bits in enumerate(CONTAINER_BITS):
-                in_word = bus // bits
-                with m.Case(container):
-                    with m.If(~self.depthwise):
-                        for at in range(-(-rows * lanes // in_word)):
-                            with m.If(index == at):
-                                for code in range(at * in_word, min((at + 1) * in_word, rows * lanes)):
-                                    row, lane = divmod(code, lanes)
-                                    low = code % in_word * bits
-                                    with m.If(used[row]):
-                                        m.d.sync += codes[row][lane].eq(word[low : low + bits].as_signed())
-                    with m.Else():
-                        for row in range(diagonal):
-                            low = row % in_word * bits
-                            value = word[low : low + bits].as_signed()
-                            for offset in range(0, lanes, diagonal):
-                                with m.If((index == row // in_word) & (self.lane_offset == offset) & used[row]):
-                                    m.d.sync += codes[row][offset + row].eq(value)
+                low = place * bits % bus
+                value = Mux(self.container == container, word[low : low + bits].as_signed(), value)[:CODE_BITS]
+            return value
+
+        offset = lane - row
+        alone = taken(row) if row < diagonal and offset >= 0 and offset % diagonal == 0 else Const(0, CODE_BITS)
+        return Mux(used[row], Mux(self.depthwise, Mux(self.lane_offset == max(0, offset), alone, 0), taken(code)), 0)

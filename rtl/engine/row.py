@@ -2,21 +2,35 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ... import kernels
-from ...kernels.align import Alignment
-from ...kernels.mac import DIGIT_BITS
+from ...kernels.align import MAX_SHIFT, Alignment
+from ...kernels.mac import DIGIT_BITS, MacFormat
 from ...sim.engine import EngineConfig
 from ..align import Aligner
+from ..mac import width_layout
 from ..multiplier import DigitMultiplier
-from .loader import AMOUNT_BITS, CODE_BITS
+from .counters import products_overflow
+from .loader import CODE_BITS
 from .pipeline import pipelined_sum, tree_stages
 
-__all__ = ["MacRow"]
+__all__ = ["MacRow", "factor_bits", "widths_layout"]
+
+
+def factor_bits(alignments: tuple[Alignment, ...]) -> int:
+    """Bits of what a row aligns a lane by: the one kind's amount or, for both kinds, a factor of at most 1 << 8."""
+    if len(alignments) == 1:
+        return kernels.Aligner(MacFormat(), alignments[0]).amount_bits
+    return MAX_SHIFT + 1
+
+
+def widths_layout(fmt: MacFormat) -> data.StructLayout:
+    """The widths of a format with which the array works, as inputs."""
+    return data.StructLayout({"product": width_layout(fmt.product), "align": width_layout(fmt.align)})
 
 
 class MacRow(wiring.Component):  # type: ignore[misc]
@@ -24,24 +38,27 @@ class MacRow(wiring.Component):  # type: ignore[misc]
 
     Latency ``2 + ceil(log2(L) / 2)`` cycles: product, alignment, and a stage for every two levels of
     the tree. `w_high` selects each code's upper digit; the two sign modes say how to read the
-    digits. They belong to the word; `amounts` belongs to the word of the cycle before, and
-    `multiply` (alignment by factors, not by shifts) stands still within a layer. Leaves with the number of lanes
-    whose product and whose alignment overflowed.
+    digits. They belong to the word; `factors`, what each lane is aligned by, belong to the word of the cycle
+    before: shifts or multipliers where the build has one kind of alignment, else the shifts as powers of two.
+    Leaves with the number of lanes whose product and whose alignment overflowed.
     """
 
-    def __init__(self, config: EngineConfig, alignments: tuple[Alignment, ...] = ("shift", "mul")) -> None:
+    def __init__(
+        self, config: EngineConfig, alignments: tuple[Alignment, ...] = ("shift", "mul"), formats: bool = False
+    ) -> None:
         self.config = config
         self.alignments = alignments
+        self.formats = formats
         lanes = config.lanes
         super().__init__(
             {
                 "digits": In(data.ArrayLayout(DIGIT_BITS, lanes)),
                 "codes": In(data.ArrayLayout(CODE_BITS, lanes)),
-                "amounts": In(data.ArrayLayout(AMOUNT_BITS, lanes)),
+                "factors": In(data.ArrayLayout(factor_bits(alignments), lanes)),
                 "w_high": In(1),
                 "a_signed": In(1),
                 "w_signed": In(1),
-                "multiply": In(1),
+                **({"widths": In(widths_layout(config.mac))} if formats else {}),
                 "sum": Out(signed(config.mac.row_bits(lanes))),
                 "product_overflows": Out(lanes.bit_length()),
                 "align_overflows": Out(lanes.bit_length()),
@@ -59,30 +76,49 @@ class MacRow(wiring.Component):  # type: ignore[misc]
         unsigned = Signal(reset_less=True)
         m.d.sync += unsigned.eq(~(self.a_signed | self.w_signed))
 
+        # The digit of each code is in its lower half.
+        codes = Signal(len(self.codes.as_value()))
+        m.d.comb += codes.eq(Mux(self.w_high, self.codes.as_value() >> DIGIT_BITS, self.codes.as_value()))
+
+        lane_layout = data.StructLayout({"value": signed(fmt.align), "lost": 1})
         aligned, product_lost, align_lost = [], [], []
         for lane in lanes:
-            m.submodules[f"multiplier_{lane}"] = multiplier = DigitMultiplier(kernels.DigitMultiplier(fmt))
-            code = self.codes[lane]
+            m.submodules[f"multiplier_{lane}"] = multiplier = DigitMultiplier(
+                kernels.DigitMultiplier(fmt), self.formats
+            )
             product = Signal(fmt.product, name=f"product_{lane}", reset_less=True)
             m.d.comb += [
                 multiplier.a.eq(self.digits[lane]),
-                multiplier.w.eq(Mux(self.w_high, code[DIGIT_BITS:], code[:DIGIT_BITS])),
+                multiplier.w.eq(codes[lane * CODE_BITS :][:DIGIT_BITS]),
                 multiplier.a_signed.eq(self.a_signed),
                 multiplier.w_signed.eq(self.w_signed),
             ]
             m.d.sync += product.eq(multiplier.product)
-            if fmt.product < 2 * DIGIT_BITS:
+            if self.formats:
+                m.d.comb += multiplier.width.eq(self.widths.product)
+            if products_overflow(self.config, self.formats):
                 # The product's flag waits for the alignment, so that both counts leave together.
                 flag = Signal(2, name=f"product_lost_{lane}", reset_less=True)
                 m.d.sync += flag.eq(Cat(multiplier.overflow, flag[0]))
                 product_lost.append(flag[1])
 
-            value, lost = self._align(m, lane, product, unsigned)
-            held = Signal(signed(fmt.align), name=f"aligned_{lane}", reset_less=True)
-            held_lost = Signal(name=f"align_lost_{lane}", reset_less=True)
-            m.d.sync += [held.eq(value), held_lost.eq(lost)]
-            aligned.append(held)
-            align_lost.append(held_lost)
+            m.submodules[f"aligner_{lane}"] = aligner = Aligner(
+                kernels.Aligner(fmt, self.alignments[0] if len(self.alignments) == 1 else "mul"),
+                self.formats,
+                factor_bits(self.alignments),
+            )
+            m.d.comb += [
+                aligner.product.eq(product),
+                aligner.is_unsigned.eq(unsigned),
+                aligner.amount.eq(self.factors[lane]),
+            ]
+            if self.formats:
+                m.d.comb += aligner.width.eq(self.widths.align)
+            # One register for both: the fewer there are, the faster the row simulates.
+            held = Signal(lane_layout, name=f"aligned_{lane}", reset_less=True)
+            m.d.sync += [held.value.eq(aligner.aligned), held.lost.eq(aligner.overflow)]
+            aligned.append(held.value)
+            align_lost.append(held.lost)
 
         m.d.comb += [
             self.sum.eq(pipelined_sum(m, aligned, "sum")),
@@ -90,20 +126,3 @@ class MacRow(wiring.Component):  # type: ignore[misc]
             self.product_overflows.eq(pipelined_sum(m, product_lost, "product_count") if product_lost else Const(0)),
         ]
         return m
-
-    def _align(self, m: Module, lane: int, product: Value, unsigned: Value) -> tuple[Value, Value]:
-        """The kinds of alignment that this build has, the running layer's one selected."""
-        results = []
-        for kind in self.alignments:
-            m.submodules[f"{kind}_aligner_{lane}"] = aligner = Aligner(kernels.Aligner(self.config.mac, kind))
-            m.d.comb += [
-                aligner.product.eq(product),
-                aligner.is_unsigned.eq(unsigned),
-                aligner.amount.eq(self.amounts[lane]),
-            ]
-            results.append((aligner.aligned, aligner.overflow))
-        if len(results) == 1:
-            return results[0]
-        (first, first_lost), (second, second_lost) = results
-        choose = self.multiply == (1 if self.alignments[1] == "mul" else 0)
-        return Mux(choose, second, first), Mux(choose, second_lost, first_lost)

@@ -111,7 +111,9 @@ def same(one, other):
 @pytest.mark.parametrize("rows", [4, 8])
 @pytest.mark.parametrize("overflow", ["saturate", "wrap"])
 def test_accumulators_input_sums_and_counters_are_the_golden_ones(overflow, rows):
-    config = EngineConfig(rows=rows, lanes=4, pixels=PIXELS, mac=MacFormat(align=10, acc=14, overflow=overflow))
+    config = EngineConfig(
+        rows=rows, lanes=4, pixels=PIXELS, mac=MacFormat(product=7, align=10, acc=14, overflow=overflow)
+    )
     plan = steps(config, 5)
     wanted = expected(config, plan)
     assert same(played(config, plan), wanted)
@@ -146,7 +148,7 @@ def test_the_drain_reads_one_half_while_the_other_sums():
 
 def test_a_counter_stays_at_its_end(monkeypatch):
     monkeypatch.setattr(counters_module, "COUNTER_BITS", 5)
-    dut = OverflowCounters(EngineConfig(rows=4, lanes=4))
+    dut = OverflowCounters(EngineConfig(rows=4, lanes=4, mac=MacFormat(product=7)))
     seen = []
 
     async def bench(ctx):
@@ -189,7 +191,7 @@ def test_a_counter_stays_at_its_end(monkeypatch):
     ],
 )
 def test_a_planted_fault_is_found(planted, monkeypatch, module, old, new):
-    config = EngineConfig(rows=4, lanes=4, pixels=PIXELS, mac=MacFormat(align=10, acc=14))
+    config = EngineConfig(rows=4, lanes=4, pixels=PIXELS, mac=MacFormat(product=7, align=10, acc=14))
     plan = steps(config, 6)
     names = planted(module, old, new)
     if module is counters_module:

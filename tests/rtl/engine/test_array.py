@@ -63,7 +63,9 @@ def found(config, given, array=MacArray):
     async def bench(ctx):
         for t in range(WORDS + dut.latency):
             if t < WORDS:
-                for name, bits in (("digits", 4), ("codes", 8), ("amounts", 8), ("sum_mask", 1)):
+                for row, codes in enumerate(given["codes"][t]):
+                    ctx.set(dut.codes[row].as_value(), pack(codes, 8))
+                for name, bits in (("digits", 4), ("amounts", 8), ("sum_mask", 1)):
                     port = getattr(dut, name)
                     ctx.set(port if name == "sum_mask" else port.as_value(), pack(given[name][t], bits))
                 for name in ("w_high", "a_signed", "w_signed", "multiply", "depthwise", "diagonal"):
@@ -110,10 +112,10 @@ def test_sums_and_counts_are_the_golden_row_s_one_word_a_cycle(rows, lanes, widt
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        (row_module, "code[DIGIT_BITS:], code[:DIGIT_BITS]", "code[:DIGIT_BITS], code[DIGIT_BITS:]"),
+        (row_module, "Mux(self.w_high, ", "Mux(~self.w_high, "),
         (row_module, "unsigned.eq(~(self.a_signed | self.w_signed))", "unsigned.eq(0)"),
         (row_module, "flag.eq(Cat(multiplier.overflow, flag[0]))", "flag.eq(multiplier.overflow.replicate(2))"),
-        (array_module, "row.amounts.eq(amounts)", "row.amounts.eq(self.amounts)"),
+        (array_module, "m.d.sync += [factor.eq(", "m.d.comb += [factor.eq("),
         (array_module, "Cat(raw, raw[-1] & self.a_signed)", "raw"),
         (array_module, "Mux(self.sum_mask[lane], ", "Mux(1, "),
         (array_module, "Mux(self.depthwise, own, total)", "total"),

@@ -12,6 +12,7 @@ from gatewise.kernels.align import alignment_factors
 from gatewise.kernels.conv import ConvShape, Operands, conv2d
 from gatewise.kernels.digits import digit_count, split_digits
 from gatewise.kernels.mac import MacFormat
+from gatewise.rtl import accumulator, align, mac, multiplier
 from gatewise.rtl.engine import accumulators, address, array, compute, counters, loader, row, sequencer
 from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.sim.geometry import layer_values
@@ -111,7 +112,8 @@ def filled_layer(rng, shape, operands, size, alignment=None, tile_pixels=None, *
     )
 
 
-def golden(layer, config):
+def golden(layer, config, fmt=None):
+    """What a run must leave behind, at the widths of the configuration or of a narrower format."""
     kind = layer.alignment or "shift"
     shape = layer.shape
     result = conv2d(
@@ -120,7 +122,7 @@ def golden(layer, config):
         alignment_factors(kind, layer.amounts),
         shape,
         layer.operands,
-        config.mac,
+        fmt or config.mac,
         config.lanes,
         layer.pad_code,
         layer.channel,
@@ -236,17 +238,22 @@ def stated_cycles(layer, config, tile_words, latency):
     return done
 
 
-def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience=20_000, wanted=None):
+def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience=20_000, wanted=None, formats=()):
     """Run the layers one after the other through one unit, with a drain of `post_lanes` accumulators a cycle.
 
-    Stops after the first layer that is not the one `wanted`.
+    Stops after the first layer that is not the one `wanted`. With `formats`, one for each layer, the unit is a build
+    whose widths are inputs.
     """
-    dut = unit(config)
+    dut = unit(config, formats=bool(formats))
     rng = np.random.default_rng(seed)
     runs = []
 
     async def bench(ctx):
         for at, layer in enumerate(layers):
+            if formats:
+                fmt = formats[at]
+                widths = {name: getattr(fmt, name) for name in ("product", "align", "acc")}
+                ctx.set(dut.format, {**widths, "wrap": int(fmt.overflow == "wrap")})
             runs.append(await run_layer(ctx, layer))
             if wanted is not None and differences([runs[at]], [wanted[at]]):
                 return
@@ -399,6 +406,86 @@ def test_layers_are_the_golden_ones_and_tiles_end_in_their_cycles(
         assert acc > 0
 
 
+WIDEST = MacFormat(product=10, align=24, acc=48)
+FORMATS = [
+    MacFormat(product=6, align=8, acc=12),
+    MacFormat(product=7, align=9, acc=13, overflow="wrap"),
+    MacFormat(product=6, align=10, acc=14, overflow="wrap"),
+    MacFormat(product=10, align=24, acc=48),
+    MacFormat(product=9, align=12, acc=16),
+    MacFormat(product=7, align=16, acc=32),
+    MacFormat(product=8, align=11, acc=14, overflow="wrap"),
+]
+
+
+def format_layers():
+    """A layer for each format; wide codes, signed ones and both kinds of alignment overflow in the narrow ones."""
+    rng = np.random.default_rng(21)
+    shape = ConvShape(6, 5, (2, 1))
+    kinds = [
+        (Operands(8, False, 8), "shift"),
+        (Operands(8, False, 8), "mul"),
+        (Operands(4, True, 4), "mul"),
+        (Operands(8, True, 8), "mul"),
+        (Operands(8, True, 8), "shift"),
+        (Operands(4, False, 4), None),
+        (Operands(8, False, 5), "shift"),
+    ]
+    layers = [filled_layer(rng, shape, operands, (3, 3), kind) for operands, kind in kinds]
+    for layer in layers:
+        layer.amounts[:3] = 8 if layer.alignment == "shift" else 0 if layer.alignment is None else 250
+    return layers
+
+
+def test_widths_may_be_inputs(tile_words):
+    config = EngineConfig(rows=4, lanes=4, pixels=16, bus_bits=32, act_bytes=4096, mac=WIDEST)
+    layers = format_layers()
+    wanted = [golden(layer, config, fmt) for layer, fmt in zip(layers, FORMATS, strict=True)]
+    runs = play(config, layers, tile_words, formats=FORMATS)
+    for layer, expected in zip(layers, wanted, strict=True):
+        expected.done = stated_cycles(layer, config, tile_words, pipeline_cycles(config))
+    assert differences(runs, wanted) == []
+    assert all(run.counts.sum(axis=1).all() for run in runs[:2])
+    assert not runs[3].counts.any()
+
+
+def test_widths_as_inputs_are_at_most_those_of_the_configuration(tile_words):
+    # A build of the default widths whose inputs say just them is the default build.
+    config = EngineConfig(rows=4, lanes=4, pixels=16, bus_bits=32, act_bytes=4096)
+    layers = format_layers()[:2]
+    runs = play(config, layers, tile_words, formats=[MacFormat(), MacFormat(align=9, overflow="wrap")])
+    wanted = [golden(layers[0], config), golden(layers[1], config, MacFormat(align=9, overflow="wrap"))]
+    for run, expected in zip(runs, wanted, strict=True):
+        expected.done = run.done
+    assert differences(runs, wanted) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Mux(is_unsigned, above << 1, above)", "above"),
+        ("& ~Value.cast(is_unsigned)[0]", ""),
+        ("Mux(wrap, wrapped, end)", "end"),
+        ("Mux(sign, above, ~above)", "~above"),
+        ("Mux(top, exact | above, exact & ~above)", "exact & ~above"),
+        ("width.wrap.eq(wrap)", "width.wrap.eq(0)"),
+    ],
+    ids=["product signed", "unsigned wraps to a sign", "never wraps", "one end", "wraps unsigned", "wrap forgotten"],
+)
+def test_a_fault_in_a_width_is_found(old, new, planted, monkeypatch, tile_words):
+    names = planted(mac, old, new)
+    for user in (multiplier, align, accumulator):
+        monkeypatch.setattr(user, "limit_within", names["limit_within"])
+    monkeypatch.setattr(compute, "width_of", names["width_of"])
+    config = EngineConfig(rows=4, lanes=4, pixels=16, bus_bits=32, act_bytes=4096, mac=WIDEST)
+    layers = format_layers()[:3]
+    wanted = [golden(layer, config, fmt) for layer, fmt in zip(layers, FORMATS, strict=False)]
+    for layer, expected in zip(layers, wanted, strict=True):
+        expected.done = stated_cycles(layer, config, tile_words, pipeline_cycles(config))
+    runs = play(config, layers, tile_words, formats=FORMATS, wanted=wanted)
+    assert differences(runs, wanted[: len(runs)]) != []
+
+
 def found_by(config, layers, tile_words, unit=ComputeUnit):
     """What differs from the golden model and the stated cycles, in the first layer that differs."""
     wanted = [golden(layer, config) for layer in layers]
@@ -412,8 +499,7 @@ def found_by(config, layers, tile_words, unit=ComputeUnit):
 
 
 FAULTS = {
-    "sign extension dropped": (loader, "[low : low + bits].as_signed())", "[low : low + bits])"),
-    "stale shadow": (loader, "with m.If(~begun):", "with m.If(0):"),
+    "sign extension dropped": (loader, "word[low : low + bits].as_signed()", "word[low : low + bits]"),
     "swap a word late": (loader, "& (~full | self.swap)", "& ~full"),
     "address off by one": (address, "pixel.address + layer.pixel_step", "pixel.address + layer.pixel_step + 1"),
     "missing padding": (compute, "Mux(inside, ", "Mux(1, "),

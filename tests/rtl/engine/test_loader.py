@@ -54,7 +54,7 @@ def play(config, settings, tiles, gap, loader=WeightLoader, seed=0):
             ctx.set(dut.words.valid, int(valid))
             ctx.set(dut.words.payload, stream[0] if valid else int(rng.integers(256)))
             if swapped:
-                codes = ctx.get(dut.codes.as_value())
+                codes = sum(ctx.get(row.as_value()) << 8 * config.lanes * at for at, row in enumerate(dut.codes))
                 amounts = ctx.get(dut.amounts.as_value())
                 held = [(codes >> 8 * at & 255 ^ 128) - 128 for at in range(config.rows * config.lanes)]
                 lanes = [amounts >> 8 * at & 255 for at in range(config.lanes)]
@@ -117,10 +117,10 @@ def test_tiles_arrive_whole_one_word_a_cycle(rows, lanes, bus, settings, gap, ti
 @pytest.mark.parametrize(
     ("old", "new", "case"),
     [
-        ("[low : low + bits].as_signed())", "[low : low + bits])", 0),
-        ("with m.If(~begun):", "with m.If(0):", 4),
-        ("with m.If(used[row]):", "with m.If(1):", 1),
-        ("self.lane_offset == offset", "1", 5),
+        ("word[low : low + bits].as_signed()", "word[low : low + bits]", 0),
+        ("with m.Elif(clear):", "with m.Elif(0):", 4),
+        ("Mux(used[row], ", "Mux(1, ", 1),
+        ("self.lane_offset == max(0, offset)", "1", 5),
         ("& (~full | self.swap)", "& ~full", 0),
     ],
     ids=["unsigned codes", "stale shadow", "stray rows", "every diagonal", "lost cycle"],
@@ -130,7 +130,7 @@ def test_a_planted_fault_is_found(planted, old, new, case, tile_words):
     rows, lanes, bus, settings = CASES[case]
     config = EngineConfig(rows=rows, lanes=lanes, bus_bits=bus)
     tiles = tiles_in(np.random.default_rng(1), config, 12, tile_words, settings)
-    if old == "with m.If(used[row]):":  # what lies behind the last row of a word is not a code
+    if old == "Mux(used[row], ":  # what lies behind the last row of a word is not a code
         tiles = [
             (about, [word | 1 << bus - 1 for word in words], held, amounts) for about, words, held, amounts in tiles
         ]
