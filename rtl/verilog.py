@@ -1,6 +1,8 @@
 """From a component to text: RTLIL for synthesis, Verilog for simulation."""
 
 import os
+from threading import Lock
+from typing import Any
 
 from amaranth.back import rtlil, verilog
 from amaranth.lib import wiring
@@ -11,9 +13,26 @@ __all__ = ["to_rtlil", "to_verilog"]
 os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
 
 
+_LOCK = Lock()
+_EMIT_MEMORY = rtlil.ModuleEmitter.emit_memory
+
+
+def _emit_memory(emitter: Any, index: int, cell: Any) -> None:
+    if any(cell.init):
+        _EMIT_MEMORY(emitter, index, cell)
+
+
 def to_rtlil(component: wiring.Component, name: str) -> str:
-    """RTLIL of a component, whose top module is `name`, without source locations."""
-    return str(rtlil.convert(component, name=name, emit_src=False))
+    """RTLIL of a component, whose top module is `name`, without source locations.
+
+    Memories that begin as zeros have no initial value here: it would be text, a character for each bit.
+    """
+    with _LOCK:
+        rtlil.ModuleEmitter.emit_memory = _emit_memory
+        try:
+            return str(rtlil.convert(component, name=name, emit_src=False))
+        finally:
+            rtlil.ModuleEmitter.emit_memory = _EMIT_MEMORY
 
 
 def to_verilog(component: wiring.Component, name: str) -> str:

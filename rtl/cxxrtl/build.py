@@ -7,8 +7,9 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache as memoised
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,8 +40,9 @@ STATE_DEBUG, FULL_DEBUG = 3, 4
 
 
 def compile_design(
-    component: wiring.Component,
+    component: wiring.Component | Callable[[], wiring.Component],
     *,
+    recipe: str | None = None,
     driver: Path | None = None,
     debug: bool = False,
     compiler: str | None = None,
@@ -50,6 +52,9 @@ def compile_design(
 
     Parameters
     ----------
+    component : the design, or what makes it
+    recipe : what the design depends on besides this package's sources: designs of one recipe are
+        elaborated once, and not even made where that is done; by default they are every time
     driver : a C++ file that extends the driver: it includes `cxxrtl_driver.h`, and the functions
         that it adds on a `gatewise::Simulation` are the `library`'s
     debug : keep every signal readable, at twice the compile time; otherwise ports, registers,
@@ -64,7 +69,7 @@ def compile_design(
     folder = cache_folder().with_name("cosim") if cache is None else cache.absolute()
     level = FULL_DEBUG if debug else STATE_DEBUG
     sources = {name: Path(__file__).with_name(name).read_text() for name in (*HEADERS, DRIVER_UNIT, DESIGN_UNIT)}
-    sources["design.il"] = to_rtlil(component, "top")
+    sources["design.il"] = _rtlil(component, recipe, folder)
     headers = [sources[name] for name in HEADERS]
     units = {DESIGN_UNIT: (sources["design.il"], str(level), str(CONVERSION)), DRIVER_UNIT: headers}
     if driver is not None:
@@ -91,6 +96,29 @@ def compile_design(
     if library is None:
         raise GatewiseError(f"the library that {compiler} made must be loadable")
     return CompiledDesign(library, compiler, time.perf_counter() - start, False)
+
+
+def _rtlil(component: wiring.Component | Callable[[], wiring.Component], recipe: str | None, folder: Path) -> str:
+    """The design as RTLIL, from the cache where its recipe and all sources are the same."""
+    kept = None
+    if recipe is not None:
+        kept = folder / f"{_hash(recipe, version('amaranth'), *_package_sources())}.il"
+        with suppress(OSError):
+            return kept.read_text()
+    text = to_rtlil(component if isinstance(component, wiring.Component) else component(), "top")
+    if kept is not None:
+        with suppress(OSError, FormatError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(kept, text.encode())
+    return text
+
+
+@memoised
+def _package_sources() -> tuple[str, ...]:
+    """What this package's RTL may depend on."""
+    package = Path(__file__).parents[2]
+    folders = ("kernels", "sim", "rtl")
+    return tuple(file.read_text() for folder in folders for file in sorted((package / folder).rglob("*.py")))
 
 
 def _hash(*parts: str) -> str:

@@ -3,7 +3,7 @@
 Every digit that a layer writes, every overflow counter and, where the bus does not stall, every layer's
 cycle count must be the simulator's own.
 
-    design = compile_design(EngineProbe(engine))
+    design = compile_engine(config)
     result = regress_network(design, compile_network(network, config), codes)
 """
 
@@ -22,9 +22,10 @@ from amaranth.lib.wiring import Out
 from ...kernels.mac import MacFormat
 from ...sim.compile import CompiledNetwork
 from ...sim.descriptor import act_words
+from ...sim.engine import EngineConfig
 from ...sim.images import ImageSet
 from ...sim.run import RunResult, run
-from ..cxxrtl import BusPorts, BusTiming, CompiledDesign, Record, Simulation, bits_of
+from ..cxxrtl import BusPorts, BusTiming, CompiledDesign, Record, Simulation, bits_of, compile_design
 from ..icarus import SimulationError
 from .comparison import (
     CounterRecord,
@@ -37,15 +38,31 @@ from .comparison import (
     counted_digits,
     written_tensors,
 )
+from .engine import Engine
 
-__all__ = ["EngineProbe", "EngineRun", "EngineSimulation", "NetworkComparison", "Window", "regress_network"]
+__all__ = [
+    "WATCHED",
+    "EngineProbe",
+    "EngineRun",
+    "EngineSimulation",
+    "NetworkComparison",
+    "Window",
+    "check_error",
+    "compare_network",
+    "compile_engine",
+    "layer_text",
+    "regress_network",
+]
 
 BUS = BusPorts(request="request", words="words", write="write")
 IDLE = "idle"
-WRITE = ("write_mask", "write_address", "write_data", "current")
-LAYER = ("layer_cycles", "layer_index")
-COMPUTE_COUNTS = ("product_count", "align_count", "acc_count")
-COUNTER_BITS = 32
+WATCHED = {
+    "write_mask": ("write_mask", "write_address", "write_data", "current"),
+    "layer_done": ("layer_cycles", "layer_index"),
+    "counts_closed": ("product_count", "align_count", "acc_count"),
+    "post_closed": ("post_count",),
+}
+"""Outputs of the engine that are kept in the cycles of a strobe: all that is compared but the result."""
 SETTLING = 64
 """Cycles after the last layer in which nothing may move any more but the counters that are handed over late."""
 
@@ -86,6 +103,17 @@ class EngineProbe(wiring.Component):  # type: ignore[misc]
         return m
 
 
+def compile_engine(config: EngineConfig, *, formats: bool = False, debug: bool = False) -> CompiledDesign:
+    """The engine with its probe as native code; what an earlier call compiled is taken from the cache.
+
+    `formats` makes the datapath's widths inputs, up to the configured ones; `debug` keeps every signal for a
+    waveform. The bus latency and the clock are not the design's: engines that differ in these alone are one.
+    """
+    config = config.model_copy(update={"bus_latency": 0, "clock_mhz": 1.0})
+    recipe = f"EngineProbe(Engine({config!r}, formats={formats}))"
+    return compile_design(lambda: EngineProbe(Engine(config, formats)), recipe=recipe, debug=debug)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Cycles from `start` up to, without, `stop` that go into a VCD file; they count from reset."""
@@ -107,6 +135,35 @@ class EngineRun:
     layer_ends: np.ndarray
     cycles: int
     words_read: int
+
+    @classmethod
+    def of(
+        cls, compiled: CompiledNetwork, memory: np.ndarray, watched: Mapping[str, Record], cycles: int, words_read: int
+    ) -> "EngineRun":
+        """What a simulator left in the memory and kept of the outputs `WATCHED`, by their strobes."""
+        lanes, rows = compiled.engine.lanes, compiled.engine.rows
+        writes, layers = watched["write_mask"], watched["layer_done"]
+        compute, post = watched["counts_closed"], watched["post_closed"]
+        digits = bits_of(writes.words["write_data"], 4 * lanes).reshape(-1, lanes, 4)
+        return cls(
+            compiled.decode_result(memory),
+            Writes(
+                writes.cycles,
+                writes.words["current"][:, 0].astype(np.int64),
+                writes.words["write_address"][:, 0].astype(np.int64),
+                bits_of(writes.words["write_mask"], lanes).astype(np.bool_),
+                (digits << np.arange(4, dtype=np.uint8)).sum(axis=2).astype(np.uint8),
+            ),
+            (
+                CounterRecord(compute.cycles, {kind: _counts(compute, f"{kind}_count", rows) for kind in _KINDS}),
+                CounterRecord(post.cycles, {"post": _counts(post, "post_count", rows)}),
+            ),
+            layers.words["layer_cycles"][:, 0].astype(np.int64),
+            layers.words["layer_index"][:, 0].astype(np.int64),
+            layers.cycles,
+            cycles,
+            words_read,
+        )
 
 
 class EngineSimulation:
@@ -140,10 +197,7 @@ class EngineSimulation:
             simulation.poke("format", format_word(engine.mac))
         if window is not None:
             simulation.waveform(window.path, window.start, window.stop)
-        self._writes = simulation.record("write_mask", WRITE)
-        self._layers = simulation.record("layer_done", LAYER)
-        self._compute = simulation.record("counts_closed", COMPUTE_COUNTS)
-        self._post = simulation.record("post_closed", ("post_count",))
+        self._recorders = {strobe: simulation.record(strobe, outputs) for strobe, outputs in WATCHED.items()}
 
     def __enter__(self) -> "EngineSimulation":
         return self
@@ -167,45 +221,25 @@ class EngineSimulation:
         try:
             simulation.run(limit, until=IDLE)
         except SimulationError as error:
-            raise SimulationError(f"{self._running()}: {error}") from error
-        if code := simulation.peek("error"):
-            at = simulation.peek("error_layer")
-            raise SimulationError(f"{self._name(at)}: the engine must end without an error, not with error {code}")
+            running = layer_text(compiled, simulation.peek("current"))
+            raise SimulationError(f"{running}, cycle {simulation.cycle}: {error}") from error
+        check_error(compiled, simulation.peek("error"), simulation.peek("error_layer"))
         cycles = simulation.cycle - start
         simulation.run(SETTLING)
-        layers, rows = self._layers.take(), compiled.engine.rows
-        counts = self._compute.take(), self._post.take()
-        return EngineRun(
-            compiled.decode_result(self.memory),
-            self._taken_writes(),
-            (
-                CounterRecord(counts[0].cycles, {kind: _counts(counts[0], f"{kind}_count", rows) for kind in _KINDS}),
-                CounterRecord(counts[1].cycles, {"post": _counts(counts[1], "post_count", rows)}),
-            ),
-            layers.words["layer_cycles"][:, 0].astype(np.int64),
-            layers.words["layer_index"][:, 0].astype(np.int64),
-            layers.cycles,
-            cycles,
-            self.bus.words_read - words,
-        )
+        watched = {strobe: recorder.take() for strobe, recorder in self._recorders.items()}
+        return EngineRun.of(compiled, self.memory, watched, cycles, self.bus.words_read - words)
 
-    def _taken_writes(self) -> Writes:
-        taken, lanes = self._writes.take(), self.compiled.engine.lanes
-        digits = bits_of(taken.words["write_data"], 4 * lanes).reshape(-1, lanes, 4)
-        return Writes(
-            taken.cycles,
-            taken.words["current"][:, 0].astype(np.int64),
-            taken.words["write_address"][:, 0].astype(np.int64),
-            bits_of(taken.words["write_mask"], lanes).astype(np.bool_),
-            (digits << np.arange(4, dtype=np.uint8)).sum(axis=2).astype(np.uint8),
-        )
 
-    def _name(self, layer: int) -> str:
-        names = [each.name for each in self.compiled.layers]
-        return f"layer {names[layer]}" if layer < len(names) else "after the last layer"
+def layer_text(compiled: CompiledNetwork, layer: int) -> str:
+    """A layer by its number, as messages name it."""
+    return f"layer {compiled.layers[layer].name}" if layer < len(compiled.layers) else "after the last layer"
 
-    def _running(self) -> str:
-        return f"{self._name(self.simulation.peek('current'))}, cycle {self.simulation.cycle}"
+
+def check_error(compiled: CompiledNetwork, code: int, layer: int) -> None:
+    """Raise `SimulationError` where the engine's port `error` says anything."""
+    if code:
+        name = layer_text(compiled, layer)
+        raise SimulationError(f"{name}: the engine must end without an error, not with error {code}")
 
 
 _KINDS: tuple[Any, ...] = ("product", "align", "acc")
@@ -262,30 +296,46 @@ def regress_network(
     `progress` is called with the images done. The run ends at the first difference; an engine that hangs,
     reports an error or breaks a rule of its bus differs, too.
     """
+    with EngineSimulation(design, compiled, stall=stall, seed=seed, window=window) as simulation:
+        return compare_network(compiled, codes, simulation.run, stall=stall, progress=progress)
+
+
+def compare_network(
+    compiled: CompiledNetwork,
+    codes: np.ndarray,
+    simulate: Callable[[np.ndarray, int], EngineRun],
+    *,
+    stall: float = 0.0,
+    progress: Callable[[int], None] | None = None,
+) -> NetworkComparison:
+    """The comparison of `regress_network` for any simulator.
+
+    `simulate` runs one image's codes (C, H, W) in at most so many cycles; it raises `SimulationError` where the
+    engine hangs, reports an error or breaks a rule of its bus, whose sides sit out cycles by the chance `stall`.
+    """
     began = time.perf_counter()
     done = digits = counters = cycles = overflows = 0
     mismatch: str | None = None
-    with EngineSimulation(design, compiled, stall=stall, seed=seed, window=window) as simulation:
-        for image in range(len(codes)):
-            golden = run(compiled.network, ImageSet(codes[image : image + 1], coded=True), compiled.engine, trace=True)
-            limit = cycle_limit(golden, stall)
-            try:
-                found = simulation.run(codes[image], limit)
-                first = compare_image(compiled, golden, found, exact=stall == 0)
-            except SimulationError as error:
-                first, found = str(error), None
-            if first is not None:
-                mismatch = f"image {image}, {first}"
-                break
-            assert found is not None
-            done += 1
-            layers = written_tensors(compiled, _one_image(golden))
-            digits += sum(counted_digits(layers))
-            counters += sum(int(np.prod(each.shape)) for record in found.counters for each in record.counts.values())
-            cycles += found.cycles
-            overflows += sum(golden.overflow(kind) for kind in (*_KINDS, "post"))
-            if progress is not None:
-                progress(done)
+    for image in range(len(codes)):
+        golden = run(compiled.network, ImageSet(codes[image : image + 1], coded=True), compiled.engine, trace=True)
+        limit = cycle_limit(golden, stall)
+        try:
+            found = simulate(codes[image], limit)
+            first = compare_image(compiled, golden, found, exact=stall == 0)
+        except SimulationError as error:
+            first, found = str(error), None
+        if first is not None:
+            mismatch = f"image {image}, {first}"
+            break
+        assert found is not None
+        done += 1
+        layers = written_tensors(compiled, _one_image(golden))
+        digits += sum(counted_digits(layers))
+        counters += sum(int(np.prod(each.shape)) for record in found.counters for each in record.counts.values())
+        cycles += found.cycles
+        overflows += sum(golden.overflow(kind) for kind in (*_KINDS, "post"))
+        if progress is not None:
+            progress(done)
     return NetworkComparison(
         compiled.network.name,
         f"{compiled.engine.rows} x {compiled.engine.lanes}, bus {compiled.engine.bus_bits}",
