@@ -15,11 +15,6 @@ _MODULE = re.compile(r"^module (\\\S+)\n(.*?)^end$", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"^  cell \\(\S+) \\?(\S+)\n(.*?^  end)$", re.MULTILINE | re.DOTALL)
 _MEMORY = re.compile(r"^  memory width (\d+) size (\d+) ", re.MULTILINE)
 _PORT = re.compile(r"^  wire .*(?:input|output) .*$", re.MULTILINE)
-_ZEROS = re.compile(
-    r"^  cell \$meminit_v2 \S+\n(?:    parameter .*\n)*    connect \\ADDR .*\n    connect \\DATA \d+'0+\n"
-    r"    connect \\EN .*\n  end\n",
-    re.MULTILINE,
-)
 _NUMBERED = re.compile(r"\\port\$\d+\$\d+(?!\S)")
 _PIN = re.compile(r"^    connect (\\\S+) (.*)$", re.MULTILINE)
 _CELL_OR_NUMBERED = re.compile(f"{_CELL.pattern}|{_NUMBERED.pattern}", re.MULTILINE | re.DOTALL)
@@ -64,10 +59,7 @@ class Instance:
 
 @dataclass
 class Design:
-    """Distinct modules of a design (without RTLIL's backslash) and how often each stands in it.
-
-    Memories start without contents where these are zeros: the text of some megabytes of zeros says nothing.
-    """
+    """Distinct modules of a design (without RTLIL's backslash) and how often each stands in it."""
 
     top: str
     bodies: dict[str, str]
@@ -122,7 +114,7 @@ def _numbered(body: str) -> dict[str, str]:
 
 def parse_design(rtlil: str, top: str) -> Design:
     """Read Amaranth's RTLIL and fold modules of equal bodies together."""
-    bodies = {name[1:]: _ZEROS.sub("", body) for name, body in _MODULE.findall(rtlil)}
+    bodies = {name[1:]: body for name, body in _MODULE.findall(rtlil)}
     kept: dict[str, str] = {}
     same: dict[str, str] = {}
     by_body: dict[str, str] = {}
