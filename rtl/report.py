@@ -3,8 +3,7 @@
 from rich.console import Group
 from rich.table import Table
 
-from .blocks import block_named
-from .regress import RegressResult
+from .regress import RegressResult, entries
 from .synth import ALM_FAMILY, STRATIX_10_GX_2800, AlmCount, SynthReport
 
 __all__ = ["regress_report", "settings_text", "synth_report"]
@@ -122,8 +121,8 @@ def _levels(report: SynthReport) -> Table:
 
 
 def _changed(result: RegressResult) -> dict[str, int | bool | str]:
-    """The settings of a bench that are not the block's defaults."""
-    defaults = block_named(result.block).defaults
+    """The settings of a bench that are not the defaults."""
+    defaults = entries()[result.block].defaults
     return {name: value for name, value in result.params.items() if value != defaults[name]}
 
 
