@@ -12,7 +12,7 @@ from ...kernels.errors import GatewiseError, UnsupportedError
 
 __all__ = ["CONVERSION", "call_tool", "convert", "runtime_folder"]
 
-CONVERSION = 1
+CONVERSION = 2
 """Counted up whenever the conversion makes other C++ of the same RTLIL: older objects are not taken."""
 
 PART_LENGTH = 10_000
@@ -25,6 +25,8 @@ _EVALUATION = re.compile(
 _VALUE = re.compile(r"\tvalue<\d+> (\w+);")
 _NAME = re.compile(r"\b\w+\b")
 _STRUCT_END = "}; // struct p_top\n"
+_MASK_PARTS = re.compile(r"\.(?:slice<[\d,]+>|val|repeat<\d+>)\(\)|\.concat\(|\)")
+_WRITE = re.compile(r"^(\t+)(memory_\w+)\.update\((.*)\);$", re.MULTILINE)
 
 
 def convert(work: Path, level: int) -> None:
@@ -36,7 +38,34 @@ def convert(work: Path, level: int) -> None:
     edges = set(re.findall(r"bool ((?:pos|neg)edge_\w+)\(\) const", text))
     if not edges <= {"posedge_p_clk"}:
         raise UnsupportedError("a compiled design must have one clock, clk, and no asynchronous reset")
-    source.write_text(in_parts(text))
+    source.write_text(in_parts(without_idle_writes(text)))
+
+
+def without_idle_writes(text: str) -> str:
+    """The converted design with memory writes that are left out where they change no bit.
+
+    As converted, every write port queues a word in every cycle, mostly under a mask of zeros.
+    """
+    return _WRITE.sub(_guarded, text)
+
+
+def _guarded(found: re.Match[str]) -> str:
+    indent, cells, arguments = found.groups()
+    ends, depth = [], 0
+    for at, character in enumerate(arguments):
+        depth += (character in "({") - (character in ")}")
+        if not depth and arguments.startswith(", ", at):
+            ends.append(at)
+    index, word, mask, priority = (
+        arguments[low:high].removeprefix(", ") for low, high in zip([0, *ends], [*ends, None], strict=True)
+    )
+    # Mostly the mask repeats bits of one signal: where that is zero, so is the mask.
+    signals = set(re.sub(r"\.curr\b", "", _MASK_PARTS.sub(" ", mask)).split())
+    if len(signals) == 1:
+        (enable,) = signals
+        enable += ".curr" if f"{enable}.curr" in mask else ""
+        return f"{indent}if ({enable}) {cells}.update({index}, {word}, {mask}, {priority});"
+    return f"{indent}if (const auto mask = {mask}; mask) {cells}.update({index}, {word}, mask, {priority});"
 
 
 def in_parts(text: str) -> str:

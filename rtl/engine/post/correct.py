@@ -1,16 +1,16 @@
-"""Zero-point correction with a fraction, and where `formats` is set a width, that are registers."""
+"""Zero-point correction with a fraction and a width that are signals."""
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Const, Module, Signal
+from amaranth import Cat, Const, Module, Signal
 from amaranth.hdl import signed
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ....kernels.correction import INPUT_SUM_BITS, MAX_FRACTION, ZERO_POINT_BITS
 from ....sim.descriptor import Field, descriptor_fields
 from ....sim.engine import EngineConfig
-from ...mac import limit_to
+from ...mac import limit_within, width_layout
 
 __all__ = ["CorrectionStage", "value_bits"]
 
@@ -24,15 +24,15 @@ class CorrectionStage(wiring.Component):  # type: ignore[misc]
     """``saturate((acc << F) - zero * xsum + bias)`` to acc + F bits.
 
     Latency 3 cycles (fraction, product, sum), one accumulator a cycle; `zero` and `bias` come a cycle after their
-    accumulator, `fraction` (0..8) and `acc_bits` stand still. Where `valid` is low nothing is computed. `overflow`
-    says with the value, and only then, that it did not fit.
+    accumulator. `fraction` (0..8) stands still, and so do the `places` from the sign's of acc + F bits on (`above` of
+    `rtl.mac.width_of`). Where `valid` is low nothing is computed. `overflow` says with the value, and only then, that
+    it did not fit.
     """
 
     latency = 3
 
-    def __init__(self, config: EngineConfig, formats: bool = False) -> None:
+    def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self.formats = formats
         value = signed(value_bits(config))
         fraction: Field = descriptor_fields(config)["fraction"]
         super().__init__(
@@ -43,7 +43,7 @@ class CorrectionStage(wiring.Component):  # type: ignore[misc]
                 "zero": In(signed(ZERO_POINT_BITS)),
                 "bias": In(value),
                 "fraction": In(fraction.bits),
-                **({"acc_bits": In(6)} if formats else {}),
+                "places": In(value_bits(config)),
                 "value": Out(value),
                 "overflow": Out(1),
             }
@@ -64,8 +64,8 @@ class CorrectionStage(wiring.Component):  # type: ignore[misc]
         with m.If(valid[0]):
             m.d.sync += [product.eq(self.zero * xsum), base.eq(shifted + self.bias)]
 
-        acc_bits = self.acc_bits if self.formats else Const(self.config.mac.acc)
-        limited, lost = limit_to(m, base - product, acc_bits + self.fraction)
+        width = data.View(width_layout(len(self.value)), Cat(self.places, Const(0, 1)))
+        limited, lost = limit_within(m, base - product, len(self.value), "saturate", width)
         value = Signal(self.value.shape(), reset_less=True)
         overflow = Signal()
         m.d.sync += overflow.eq(lost & valid[1])

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Module, Mux, Signal
+from amaranth import Array, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -38,24 +38,20 @@ class PostCounters(wiring.Component):  # type: ignore[misc]
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, lanes = self.config.rows, self.config.post_lanes
-        running = Signal(data.ArrayLayout(data.ArrayLayout(COUNTER_BITS, lanes), rows // lanes))
-        held = Signal.like(self.counts)
-        present = Signal(data.ArrayLayout(COUNTER_BITS, lanes))
-        after = Signal.like(present)
-        m.d.comb += [present.eq(running[self.chunk]), self.counts.eq(held)]
+        running = [Signal(COUNTER_BITS, name=f"running_{row}") for row in range(rows)]
+        held = [Signal(COUNTER_BITS, name=f"held_{row}") for row in range(rows)]
+        m.d.comb += [count.eq(register) for count, register in zip(self.counts, held, strict=True)]
         for lane in range(lanes):
+            of_lane = range(lane, rows, lanes)
             total = Signal(COUNTER_BITS + 1, name=f"total_{lane}")
-            m.d.comb += [
-                total.eq(present[lane] + self.overflows[lane]),
-                after[lane].eq(total[:COUNTER_BITS] | total[-1].replicate(COUNTER_BITS)),
-            ]
-        for chunk in range(rows // lanes):
-            counted = Signal(name=f"counted_{chunk}")
-            m.d.comb += counted.eq(self.valid & (self.chunk == chunk))
-            with m.If(self.close):
-                m.d.sync += running[chunk].eq(0)
-                for lane in range(lanes):
-                    m.d.sync += held[chunk * lanes + lane].eq(Mux(counted, after[lane], running[chunk][lane]))
-            with m.Elif(counted):
-                m.d.sync += running[chunk].eq(after)
+            after = Signal(COUNTER_BITS, name=f"after_{lane}")
+            with m.If(self.valid):
+                m.d.comb += total.eq(Array(running[row] for row in of_lane)[self.chunk] + self.overflows[lane])
+            m.d.comb += after.eq(total[:COUNTER_BITS] | total[-1].replicate(COUNTER_BITS))
+            for chunk, row in enumerate(of_lane):
+                counted = self.valid & (self.chunk == chunk)
+                with m.If(self.close):
+                    m.d.sync += [running[row].eq(0), held[row].eq(Mux(counted, after, running[row]))]
+                with m.Elif(counted):
+                    m.d.sync += running[row].eq(after)
         return m

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -11,6 +11,7 @@ from ....kernels.correction import INPUT_SUM_BITS
 from ....kernels.residual import STREAM_BITS
 from ....sim.descriptor import CODE_BITS
 from ....sim.engine import EngineConfig
+from ...mac import width_of
 from ..counters import COUNTER_BITS
 from ..format import format_layout
 from ..pipeline import delayed
@@ -176,8 +177,10 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
         ]
         m.d.sync += self.post_closed.eq(close)
 
+        acc_bits = self.format.acc if self.formats else Const(config.mac.acc)
+        width = width_of(m, (acc_bits + layer.fraction)[:6], Const(0, 1), value_bits(config))
         for lane in range(lanes):
-            m.submodules[f"correction_{lane}"] = correction = CorrectionStage(config, self.formats)
+            m.submodules[f"correction_{lane}"] = correction = CorrectionStage(config)
             m.submodules[f"main_{lane}"] = main = Rescale(value_bits(config))
             m.submodules[f"thresholds_{lane}"] = thresholds = ThresholdStage(value_bits(config))
             m.submodules[f"own_{lane}"] = own_operand = Rescale(CODE_BITS + 1, STREAM_BITS, ends=False)
@@ -192,21 +195,20 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
                 correction.zero.eq(store.zero[lane]),
                 correction.bias.eq(store.bias[lane]),
                 correction.fraction.eq(layer.fraction),
+                correction.places.eq(width.above),
                 thresholds.valid.eq(valid[MAIN] & compares),
                 thresholds.value.eq(correction.value),
                 thresholds.descending.eq(store.main[lane].descending),
                 thresholds.count.eq(layer.thresholds),
                 thresholds.base.eq(layer.main_zero),
                 *(
-                    thresholds.thresholds[index].eq(getattr(store, f"threshold_{index}")[lane])
+                    getattr(thresholds, f"threshold_{index}").eq(getattr(store, f"threshold_{index}")[lane])
                     for index in range(THRESHOLDS)
                 ),
                 own[lane].eq(Mux(drains, Mux(compares, thresholds.code, main.code), first[lane])),
                 out[lane].eq(Mux(layer.adds, total.code, passed_codes[lane])),
                 self.second[lane].eq(copy.code),
             ]
-            if self.formats:
-                m.d.comb += correction.acc_bits.eq(self.format.acc)
             rescales: tuple[tuple[Rescale, str, Value, Value, Value], ...] = (
                 (main, "main", valid[MAIN] & scales, correction.value, layer.main_rounding),
                 (own_operand, "own", valid[OWN] & layer.adds, own[lane] - layer.own_zero, layer.operand_rounding),

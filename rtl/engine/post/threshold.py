@@ -4,7 +4,7 @@
 
 from amaranth import Cat, Module, Signal
 from amaranth.hdl import signed
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ....sim.descriptor import CODE_BITS, RECORD_SLOTS
@@ -31,7 +31,8 @@ class ThresholdStage(wiring.Component):  # type: ignore[misc]
             {
                 "valid": In(1),
                 "value": In(value),
-                "thresholds": In(data.ArrayLayout(value, THRESHOLDS)),
+                # One port each: simulators copy an array for every element that is read.
+                **{f"threshold_{index}": In(value) for index in range(THRESHOLDS)},
                 "descending": In(1),
                 "count": In(range(THRESHOLDS + 1)),
                 "base": In(signed(CODE_BITS)),
@@ -49,7 +50,10 @@ class ThresholdStage(wiring.Component):  # type: ignore[misc]
         reached = Signal(THRESHOLDS, reset_less=True)
         with m.If(self.valid):
             m.d.sync += reached.eq(
-                Cat((self.count > index) & (operand >= self.thresholds[index]) for index in range(THRESHOLDS))
+                Cat(
+                    (self.count > index) & (operand >= getattr(self, f"threshold_{index}"))
+                    for index in range(THRESHOLDS)
+                )
             )
         sum_of = Signal(range(THRESHOLDS + 1), reset_less=True)
         with m.If(valid[0]):

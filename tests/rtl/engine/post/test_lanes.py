@@ -230,13 +230,13 @@ def test_widths_may_be_narrowed_while_it_runs(compiled, layers, packed, unpacked
 
 FAULTS = {
     "bias with another weight": (correct_module, "self.acc << self.fraction", "self.acc << 1"),
-    "fraction not in the width": (correct_module, "acc_bits + self.fraction", "acc_bits"),
+    "fraction not in the width": (lanes_module, "(acc_bits + layer.fraction)[:6]", "acc_bits"),
     "zero point added": (correct_module, "base - product", "base + product"),
     "threshold direction": (threshold_module, "self.descending.replicate", "(~self.descending).replicate"),
     "threshold missed": (threshold_module, "operand >= ", "operand > "),
     "unused thresholds": (threshold_module, "(self.count > index) & ", ""),
-    "counter not cleared": (counters_module, "running[chunk].eq(0)", "running[chunk].eq(running[chunk])"),
-    "last beat not counted": (counters_module, "Mux(counted, after[lane], ", "Mux(0, after[lane], "),
+    "counter not cleared": (counters_module, "[running[row].eq(0), ", "["),
+    "last beat not counted": (counters_module, "Mux(counted, after, ", "Mux(0, after, "),
     "wrong chunk counts": (counters_module, "(self.chunk == chunk)", "(self.chunk == 0)"),
     "words under way lost": (delay_module, "depth=self.cycles", "depth=self.cycles - 1"),
     "masked lanes counted": (lanes_module, "Mux(mask[lane], ", "Mux(1, "),
