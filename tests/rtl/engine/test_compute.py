@@ -72,11 +72,12 @@ def random_layer(rng, depthwise=False, **fixed):
     inputs, outputs = (int(value) for value in rng.integers(1, 11, 2))
     if depthwise:
         groups, inputs, outputs = int(rng.integers(2, 14)), 1, 1
-    kernel = tuple(int(value) for value in rng.integers(1, 4, 2))
+    kernel = tuple(int(value) for value in rng.choice([1, 1, 2, 2, 3, 3, 7], 2))
     dilation = tuple(int(value) for value in rng.integers(1, 3, 2))
     padding = tuple(int(value) for value in rng.integers(0, 3, 4))
     stride = tuple(int(value) for value in rng.integers(1, 4, 2))
-    size = [int(rng.integers(1 + max(0, dilation[i] * (kernel[i] - 1) - padding[i]), 9)) for i in (0, 1)]
+    least = [1 + max(0, dilation[i] * (kernel[i] - 1) - padding[i]) for i in (0, 1)]
+    size = [edge + int(rng.integers(6)) for edge in least]
     shape = ConvShape(groups * inputs, groups * outputs, kernel, stride, padding, dilation, groups)
     operands = Operands(int(rng.integers(1, 9)), bool(rng.integers(2)), int(rng.integers(1, 9)))
     alignment = [None, "shift", "mul"][rng.integers(3)]
