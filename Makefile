@@ -63,6 +63,7 @@ test: setup lint types
 
 regress: setup
 	@$(BIN)/gatewise regress
+	@$(BIN)/gatewise regress --random 300
 
 bench: $(VENV)/full
 	@$(BIN)/python bench/kernels.py

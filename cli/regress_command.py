@@ -14,7 +14,8 @@ LEAST_HITS, LEAST_CASES = 15, 300
 
 def regress(
     block: Annotated[
-        list[str] | None, typer.Option("--block", metavar="NAME", help="Block to check, may be repeated; else all.")
+        list[str] | None,
+        typer.Option("--block", metavar="NAME", help="Block, or engine, to check; may be repeated; else all."),
     ] = None,
     network: Annotated[
         Path | None, typer.Option("--network", metavar="F.gw", help="Network to run through the whole engine's RTL.")

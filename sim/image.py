@@ -130,12 +130,12 @@ class RecordLayout:
 
 def main_field(zero: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, descending: np.ndarray) -> np.ndarray:
     """Zero-point constants (bits 0..15), multipliers (16..46), shifts (47..52), directions (53): int64 (channels,)."""
-    return (zero & 0xFFFF) | multiplier << 16 | shift << 47 | descending << 53
+    return np.asarray((zero & 0xFFFF) | multiplier << 16 | shift << 47 | descending << 53)
 
 
 def rescale_field(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Multipliers (bits 0..30) and shifts (31..36) of a further rescale: int64 (channels,)."""
-    return multiplier | shift << 31
+    return np.asarray(multiplier | shift << 31)
 
 
 def tensor_words(codes: np.ndarray, bits: int, lanes: int) -> np.ndarray:

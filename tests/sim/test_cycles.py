@@ -42,7 +42,7 @@ def play(engine, r, fields, op):
     span = min(engine.rows, engine.lanes)
 
     # Row groups: rows, lane words.
-    groups, first = [], 0
+    groups = []
     for group in range(r["groups"]):
         start = (r["in_lane"] + group * r["group_inputs"]) % engine.lanes
         left = r["group_outputs"]
@@ -102,7 +102,7 @@ def play(engine, r, fields, op):
     )
     half, half_busy, buffers, full = 0, [False, False], 0, 0
     shadow_free, shadow_full, ready, taken = True, False, 0, 0
-    slot_at, remaining, end, busy, t = 0, None, 0, 0, 0
+    slot_at, end, busy, t = 0, 0, 0, 0
     while jobs or queue or events:
         assert t < 2_000_000
         for event, value in events.pop(t, []):
