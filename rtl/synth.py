@@ -51,6 +51,9 @@ ALMS_PER_MLAB = 10
 
 _NUMBER = re.compile(r"_\d+$")
 
+_MULTIPLY = " $mul "
+"""Stands in the RTLIL of what multiplies."""
+
 _NOTHING = AlmTally()
 
 Found = dict[str, Any]
@@ -402,8 +405,11 @@ class _Runner:
 
     def run(self, tasks: Iterable[Task]) -> dict[Task, Found]:
         """What every task found."""
-        # The longest first; but before all one short one alone, in which the tool may compile itself.
-        ordered = sorted(dict.fromkeys(tasks), key=lambda task: len(task.rtlil), reverse=True)
+        # The slowest first: multipliers, then the longest. But before all a short one alone, in which the tool
+        # may compile itself.
+        ordered = sorted(
+            dict.fromkeys(tasks), key=lambda task: (_MULTIPLY in task.rtlil, len(task.rtlil)), reverse=True
+        )
         short = ordered.pop()
         found = {short: self._run(short)}
         with ThreadPoolExecutor(self.jobs) as pool:
@@ -436,7 +442,7 @@ def _hierarchical(design: Design, runner: _Runner) -> tuple[dict[str, _Sum], dic
     texts = {name: design.alone(name) for name in design.instances}
     tasks = {
         # Without a multiplication there is nothing for a DSP block to do.
-        name: [Task(flow, text, "top", name) for flow in flows(flat=False)[: 3 if " $mul " in text else 2]]
+        name: [Task(flow, text, "top", name) for flow in flows(flat=False)[: 3 if _MULTIPLY in text else 2]]
         for name, text in texts.items()
     }
     found = runner.run(task for several in tasks.values() for task in several)
