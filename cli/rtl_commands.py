@@ -52,6 +52,7 @@ def synth(
 def export_rtl(
     engine: Annotated[Path, typer.Option("--engine", metavar="E.toml", help="Engine configuration.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder, new or this command's own.")],
+    json: Json = None,
 ) -> None:
     """Write an engine's Verilog, with its ports, descriptor, streams and memories as Markdown."""
     from ..rtl.tools import require_packages
@@ -61,10 +62,14 @@ def export_rtl(
     from rich.console import Console
 
     from ..rtl.export import export_engine
+    from ..sim.atomic import check_writable, write_json
     from ..sim.engine import EngineConfig
 
+    check_writable(json)
     config = EngineConfig.load(engine)
     with Console(stderr=True).status("engine") as status:
         files = export_engine(config, output, status.update)
     for file in files:
         print(file)
+    if json is not None:
+        write_json(json, {"schema": 1, "files": [str(file) for file in files]})
