@@ -63,6 +63,11 @@ class ConvShape:
         return self.out_channels // self.groups
 
     @property
+    def depthwise(self) -> bool:
+        """Whether every output channel sees one input channel of its own."""
+        return self.group_inputs == self.group_outputs == 1
+
+    @property
     def weight_shape(self) -> tuple[int, int, int, int]:
         """Shape of the weights: (out, in per group, ky, kx)."""
         return self.out_channels, self.group_inputs, *self.kernel

@@ -235,7 +235,7 @@ def _tiles(mac: MacLayer, group: RowGroup, engine: EngineConfig) -> list[np.ndar
     """The weight tiles of a row group in the order of its steps: ky, kx, lane group."""
     node, shape, lanes = mac.node, mac.shape, engine.lanes
     aligned = node.align is not None
-    depthwise = shape.group_inputs == 1 and shape.group_outputs == 1
+    depthwise = shape.depthwise
     layout = TileLayout(group.rows, lanes, node.weights.bits, aligned, depthwise)
     codes = mac.codes[group.first : group.first + group.rows]
     inputs = group.rows if depthwise else shape.group_inputs

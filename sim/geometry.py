@@ -104,7 +104,7 @@ def layer_values(
     Raises `CapacityError` where the input does not end within the memory.
     """
     word, lane = divmod(channel, engine.lanes)
-    depthwise = shape.group_inputs == shape.group_outputs == 1
+    depthwise = shape.depthwise
     if words is None:
         words = -(-(channel + shape.in_channels) // engine.lanes)
     plane = size[0] * size[1] * words if plane_stride is None else plane_stride

@@ -84,8 +84,7 @@ class _Lowerer:
         elif layer.name in self.plan.maps:
             mac = mac.over_map(self.plan.maps[layer.name])
         shape, node, engine = mac.shape, mac.node, self.engine
-        depthwise = shape.group_inputs == 1 and shape.group_outputs == 1
-        if depthwise and stored.channel % min(engine.rows, engine.lanes):
+        if shape.depthwise and stored.channel % min(engine.rows, engine.lanes):
             raise UnsupportedError(
                 f"{node.name}: a depthwise layer's input must begin at a multiple of {min(engine.rows, engine.lanes)} "
                 f"channels of what it is a part of, not at {stored.channel}"

@@ -126,7 +126,7 @@ def layer_options(network: Network, node: Node, engine: EngineConfig) -> Iterato
         yield from (f"stride {step}" for step in shape.stride)
         yield from (f"dilation {step}" for step, size in zip(shape.dilation, shape.kernel, strict=True) if size > 1)
         yield f"padding {'none' if not any(shape.padding) else 'even' if len(set(shape.padding)) == 1 else 'uneven'}"
-        depthwise = shape.groups > 1 and shape.group_inputs == shape.group_outputs == 1
+        depthwise = shape.groups > 1 and shape.depthwise
         yield f"groups {'one' if shape.groups == 1 else 'depthwise' if depthwise else 'more'}"
     yield f"inputs {'divide' if shape.group_inputs % engine.lanes == 0 else 'do not divide'} L"
     yield f"outputs {'divide' if shape.group_outputs % engine.rows == 0 else 'do not divide'} R"
