@@ -28,8 +28,9 @@ def test_statistics_are_those_of_the_values_before_the_clamp(residual: Graph) ->
             np.testing.assert_allclose(moments.mean, mean, atol=1e-12)
             np.testing.assert_allclose(moments.b, np.abs(values - mean[:, None]).mean(1), rtol=1e-10)
             np.testing.assert_allclose(moments.std, values.std(1, ddof=1), rtol=1e-10)
-            np.testing.assert_array_equal(moments.min, values.min(1))
-            np.testing.assert_array_equal(moments.max, values.max(1))
+            # A convolution of two images and one of five may sum in another order.
+            np.testing.assert_allclose(moments.min, values.min(1), rtol=1e-12)
+            np.testing.assert_allclose(moments.max, values.max(1), rtol=1e-12)
     assert statistics["stem.0"].tensor.min < 0
 
 
