@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels.addressing import unfold_x
+from ..kernels.errors import CapacityError
 from ..kernels.mac import DIGIT_BITS
 from .descriptor import descriptor_words, encode_descriptor
 from .engine import EngineConfig
@@ -163,11 +164,18 @@ def compile_network(
         replace(layer, registers={**layer.registers, "stream": start})
         for layer, (start, _) in zip(layers, places, strict=True)
     ]
-    descriptors = [encode_descriptor(engine, layer.op, layer.registers) for layer in layers]
+    descriptors = [_descriptor(layer, engine) for layer in layers]
     image = np.zeros((end, engine.bus_bits // 8), dtype=np.uint8)
     content = np.concatenate([*descriptors, encode_descriptor(engine, "end", {}), *streams])
     image[: len(content)] = content
     return CompiledNetwork(network, engine, plan, tuple(layers), image, tuple(places), input_word, output_word)
+
+
+def _descriptor(layer: LoweredLayer, engine: EngineConfig) -> np.ndarray:
+    try:
+        return encode_descriptor(engine, layer.op, layer.registers)
+    except CapacityError as error:
+        raise CapacityError(f"{layer.name}: {error}") from error
 
 
 def _nibbles(digits: np.ndarray) -> np.ndarray:

@@ -6,10 +6,11 @@ hardware runs by them: nothing else of a layer is known to any of the three, its
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import get_args
 
 from ..kernels.errors import UnsupportedError
 from ..kernels.pool import PoolShape
-from ..kernels.requant import Rounding, ScaleRequantizer
+from ..kernels.requant import Rounding
 from .cycles import with_taper
 from .descriptor import Operation, act_address_bits
 from .engine import EngineConfig
@@ -36,7 +37,7 @@ __all__ = ["lower"]
 
 MAX_WINDOW = (1 << 16) - 1
 """Pixels of a pooling window: the sum of so many 16-bit codes has 32 bits."""
-ROUNDINGS: tuple[Rounding, ...] = ("half_even", "half_up", "half_away", "floor", "tflite")
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 
 def lower(network: Network, engine: EngineConfig, plan: Schedule | None = None) -> list[LoweredLayer]:
@@ -157,7 +158,7 @@ class _Lowerer:
         for node in layer.fused:
             if isinstance(node, AddNode):
                 (other,) = layer.post_inputs
-                registers |= self._add(node, made, other, (height, width)) | self._operand("other", other)
+                registers |= self._add(node, made, other, (height, width))
                 made, final = node.out, node.name
             else:
                 assert isinstance(node, RequantiseNode)
@@ -270,7 +271,6 @@ def _interval(op: Operation, registers: Mapping[str, int]) -> int:
 
 
 def _scaled(prefix: str, requant: ScaleRequant, out: Codes) -> dict[str, int]:
-    ScaleRequantizer(2, requant.multiplier_bits, requant.rounding, out.bits, out.signed)
     return {
         f"{prefix}_rounding": ROUNDINGS.index(requant.rounding),
         f"{prefix}_zero": out.zero_point,
