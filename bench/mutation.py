@@ -1,0 +1,193 @@
+"""Whether the regression of the whole engine sees faults: each one is planted by itself in a copy of the package.
+
+    python bench/mutation.py [NAME ...] [--limit COUNT] [--jobs 2] [--list]
+
+Every mutation of `mutations.MUTATIONS` changes one line of the RTL. The engine is compiled with it and runs the
+networks of `mutation_regress` beside the simulator, as the unchanged engine has done before. A mutation survives where
+nothing differs; where it must change only cycles, or only overflow counters, all the rest must be equal in every run.
+Exits with 1 where a mutation survives, changes what it must not, or leaves the RTL as it is.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import gatewise
+from mutation_regress import BUILD, build, cases, regress
+from mutations import MUTATIONS, Mutation
+from rich.console import Console
+from rich.table import Table
+
+PACKAGE = Path(gatewise.__file__).resolve().parent
+FOLDERS = ("kernels", "sim", "rtl")
+"""What of the package the engine and its regression need."""
+ALONE = ("counters", "cycles")
+"""Kinds beside which nothing may differ."""
+PATIENCE = 1200
+"""Seconds for one engine."""
+
+
+def main() -> None:
+    """Print the table."""
+    arguments = _arguments()
+    if arguments.worker:
+        _work(*map(Path, arguments.worker), arguments.until)
+        return
+    known = {mutation.name: mutation for mutation in MUTATIONS}
+    unknown = [name for name in arguments.names if name not in known]
+    if unknown:
+        raise SystemExit(f"error: a mutation's name must be one of --list, not {unknown[0]}")
+    if arguments.list:
+        for mutation in MUTATIONS:
+            print(f"{mutation.name:20} {mutation.block:24} {mutation.kind:9} {mutation.description}")
+        return
+    chosen = [known[name] for name in arguments.names] or list(MUTATIONS)
+    raise SystemExit(_bench(chosen[: arguments.limit], arguments.jobs))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutations by name (default: all)")
+    parser.add_argument("--limit", type=int, metavar="COUNT", help="only the first so many of them")
+    parser.add_argument("--jobs", type=int, default=2, help="engines at a time (default 2)")
+    parser.add_argument("--list", action="store_true", help="say what the mutations are, and run none")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--until", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _bench(chosen: list[Mutation], jobs: int) -> int:
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="gatewise-mutation-") as name:
+        work = Path(name)
+        sound = _copy(PACKAGE, work / "sound")
+        for mutation in chosen:
+            try:
+                mutation.apply(_copy(sound, work / "try", mutation.file))
+            except (OSError, ValueError) as error:
+                raise SystemExit(f"error: {error}") from error
+            shutil.rmtree(work / "try")
+        with (work / "cases").open("wb") as file:
+            pickle.dump(list(cases()), file)
+        outcome = _run(work, "sound")
+        if outcome.get("error") or outcome["first"]:
+            raise SystemExit(f"error: the unchanged engine must pass: {outcome.get('error') or outcome['first']}")
+        compared = _compared(outcome)
+        _note(f"unchanged engine {BUILD}: passes, {compared} ({time.perf_counter() - began:.0f} s)")
+        with ThreadPoolExecutor(jobs) as pool:
+            outcomes = list(pool.map(lambda mutation: _mutant(work, mutation), chosen))
+    verdicts = [_verdict(mutation, outcome) for mutation, outcome in zip(chosen, outcomes, strict=True)]
+    table = Table("mutation", "block", "fault", "caught by", "differs", title=f"mutations of engine {BUILD}")
+    for mutation, outcome, bad in zip(chosen, outcomes, verdicts, strict=True):
+        kinds = bad or _kinds(mutation, outcome)
+        table.add_row(mutation.name, mutation.block, mutation.description, outcome.get("first") or "-", kinds)
+    console = Console(width=180)
+    console.print(table)
+    failed = [mutation.name for mutation, bad in zip(chosen, verdicts, strict=True) if bad]
+    alone = ", ".join(f"{sum(each.kind == kind for each in chosen)} in {kind} alone" for kind in ALONE)
+    blocks = len({mutation.file for mutation in chosen})
+    console.print(
+        f"{len(chosen) - len(failed)} of {len(chosen)} mutations caught, in {blocks} blocks, {alone}; "
+        f"unchanged: {compared}; {time.perf_counter() - began:.0f} s"
+    )
+    if failed:
+        console.print(f"not as they must be: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _copy(package: Path, parent: Path, *files: str) -> Path:
+    """A copy of the package, or of some of its files, below a folder that is then a place to import it from."""
+    copy = parent / "gatewise"
+    for file in files:
+        (copy / file).parent.mkdir(parents=True)
+        shutil.copy2(package / file, copy / file)
+    if not files:
+        copy.mkdir(parents=True)
+        shutil.copy2(package / "__init__.py", copy)
+        for folder in FOLDERS:
+            # With their times, by which what was compiled before is still known.
+            shutil.copytree(package / folder, copy / folder)
+    return copy
+
+
+def _mutant(work: Path, mutation: Mutation) -> dict[str, Any]:
+    """Plant one mutation and run the regression."""
+    mutation.apply(_copy(work / "sound" / "gatewise", work / mutation.name))
+    try:
+        outcome = _run(work, mutation.name, None if mutation.kind in ALONE else mutation.kind)
+    finally:
+        shutil.rmtree(work / mutation.name)
+    _note(f"{mutation.name}: {outcome.get('error') or outcome['first'] or 'nothing differs'}")
+    return outcome
+
+
+def _run(work: Path, name: str, until: str | None = None) -> dict[str, Any]:
+    """Have another process regress the engine of a copy, until a kind of difference is seen."""
+    paths = [str(work / name), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, __file__, "--worker", str(work / name), str(work / "cases"), str(work / "cache")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    if until is not None:
+        command += ["--until", until]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {PATIENCE} s"}
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    return outcome
+
+
+def _work(copy: Path, chosen: Path, cache: Path, until: str | None) -> None:
+    """In a process whose package is the copy: compile, run, print what was found."""
+    if copy not in PACKAGE.parents:
+        raise SystemExit(f"gatewise must come from {copy}, not from {PACKAGE}")
+    design = build(cache)
+    # Libraries are kept by the RTL that they are made of, the unchanged engine's before all others.
+    if design.cached:
+        raise SystemExit("the RTL must differ from that of the other engines")
+    with chosen.open("rb") as file:
+        print(json.dumps(regress(design, pickle.load(file), until).to_json()))
+
+
+def _verdict(mutation: Mutation, outcome: dict[str, Any]) -> str | None:
+    """What is wrong with a mutation; None if it was caught as it must be."""
+    if outcome.get("error"):
+        return f"error: {outcome['error']}"
+    if outcome["first"] is None:
+        return "SURVIVES"
+    differ = {kind for kind, runs in outcome["different"].items() if runs}
+    right = differ == {mutation.kind} if mutation.kind in ALONE else mutation.kind in differ
+    return None if right else f"must differ in {mutation.kind}, not in {' and '.join(sorted(differ))}"
+
+
+def _kinds(mutation: Mutation, outcome: dict[str, Any]) -> str:
+    """The kind of the first difference; where nothing else may differ, what was equal."""
+    if mutation.kind not in ALONE:
+        first = outcome["first_kind"]
+        return mutation.kind if first == mutation.kind else f"{first}, then {mutation.kind}"
+    share = f"{outcome['different'][mutation.kind]} of {outcome['runs']} runs"
+    return f"{mutation.kind} alone, in {share}; equal: {_compared(outcome, mutation.kind)}"
+
+
+def _compared(outcome: dict[str, Any], without: str | None = None) -> str:
+    parts = {"digits": outcome["digits"], "counters": outcome["counters"], "cycles": outcome["layers"]}
+    names = {"cycles": "layers' cycles"}
+    return ", ".join(f"{count:,} {names.get(kind, kind)}" for kind, count in parts.items() if kind != without)
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

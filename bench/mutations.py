@@ -1,0 +1,387 @@
+"""Faults to be planted in the engine's RTL: one line each, at least one in every block.
+
+Each text must occur exactly once in its file. The kind is what the fault must change: `digits` for what a layer
+writes, `counters` for overflow counters and nothing else, `cycles` for cycle counts and nothing else, `stops` where
+the engine does not come to its end, or not without an error.
+"""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["MUTATIONS", "Kind", "Mutation", "engine_blocks"]
+
+Kind = Literal["digits", "counters", "cycles", "stops"]
+TOP = "rtl/engine/engine.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One changed line: in `file`, seen from the package, `old` becomes `new`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    kind: Kind
+    description: str
+
+    @property
+    def block(self) -> str:
+        """The block that the file holds, as its path without the folder of the RTL."""
+        return self.file.removeprefix("rtl/").removesuffix(".py")
+
+    def apply(self, package: Path) -> None:
+        """Change the file of a copy of the package."""
+        path = package / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.name}: the text must occur once in {self.file}, not {text.count(self.old)} times")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+def engine_blocks(package: Path) -> set[str]:
+    """The files that hold the engine: what its top imports below its own folder, and what these take from beside it."""
+    folder = (package / TOP).parent
+    found, todo = set(), [package / TOP]
+    while todo:
+        path = todo.pop()
+        name = path.relative_to(package).as_posix()
+        if name in found:
+            continue
+        found.add(name)
+        if folder in path.parents:
+            todo += [file for file in _imported(path) if package / "rtl" in file.parents]
+    return found
+
+
+def _imported(path: Path) -> list[Path]:
+    """The files of a module's own package that it imports."""
+    files = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.level and node.module:
+            file = path.parents[node.level - 1].joinpath(*node.module.split(".")).with_suffix(".py")
+            files += [file] if file.exists() else []
+    return files
+
+
+MUTATIONS = (
+    # The array and what feeds it.
+    Mutation(
+        "address-inside", "rtl/engine/address.py",
+        "self.inside.eq((y < layer.in_height)", "self.inside.eq((y <= layer.in_height)",
+        "digits", "a row below the image counts as part of it",
+    ),
+    Mutation(
+        "address-planes", "rtl/engine/address.py",
+        "Mux(self.upper_digit, layer.plane_stride, 0)", "Mux(self.upper_digit, 0, layer.plane_stride)",
+        "digits", "the two digit planes are read in the wrong order",
+    ),
+    Mutation(
+        "address-tap", "rtl/engine/address.py",
+        "next_first.eq(first + layer.kernel_y_step)", "next_first.eq(tap.address + layer.kernel_y_step)",
+        "digits", "the next kernel row begins from the last word of a tap, not from its first",
+    ),
+    Mutation(
+        "array-input-sum", "rtl/engine/array.py",
+        "Cat(raw, raw[-1] & self.a_signed)", "Cat(raw, raw[-1] & ~self.a_signed)",
+        "digits", "the input sum reads signed digits as unsigned ones",
+    ),
+    Mutation(
+        "row-mode", "rtl/engine/row.py",
+        "m.d.sync += unsigned.eq(", "m.d.comb += unsigned.eq(",
+        "digits", "the sign mode of the next word meets this word's product",
+    ),
+    Mutation(
+        "row-flag", "rtl/engine/row.py",
+        "product_lost.append(flag[1])", "product_lost.append(flag[0])",
+        "counters", "the product's overflow is counted with the word before",
+    ),
+    Mutation(
+        "multiplier-sign", "rtl/multiplier.py",
+        "a_signed & w_signed, Const(0, 2)", "a_signed | w_signed, Const(0, 2)",
+        "digits", "the sign correction of the digit multiplier is wrong",
+    ),
+    Mutation(
+        "align-sign", "rtl/align.py",
+        "self.product[-1] & ~self.is_unsigned)", "self.product[-1] & self.is_unsigned)",
+        "digits", "sign extension dropped before the alignment",
+    ),
+    Mutation(
+        "tree-term", "rtl/tree.py",
+        "balanced_sum(terms[middle:])", "balanced_sum(terms[middle : middle + 1])",
+        "digits", "the adder tree loses its last term",
+    ),
+    Mutation(
+        "pipeline-width", "rtl/engine/pipeline.py",
+        'Signal(value.shape(), name=f"{name}_{stage}_{at}"', 'Signal(len(value) - 1, name=f"{name}_{stage}_{at}"',
+        "digits", "the registers of the adder tree drop the sign, and the top bit of its counts",
+    ),
+    Mutation(
+        "accumulator-shift", "rtl/accumulator.py",
+        "Cat(Const(0, DIGIT_BITS.bit_length() - 1), self.digit_shift)",
+        "Cat(Const(0, DIGIT_BITS.bit_length() - 2), self.digit_shift)",
+        "digits", "upper digits weigh 4 for 16",
+    ),
+    Mutation(
+        "limit-end", "rtl/mac.py",
+        "end = Mux(sign, above, ~above)", "end = Mux(sign, ~above, above)",
+        "digits", "a value that is too great saturates at the least one",
+    ),
+    Mutation(
+        "limit-wrap", "rtl/mac.py",
+        "wrapped = Mux(top, exact | above, exact & ~above)", "wrapped = exact & ~above",
+        "digits", "a value that wraps comes without its sign",
+    ),
+    Mutation(
+        "accumulators-half", "rtl/engine/accumulators.py",
+        "Mux(drain_half, acc_read[1], acc_read[0])", "Mux(drain_half, acc_read[0], acc_read[1])",
+        "digits", "halves not swapped: the drain has the one that sums",
+    ),
+    Mutation(
+        "accumulators-input", "rtl/engine/accumulators.py",
+        "Mux(digit_shift[0], step << DIGIT_BITS, step)", "step",
+        "digits", "the input sum takes upper digits for lower ones",
+    ),
+    Mutation(
+        "counters-clear", "rtl/engine/counters.py",
+        "Mux(self.close, 0, counter)", "counter",
+        "counters", "overflow counters are not cleared between row groups",
+    ),
+    Mutation(
+        "compute-padding", "rtl/engine/compute.py",
+        "digits.eq(Mux(inside, self.act_data.as_value(), pad_digit.replicate(config.lanes)))",
+        "digits.eq(Mux(inside, self.act_data.as_value(), 0))",
+        "digits", "padding is 0, not the zero point",
+    ),
+    Mutation(
+        "compute-input-sum", "rtl/engine/compute.py",
+        "~operand.w_upper, ahead", "operand.valid, ahead",
+        "digits", "the input sum counts each word once for every weight digit",
+    ),
+    Mutation(
+        "sequencer-release", "rtl/engine/sequencer.py",
+        "~still_occupied.bit_select(half, 1)", "~occupied.bit_select(half, 1)",
+        "cycles", "a half that is given back is seen a cycle late",
+    ),
+    Mutation(
+        "sequencer-pass", "rtl/engine/sequencer.py",
+        "(pixel >= MIN_PIXELS - 1)", "(pixel >= MIN_PIXELS)",
+        "cycles", "a short digit pass takes 5 cycles, not 4",
+    ),
+    Mutation(
+        "sequencer-first", "rtl/engine/sequencer.py",
+        "self.step.first.eq(tile_first & ~a_upper & ~w_upper)", "self.step.first.eq(tile_first & ~a_upper)",
+        "digits", "the accumulators start anew with the second weight digit",
+    ),
+    Mutation(
+        "sequencer-serial", "rtl/engine/sequencer.py",
+        "half_free.eq(Mux(layer.serial, ~still_occupied.any(),", "half_free.eq(Mux(layer.serial, 1,",
+        "stops", "a serial layer computes while it drains from the same bank",
+    ),
+    Mutation(
+        "sequencer-taper", "rtl/engine/sequencer.py",
+        "(rest > layer.taper)", "(rest > layer.tile_pixels)",
+        "stops", "the taper of the last row group is ignored: weights of a tile are left over",
+    ),
+    Mutation(
+        "loader-sign", "rtl/engine/loader.py",
+        "word[low : low + bits].as_signed()", "word[low : low + bits]",
+        "digits", "weight codes are not sign-extended",
+    ),
+    Mutation(
+        "loader-amounts", "rtl/engine/loader.py",
+        "m.d.sync += amounts.as_value().eq(0)", "m.d.sync += amounts.eq(amounts)",
+        "digits", "a stale shadow tile: amounts of an earlier layer stay",
+    ),
+    Mutation(
+        "loader-swap", "rtl/engine/loader.py",
+        "self.words.ready.eq(self.enable & (~full | self.swap))", "self.words.ready.eq(self.enable & ~full)",
+        "cycles", "no word is taken in the cycle of the swap",
+    ),
+    # The bus, the memory and control.
+    Mutation(
+        "prefetch-credit", "rtl/engine/prefetch.py",
+        "places.eq(places + leave - self.take)", "places.eq(places + (leave & ~self.take) - self.take)",
+        "stops", "a credit is lost where a word leaves as another one is asked for",
+    ),
+    Mutation(
+        "prefetch-depth", "rtl/engine/prefetch.py",
+        "Signal(range(depth + 1), init=depth)", "Signal(range(depth + 1), init=depth - 8)",
+        "cycles", "eight places of the FIFO are never used",
+    ),
+    Mutation(
+        "reader-again", "rtl/engine/reader.py",
+        "first_weight.eq(address + 1)", "first_weight.eq(address)",
+        "digits", "the second tile's weights begin a word early",
+    ),
+    Mutation(
+        "stream-taper", "rtl/engine/stream_walk.py",
+        "(layer.taper != 0) & (left > layer.taper)", "(left > layer.tile_pixels)",
+        "stops", "the reader ignores the taper: a tile's weights are missing",
+    ),
+    Mutation(
+        "stream-lanes", "rtl/engine/stream_walk.py",
+        "m.d.sync += first_lane.eq(group_lanes)", "m.d.sync += first_lane.eq(layer.in_lane)",
+        "stops", "every convolution group is taken to begin in the lane of the first",
+    ),
+    Mutation(
+        "row-groups-first", "rtl/engine/row_groups.py",
+        "self.first.eq(self.first + self.rows)", "self.first.eq(self.first + limit)",
+        "digits", "the row group after a short one is placed too far",
+    ),
+    Mutation(
+        "plane-walk-last", "rtl/engine/plane_walk.py",
+        "self.last.eq(self.plane_end & (self.plane == self.planes - 1))", "self.last.eq(self.plane_end)",
+        "digits", "a transfer ends after its first plane",
+    ),
+    Mutation(
+        "transfer-plane", "rtl/engine/transfer.py",
+        "Array(planes[1:])[walk.plane]", "Array(planes)[walk.plane]",
+        "digits", "the second plane is loaded over the first",
+    ),
+    Mutation(
+        "gearbox-read", "rtl/engine/gearbox.py",
+        "(~present | (step & word_end))", "~present",
+        "cycles", "a word is stored only after the one before has left",
+    ),
+    Mutation(
+        "gearbox-order", "rtl/engine/gearbox.py",
+        "self.word.eq(Cat(lower, self.words.payload))", "self.word.eq(Cat(self.words.payload, lower))",
+        "digits", "the parts of a loaded word in the wrong order",
+    ),
+    Mutation(
+        "memory-bank", "rtl/engine/act_memory.py",
+        "post_bank.eq(post_hit)", "post_bank.eq(array_hit)",
+        "digits", "the post lanes get the word of the array's bank",
+    ),
+    Mutation(
+        "control-cycles", "rtl/engine/control.py",
+        "cycles.eq(1),", "cycles.eq(0),",
+        "cycles", "a layer's first cycle is not counted",
+    ),
+    Mutation(
+        "check-tile", "rtl/engine/check.py",
+        "layer.tile_pixels <= config.pixels", "layer.tile_pixels < config.pixels",
+        "stops", "a tile that fills the accumulators is refused",
+    ),
+    Mutation(
+        "registers-sign", "rtl/engine/registers.py",
+        "Shape(field.bits, field.signed)", "Shape(field.bits, False)",
+        "digits", "signed registers of a layer lose their sign",
+    ),
+    Mutation(
+        "format-align", "rtl/engine/format.py",
+        '"product": 4, "align": 5, "acc": 6', '"product": 4, "align": 4, "acc": 7',
+        "digits", "the aligned width is a bit short of its place",
+    ),
+    Mutation(
+        "engine-closing", "rtl/engine/engine.py",
+        "closing = compute.tile_done & compute.done_tile.row_group_last", "closing = compute.tile_done",
+        "counters", "overflow counters are handed over with every tile",
+    ),
+    Mutation(
+        "engine-address", "rtl/engine/engine.py",
+        "Mux(transfer.act_write, transfer.act_address, post.write_address)",
+        "Mux(transfer.act_read, transfer.act_address, post.write_address)",
+        "digits", "a load writes where the post unit would",
+    ),
+    # The post unit.
+    Mutation(
+        "slots-straddle", "rtl/engine/post/slots.py",
+        "~self.straddles.bit_select(self.tensor, 1)", "~self.straddles[0]",
+        "digits", "the second tensor straddles words where the first does",
+    ),
+    Mutation(
+        "slot-interval", "rtl/engine/post/sequencer.py",
+        "wait.eq(layer.interval - 1)", "wait.eq(layer.interval)",
+        "cycles", "slots begin a cycle too far apart",
+    ),
+    Mutation(
+        "drain-release", "rtl/engine/post/drain.py",
+        "Cat(tile_end & ~tiles.half, tile_end & tiles.half)", "Cat(tile_end & tiles.half, tile_end & ~tiles.half)",
+        "stops", "the wrong half is given back",
+    ),
+    Mutation(
+        "drain-parity", "rtl/engine/post/drain.py",
+        "m.d.sync += buffer.eq(~buffer)", "m.d.sync += buffer.eq(0)",
+        "digits", "every row group takes the records of the first buffer",
+    ),
+    Mutation(
+        "fetch-rotate", "rtl/engine/post/fetch.py",
+        "Cat(turn >= lanes - lane", "Cat(turn > lanes - lane",
+        "digits", "the last lane of an operand's first word is taken from the second",
+    ),
+    Mutation(
+        "fetch-sign", "rtl/engine/post/fetch.py",
+        "Cat(code, code[-1] & has_sign)", "Cat(code, code[-1] & 0)",
+        "digits", "operands are not sign-extended",
+    ),
+    Mutation(
+        "records-buffer", "rtl/engine/post/records.py",
+        "enable.eq(running & (count != BUFFERS))", "enable.eq(running & (count == 0))",
+        "cycles", "only one of the record buffers is ever full",
+    ),
+    Mutation(
+        "records-parity", "rtl/engine/post/records.py",
+        "parity.eq(~parity)", "parity.eq(parity)",
+        "digits", "record buffer parity: all row groups are loaded into the first buffer",
+    ),
+    Mutation(
+        "correct-input-sum", "rtl/engine/post/correct.py",
+        "product.eq(self.zero * xsum)", "product.eq(self.zero * self.xsum)",
+        "digits", "the zero point meets the input sum of the next accumulator",
+    ),
+    Mutation(
+        "requant-tie", "rtl/requant.py",
+        '_is(rounding, "half_up") | ~negative', '_is(rounding, "half_up") | negative',
+        "digits", "halves away from zero are rounded the other way",
+    ),
+    Mutation(
+        "rescale-carry", "rtl/engine/post/rescale.py",
+        "increment.eq(up)", "increment.eq(0)",
+        "digits", "rounding carry lost",
+    ),
+    Mutation(
+        "threshold-tie", "rtl/engine/post/threshold.py",
+        "& (operand >= ", "& (operand > ",
+        "digits", "a value that is equal to a threshold does not reach it",
+    ),
+    Mutation(
+        "lanes-tflite", "rtl/engine/post/lanes.py",
+        "clipped + main.overflow", "clipped",
+        "counters", "tflite's own saturation is not counted",
+    ),
+    Mutation(
+        "lanes-copy", "rtl/engine/post/lanes.py",
+        "out[lane] - layer.copy_from", "out[lane]",
+        "digits", "a copy does not take its source's zero point away",
+    ),
+    Mutation(
+        "post-counters-last", "rtl/engine/post/counters.py",
+        "Mux(counted, after, running[row])", "running[row]",
+        "counters", "the last beat's overflows are lost as counters close",
+    ),
+    Mutation(
+        "delay-wrap", "rtl/engine/post/delay.py",
+        "Mux(last == self.cycles - 1, 0, last + 1)", "Mux(last == self.cycles - 2, 0, last + 1)",
+        "digits", "codes under way are written a place off once the line is round",
+    ),
+    Mutation(
+        "pool-tie", "rtl/engine/post/pool.py",
+        "<< 1) + count)", "<< 1) + count - 1)",
+        "digits", "the mean's halves are rounded toward zero",
+    ),
+    Mutation(
+        "unit-padding", "rtl/engine/post/unit.py",
+        "pool.inside.eq(fetch.tap_inside)", "pool.inside.eq(1)",
+        "digits", "padding takes part in pooling",
+    ),
+    Mutation(
+        "writer-mask", "rtl/engine/post/writer.py",
+        "used = Cat(slots.channels > lane", "used = Cat(slots.channels >= lane",
+        "digits", "a digit beside the slot's channels is written",
+    ),
+)  # fmt: skip
+"""In the order of the blocks that a word passes."""
