@@ -1,0 +1,73 @@
+"""The gate tables of docs/blocks.md, counted anew: every row of a table of parameters in a block's section.
+
+    python bench/blocks.py [--page docs/blocks.md]
+
+Rows are found by their `gatewise synth` parameters; only the figures behind them change.
+"""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from gatewise.rtl.blocks import BLOCKS, parse_settings
+from gatewise.rtl.synth import SynthReport, synthesize
+from gatewise.sim.atomic import write_bytes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def bounds(pair: tuple[int, int]) -> str:
+    """A lower and an upper bound."""
+    return f"{pair[0]:,} .. {pair[1]:,}"
+
+
+COLUMNS: dict[str, Callable[[SynthReport], str]] = {
+    "gates": lambda report: f"{report.gates.two_input:,}",
+    "inverters": lambda report: f"{report.gates.inverters:,}",
+    "flip-flops": lambda report: f"{report.gates.flip_flops:,}",
+    "gate equivalents": lambda report: f"{report.gates.equivalents:,.1f}",
+    "depth": lambda report: f"{report.gates.depth:,}",
+    "ALUTs + carry": lambda report: f"{report.alm.alut_total:,} + {report.alm.carry_bits:,}",
+    "ALMs": lambda report: bounds(report.alm.bounds),
+    "ALMs with DSP": lambda report: f"{report.alm_dsp.dsps:,}, {bounds(report.alm_dsp.bounds)}",
+}
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a Markdown row."""
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def counted(text: str) -> str:
+    """The page with every figure counted anew."""
+    lines, block, columns = [], "", []
+    for line in text.splitlines():
+        heading = re.fullmatch(r"## (\w+)", line)
+        if heading is not None:
+            block = heading[1]
+        if not line.startswith("|"):
+            columns = []
+        elif line.startswith("| parameters |") and block in BLOCKS:
+            columns = cells(line)[1:]
+        elif columns and not line.startswith("|--"):
+            given = cells(line)[0]
+            report = synthesize(block, parse_settings([] if given == "defaults" else given.split()))
+            new = "| " + " | ".join([given, *(COLUMNS[column](report) for column in columns)]) + " |"
+            if new != line:
+                print(f"{block}\n  {line}\n  {new}")
+            line = new
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Rewrite the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "blocks.md")
+    arguments = parser.parse_args()
+    write_bytes(arguments.page, counted(arguments.page.read_text(encoding="utf-8")).encode())
+
+
+if __name__ == "__main__":
+    main()
