@@ -156,6 +156,7 @@ def _blocks(blocks: list[str] | None, vectors: int | None, seed: int, jobs: int,
     from ..kernels.errors import MismatchError
     from ..rtl.regress import regress as run_benches
     from ..rtl.report import regress_report
+    from ..sim.report import terminal
 
     errors = Console(stderr=True)
     with errors.status("benches") as status:
@@ -167,7 +168,7 @@ def _blocks(blocks: list[str] | None, vectors: int | None, seed: int, jobs: int,
             status.update(f"{done} benches")
 
         results = run_benches(blocks, vectors=vectors, seed=seed, jobs=jobs, progress=progress)
-    Console().print(regress_report(results), highlight=False)
+    terminal().print(regress_report(results))
     failed = [result for result in results if not result.passed]
     _write(
         json,

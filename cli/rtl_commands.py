@@ -35,6 +35,7 @@ def synth(
     from ..rtl.synth import synthesize, synthesize_engine
     from ..sim.atomic import check_writable, write_json
     from ..sim.engine import EngineConfig
+    from ..sim.report import terminal
 
     check_writable(json)
     errors = Console(stderr=True)
@@ -44,7 +45,7 @@ def synth(
         else:
             assert block is not None
             report = synthesize(block, parse_settings(param or []), notice=status.update)
-    Console().print(synth_report(report), highlight=False)
+    terminal().print(synth_report(report))
     if json is not None:
         write_json(json, report.to_json())
 

@@ -83,9 +83,9 @@ def _modules(report: SynthReport) -> Table:
 def _levels(report: SynthReport) -> Table:
     """Every level of the hierarchy, its instances together, and what they cost with all that is in them."""
     table = Table(title="by part, with all that is in it", title_justify="left", header_style="bold")
-    table.add_column("part")
+    table.add_column("part", overflow="fold", min_width=18)
     for column in ("instances", "gates", "flip-flops", "equivalents", "ALMs", "DSP", "memory bits", "M20K", "MLAB"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     gates, alm, memory = report.gates, report.alm, report.memory
     blocks = (memory.bits, memory.m20ks, memory.mlabs)
     rows: list[tuple[str, int, int, int, float, str, int, tuple[int, int, int]]] = [
