@@ -12,10 +12,10 @@ from ...kernels.errors import GatewiseError, UnsupportedError
 
 __all__ = ["CONVERSION", "call_tool", "convert", "runtime_folder"]
 
-CONVERSION = 2
+CONVERSION = 3
 """Counted up whenever the conversion makes other C++ of the same RTLIL: older objects are not taken."""
 
-PART_LENGTH = 10_000
+PART_LENGTH = 60_000
 """Characters after which a part of the evaluation ends: shorter ones compile faster and run slower."""
 
 _EVALUATION = re.compile(
