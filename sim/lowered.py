@@ -37,12 +37,11 @@ class LoweredLayer:
 class RowGroup:
     """Output channels that run in parallel: `rows` from `first` on, over `lane_groups` words of inputs.
 
-    The inputs begin at lane `lane` of word `word` of a pixel, counted from lane 0 of its first word.
+    The inputs begin at lane `lane` of a word.
     """
 
     first: int
     rows: int
-    word: int
     lane: int
     lane_groups: int
     group: int
@@ -61,7 +60,7 @@ def row_groups(registers: Mapping[str, int], engine: EngineConfig) -> Iterator[R
         while left:
             rows = min(left, limit)
             at = registers["in_lane"] + first if depthwise else start
-            yield RowGroup(first, rows, at // lanes, at % lanes, 1 if depthwise else words, group)
+            yield RowGroup(first, rows, at % lanes, 1 if depthwise else words, group)
             first, left = first + rows, left - rows
 
 

@@ -2,17 +2,21 @@
 
 import numpy as np
 import pytest
-from gatewise import ToolMissingError
+from gatewise import EngineConfig, ToolMissingError
 from gatewise.rtl.cxxrtl import BusTiming, compile_design, find_compiler
 from gatewise.rtl.engine import engine as engine_module
 from gatewise.rtl.engine.check import ErrorCode
+from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.rtl.engine.cosim import BUS, EngineProbe, EngineSimulation, compare_image, cycle_limit
 from gatewise.rtl.engine.engine import Engine
+from gatewise.rtl.engine.post.pool import Pool
+from gatewise.rtl.engine.post.unit import PostUnit
 from gatewise.rtl.icarus import SimulationError
+from gatewise.sim import cycles
 from gatewise.sim.compile import compile_network
 from gatewise.sim.descriptor import descriptor_fields, descriptor_words, encode_descriptor
 from gatewise.sim.images import ImageSet
-from gatewise.sim.lowered import row_groups
+from gatewise.sim.lowered import DIVIDER_CYCLES, row_groups
 from gatewise.sim.random_cases import ENGINES, Steered, random_cases
 from gatewise.sim.run import run
 
@@ -175,3 +179,17 @@ def test_a_planted_fault_is_found(fault, planted, compiled, cases):
         assert misreported(faulty, cases) + differences(faulty, cases) != []
     except SimulationError:  # it never ends
         pass
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16, 32, 64])
+def test_the_cycle_models_constants_are_the_hardwares(lanes):
+    config = EngineConfig(lanes=lanes)
+    post = PostUnit(config)
+    assert {op: post.write_delay(op) for op in cycles.WRITE_DELAY} == cycles.WRITE_DELAY
+    assert (post.slot_delay, post.read_delay, post.free_delay + 1) == (
+        cycles.SLOT_DELAY,
+        cycles.READ_DELAY,
+        cycles.FREE_DELAY,
+    )
+    assert Pool.divider_cycles == DIVIDER_CYCLES
+    assert ComputeUnit(config).latency == cycles.array_stages(config)
