@@ -15,3 +15,5 @@ template <class Top> uint32_t *previous_clock(Top &, long) { return nullptr; }
 extern "C" uint32_t *gatewise_previous_clock(cxxrtl::module *top) {
     return previous_clock(static_cast<cxxrtl_design::p_top &>(*top), 0);
 }
+
+extern "C" void gatewise_advance(cxxrtl::module *top) { static_cast<cxxrtl_design::p_top &>(*top).advance(); }

@@ -15,10 +15,11 @@
 #include <cerrno>
 #include <cstdio>
 
-// What the converted design gives: a new instance, and where it keeps the clock of the last pass
-// (null without a clock).
+// What the converted design gives: a new instance, where it keeps the clock of the last pass (null
+// without a clock), and the commit that does not say whether anything changed.
 extern "C" cxxrtl_toplevel cxxrtl_design_create();
 extern "C" uint32_t *gatewise_previous_clock(cxxrtl::module *top);
+extern "C" void gatewise_advance(cxxrtl::module *top);
 
 namespace gatewise {
 
@@ -92,7 +93,7 @@ class Simulation {
             if (recording())
                 waveform->sample(PERIOD * cycle);
         } else if (one_pass && !recording()) {
-            top.commit();
+            gatewise_advance(&top);
             clock[0] = previous_clock[0] = 0;
         } else {
             clock[0] = 1;

@@ -19,7 +19,16 @@ from gatewise.kernels.errors import FormatError, GatewiseError, ToolMissingError
 from gatewise.rtl import cxxrtl, dot
 from gatewise.rtl.bench import EXHAUSTIVE_LIMIT
 from gatewise.rtl.blocks import BLOCKS
-from gatewise.rtl.cxxrtl import BusPorts, BusTiming, bits_of, compile_design, conversion, simulate_compiled, words_of
+from gatewise.rtl.cxxrtl import (
+    BusPorts,
+    BusTiming,
+    bits_of,
+    compile_design,
+    conversion,
+    evaluation,
+    simulate_compiled,
+    words_of,
+)
 from gatewise.rtl.icarus import SimulationError, interface_of
 from gatewise.rtl.multiplier import digit_values
 from gatewise.rtl.regress import UNSTALLED_VECTORS
@@ -191,10 +200,12 @@ def test_a_row_that_accumulates_bubbles_is_found(cache, monkeypatch):
 
 
 def test_evaluation_in_many_parts_computes_the_same(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "PART_LENGTH", 200)
+    monkeypatch.setattr(evaluation, "PART_LENGTH", 200)
     converted = []
-    in_parts = conversion.in_parts
-    monkeypatch.setattr(conversion, "in_parts", lambda text: converted.append(in_parts(text)) or converted[-1])
+    without_idle_work = evaluation.without_idle_work
+    monkeypatch.setattr(
+        conversion, "without_idle_work", lambda text: converted.append(without_idle_work(text)) or converted[-1]
+    )
     folder = tmp_path / "cosim"
     shutil.copytree(cache, folder)
     parameters, component = BLOCKS["dot"].create({"lanes": 4})
