@@ -12,7 +12,7 @@ from .evaluation import with_straight_commit, without_idle_work, without_idle_wr
 
 __all__ = ["CONVERSION", "call_tool", "convert", "runtime_folder"]
 
-CONVERSION = 6
+CONVERSION = 7
 """Counted up whenever the conversion makes other C++ of the same RTLIL: older objects are not taken."""
 
 

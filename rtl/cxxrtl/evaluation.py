@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 __all__ = ["with_straight_commit", "without_idle_work", "without_idle_writes"]
 
@@ -99,42 +100,50 @@ def _statements(text: str) -> tuple[list[str], dict[str, str], list[str]]:
     return edges, values, statements
 
 
+class _Enable(NamedTuple):
+    """When registers take a new value; while the reset is up, where they have one, their initial value."""
+
+    condition: str
+    reset: str = ""
+
+
+class _Update(NamedTuple):
+    """The next value of a register, and its initial one where it has a reset."""
+
+    register: str
+    value: str
+    initial: str = ""
+
+
 def _under_enables(statements: Iterable[str], values: Iterable[str]) -> list[str]:
-    """Registers that have an enable, and all that only they use, come last and under that enable; then their resets.
+    """Registers that have an enable, and all that only they use, come last and under that enable.
 
     A value is assigned before it is read, as a whole in one statement or in slices, and no statement reads what
     a register takes next; so statements may move down to their only users.
     """
     names = set(values)
-    updates: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    resets: dict[str, list[str]] = defaultdict(list)
+    updates: dict[_Enable, list[_Update]] = defaultdict(list)
     others = []
     for statement in statements:
-        update = _UPDATE.fullmatch(statement)
-        held = None if update is None else _held(*update.groups())
-        if update is None or held is None:
+        enabled = _enabled(statement)
+        if enabled is None:
             others.append(statement)
-            continue
-        enable, taken, reset, initial = held
-        updates[enable].append((f"{update[1]}.next", taken))
-        if reset:
-            resets[reset].append(f"\t\t\t{update[1]}.next = {initial};")
+        else:
+            updates[enabled[0]].append(enabled[1])
 
     # Who uses a value: registers of one enable, or (None) anything else.
-    users: dict[str, str | None] = {}
+    users: dict[str, _Enable | None] = {}
 
-    def use(text: str, user: str | None) -> None:
+    def use(text: str, user: _Enable | None) -> None:
         for name in names.intersection(_NAME.findall(text)):
             users[name] = user if users.get(name, user) == user else None
 
-    for reset in resets:
-        use(reset, None)
     for enable, registers in updates.items():
-        use(enable, None)
-        for _, taken in registers:
-            use(taken, enable)
+        use(" ".join(enable), None)
+        for register in registers:
+            use(register.value, enable)
     kept = []
-    moved: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    moved: dict[_Enable, list[tuple[str, str]]] = defaultdict(list)
     for statement in reversed(others):
         assignment = _ASSIGNMENT.fullmatch(statement)
         user = users.get(assignment[1]) if assignment is not None else None
@@ -146,16 +155,16 @@ def _under_enables(statements: Iterable[str], values: Iterable[str]) -> list[str
             moved[user].append((assignment[1], assignment[2]))
     kept.reverse()
     for enable, registers in updates.items():
-        kept += (_block(enable, lines) for lines in _apart([*reversed(moved[enable]), *registers]))
-    return kept + [_block(reset, lines) for reset, lines in resets.items()]
+        kept += _blocks(enable, moved[enable][::-1], registers)
+    return kept
 
 
-def _block(condition: str, lines: Iterable[str]) -> str:
-    return "\n".join(["\tif (posedge_p_clk) {", f"\t\tif ({condition}) {{", *lines, "\t\t}", "\t}"])
-
-
-def _held(register: str, value: str) -> tuple[str, str, str, str] | None:
-    """The enable and the next value of a register that keeps its own without, its reset and initial value, if any."""
+def _enabled(statement: str) -> tuple[_Enable, _Update] | None:
+    """The update of a register that keeps its value where its enable is low."""
+    update = _UPDATE.fullmatch(statement)
+    if update is None:
+        return None
+    register, value = update.groups()
     chosen = _choice(value)
     reset, initial = "", ""
     if chosen is not None and chosen[0].endswith("_rst"):
@@ -163,7 +172,34 @@ def _held(register: str, value: str) -> tuple[str, str, str, str] | None:
         chosen = _choice(value)
     if chosen is None or chosen[2] != f"{register}.curr":
         return None
-    return chosen[0], chosen[1], reset, initial
+    return _Enable(chosen[0], reset), _Update(register, chosen[1], initial)
+
+
+def _blocks(enable: _Enable, moved: Sequence[tuple[str, str]], updates: Sequence[_Update]) -> Iterable[str]:
+    """A block for each set of registers of one enable that have values in common, so that blocks stay short."""
+    values = [value for _, value in moved] + [update.value for update in updates]
+    home = {name: index for index, (name, _) in enumerate(moved)}
+    joined = list(range(len(values)))
+
+    def find(index: int) -> int:
+        while joined[index] != index:
+            joined[index] = joined[joined[index]]
+            index = joined[index]
+        return index
+
+    for index, value in enumerate(values):
+        for name in home.keys() & set(_NAME.findall(value)):
+            joined[find(home[name])] = find(index)
+    taken: dict[int, list[str]] = defaultdict(list)
+    initial: dict[int, list[str]] = defaultdict(list)
+    for index, (name, value) in enumerate(moved):
+        taken[find(index)].append(f"\t\t\t{name} = {value};")
+    for index, update in enumerate(updates, len(moved)):
+        taken[find(index)].append(f"\t\t\t{update.register}.next = {update.value};")
+        initial[find(index)].append(f"\t\t\t{update.register}.next = {update.initial};")
+    for block, lines in taken.items():
+        reset = [f"\t\tif ({enable.reset}) {{", *initial[block], "\t\t} else"] if enable.reset else []
+        yield "\n".join(["\tif (posedge_p_clk) {", *reset, f"\t\tif ({enable.condition}) {{", *lines, "\t\t}", "\t}"])
 
 
 def _choice(expression: str) -> tuple[str, str, str] | None:
@@ -186,26 +222,6 @@ def _outside(text: str, mark: str) -> Iterable[int]:
         if not depth and text.startswith(mark, at):
             places.append(at)
     return places
-
-
-def _apart(assignments: Sequence[tuple[str, str]]) -> Iterable[list[str]]:
-    """The assignments' lines, in their order, in sets that have no values in common, so that blocks stay short."""
-    home = {name: index for index, (name, _) in enumerate(assignments)}
-    joined = list(range(len(assignments)))
-
-    def find(index: int) -> int:
-        while joined[index] != index:
-            joined[index] = joined[joined[index]]
-            index = joined[index]
-        return index
-
-    for index, (_, value) in enumerate(assignments):
-        for name in home.keys() & set(_NAME.findall(value)):
-            joined[find(home[name])] = find(index)
-    lines: dict[int, list[str]] = defaultdict(list)
-    for index, (name, value) in enumerate(assignments):
-        lines[find(index)].append(f"\t\t\t{name} = {value};")
-    return lines.values()
 
 
 def _in_parts(edges: Sequence[str], values: dict[str, str], statements: Iterable[str]) -> tuple[str, str]:
