@@ -23,6 +23,8 @@ from .mac import DIGIT_BITS, MacFormat, signed_range
 
 __all__ = ["ConvResult", "ConvShape", "Operands", "conv2d"]
 
+PART_BITS = 18
+"""Bits of a part of a weight where rows are exact: 64 products of it with a digit have a sum of at most 28 bits."""
 BLOCK_PIXELS = 256
 """Pixels of a block: a lane group's digits and one row of sums stay in the first-level cache."""
 
@@ -228,12 +230,13 @@ def _pixel_runs(first, count, out_width, out_pixels, row_step, column_step, imag
 @jit
 def _conv(  # type: ignore[no-untyped-def]
     x, weights, factors, geometry, lanes, first_lane, a_digits, a_signed, w_signed, product_range, product_exact,
-    align_range, acc_range, wrap, first, digits, sums, products, acc, acc_out, sum_out,
+    align_range, acc_range, pair_shift, wrap, first, digits, sums, products, acc, acc_out, sum_out,
     product_over, align_over, acc_over,
 ):  # fmt: skip
     """Accumulate the output pixels from `first` of the flattened batch, one for each of `sums`.
 
-    `x` is the padded input, flat; `weights` are digits (w_digits, out, in per group, ky, kx).
+    `x` is the padded input, flat; `weights` are digits (w_digits, out, in per group, ky, kx), or parts, whose sums are
+    shifted by `pair_shift` bits from one to the next.
     `digits` (a_digits, lanes, pixels), `products` (lanes, pixels), `sums` (pixels) and `acc`
     (out per group, pixels) are scratch of the number types that the arithmetic runs in.
     """
@@ -305,7 +308,9 @@ def _conv(  # type: ignore[no-untyped-def]
                                     align_over[out] += _row_saturate(
                                         rows, lane_index, lane_weights, filled, align_low, align_high, sums
                                     )
-                                acc_over[out] += _accumulate(sums, 4 * (i + j), acc_low, acc_high, wrap, acc[o])
+                                acc_over[out] += _accumulate(
+                                    sums, 4 * i + pair_shift * j, acc_low, acc_high, wrap, acc[o]
+                                )
         for p in range(count):
             image, pixel = (first + p) // out_pixels, (first + p) % out_pixels
             sum_out[image, group, pixel] = input_sum[p]
@@ -341,6 +346,7 @@ def conv2d(
     lanes: int,
     pad_code: int = 0,
     first_lane: int = 0,
+    exact_rows: bool = False,
 ) -> ConvResult:
     """Run a layer through the datapath.
 
@@ -352,11 +358,14 @@ def conv2d(
     lanes : input channels reduced in parallel (L)
     pad_code : the code that padding feeds: the activations' zero point
     first_lane : the lane of input channel 0, counted from lane 0 of a memory word
+    exact_rows : `weights` are parts instead, of up to `PART_BITS` bits, that add up to the weights: a pass for each
+        part and activation digit, whose row sum nothing limits before the accumulator (sign and shift arrays)
 
     The caller has checked codes against `operands`.
     """
-    if weights.shape[1:] != shape.weight_shape or len(weights) != digit_count(operands.w_bits):
-        wanted = (digit_count(operands.w_bits), *shape.weight_shape)
+    parts = len(weights) if exact_rows else digit_count(operands.w_bits)
+    if weights.shape[1:] != shape.weight_shape or len(weights) != parts:
+        wanted = (parts, *shape.weight_shape)
         raise FormatError(f"weight digits must have shape {wanted}, not {weights.shape}")
     if x.ndim != 4 or x.shape[1] != shape.in_channels or factors.shape != (shape.in_channels,):
         raise FormatError(
@@ -370,12 +379,14 @@ def conv2d(
     if any(shape.padding):
         x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=pad_code)
     x = np.ascontiguousarray(x, dtype=np.int16)
-    weights = np.ascontiguousarray(weights, dtype=np.int8)
+    number, acc_number = (
+        (np.int32, np.int64) if exact_rows else _numbers(factors, shape, operands, fmt, lanes, first_lane)
+    )
+    weights = np.ascontiguousarray(weights, dtype=np.int32 if exact_rows else np.int8)
     geometry = (*x.shape[1:], out_height, out_width, *shape.stride, *shape.dilation, shape.groups)
     pixels = images * out_height * out_width
     acc = np.empty((images, shape.out_channels, out_height * out_width), dtype=np.int64)
     input_sum = np.empty((images, shape.groups, out_height * out_width), dtype=np.int64)
-    number, acc_number = _numbers(factors, shape, operands, fmt, lanes, first_lane)
     acc_bits = min(fmt.acc, np.iinfo(acc_number).bits)
     product_over, align_over, acc_over = (np.zeros(shape.out_channels, dtype=np.int64) for _ in range(3))
     for first in range(0, pixels, BLOCK_PIXELS):
@@ -391,9 +402,10 @@ def conv2d(
             operands.a_signed,
             operands.w_signed,
             (fmt.product_range(False), fmt.product_range(True)),
-            fmt.product >= 2 * DIGIT_BITS,
-            fmt.align_range,
+            exact_rows or fmt.product >= 2 * DIGIT_BITS,
+            signed_range(np.iinfo(number).bits) if exact_rows else fmt.align_range,
             signed_range(acc_bits),
+            0 if exact_rows else DIGIT_BITS,
             fmt.overflow == "wrap",
             first,
             np.empty((digit_count(operands.a_bits), lanes, count), dtype=number),

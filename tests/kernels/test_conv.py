@@ -630,3 +630,58 @@ def test_sizes_and_counts_follow_from_the_geometry():
     assert shape.output_size(9, 8) == ((9 + 1 - 5) // 2 + 1, 8 + 1 - 4 + 1)
     assert shape.macs(9, 8) == 3 * 6 * 4 * 3 * 3 * 2
     assert [Operands(a, True, w).digit_pairs for a, w in ((4, 4), (8, 4), (5, 8), (8, 16))] == [1, 2, 4, 8]
+
+
+def stepwise(x, parts, shape, operands, fmt, lanes, first_lane):
+    """Accumulators and overflow counts of exact rows, a step of one output pixel at a time."""
+    top, left, bottom, right = shape.padding
+    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    rows, columns = shape.output_size(x.shape[2] - top - bottom, x.shape[3] - left - right)
+    acc = np.zeros((len(x), shape.out_channels, rows, columns), dtype=np.int64)
+    overflows = np.zeros(shape.out_channels, dtype=np.int64)
+    low, high = fmt.acc_range
+    digits = split_digits(x, operands.a_bits, operands.a_signed)
+    for n, out, row, column in np.ndindex(*acc.shape):
+        group = out // shape.group_outputs
+        total = 0
+        words = (first_lane + group * shape.group_inputs + np.arange(shape.group_inputs)) // lanes
+        for ky, kx, word in (
+            (ky, kx, word)
+            for ky in range(shape.kernel[0])
+            for kx in range(shape.kernel[1])
+            for word in np.unique(words)
+        ):
+            inputs = np.flatnonzero(words == word)
+            at = row * shape.stride[0] + ky * shape.dilation[0], column * shape.stride[1] + kx * shape.dilation[1]
+            for part in parts:
+                for i, digit in enumerate(digits):
+                    values = digit[n, group * shape.group_inputs + inputs, *at].astype(np.int64)
+                    exact = total + (int((values * part[out, inputs, ky, kx]).sum()) << 4 * i)
+                    total = (
+                        min(max(exact, low), high)
+                        if fmt.overflow == "saturate"
+                        else (exact - low) % (1 << fmt.acc) + low
+                    )
+                    overflows[out] += total != exact
+        acc[n, out, row, column] = total
+    return acc, overflows
+
+
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize("a_bits", [3, 8])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_exact_rows_add_whole_parts_and_limit_in_the_accumulator_alone(parts, a_bits, overflow):
+    rng = np.random.default_rng(parts * a_bits)
+    shape = ConvShape(6, 4, (2, 3), (2, 1), (1, 0, 1, 2), groups=2)
+    operands, fmt = Operands(a_bits, a_bits == 3, 8), MacFormat(product=6, align=8, acc=18, overflow=overflow)
+    x = codes(rng, a_bits, operands.a_signed, (2, 6, 5, 4))
+    weights = rng.integers(-(1 << 16), (1 << 16) + 1, (parts, *shape.weight_shape))
+    found = conv2d(x, weights, np.ones(6, dtype=np.int32), shape, operands, fmt, 4, 0, 2, exact_rows=True)
+    acc, overflows = stepwise(x, weights, shape, operands, fmt, 4, 2)
+    assert overflows.sum() > 20, "the accumulator never overflows"
+    assert np.array_equal(found.acc, acc)
+    assert np.array_equal(found.acc_overflows, overflows)
+    assert not found.product_overflows.any()
+    assert not found.align_overflows.any()
+    narrow = split_digits(weights[0] % 8, 4, True), np.ones(6), shape, Operands(a_bits, operands.a_signed, 4)
+    assert np.array_equal(found.input_sum, conv2d(x, *narrow, MacFormat(), 4, 0, 2).input_sum)
