@@ -13,9 +13,20 @@ from .dot import DotProductRow, DotStep
 from .mac import DIGIT_BITS, MacFormat, Overflow
 from .multiplier import DigitMultiplier
 from .packing import pack_codes, packed_bytes, unpack_codes
+from .planes import (
+    FixedCoefficients,
+    IntPlanes,
+    PlaneCorrection,
+    PlaneTable,
+    fixed_coefficients,
+    int_planes,
+    pair_coefficients,
+    sign_planes,
+)
 from .pool import PoolShape, average_pool, global_average_pool, max_pool
 from .requant import Rounding, ScaleRequantizer, ThresholdRequantizer
 from .residual import AddOperand, ResidualAdd
+from .sign import PopcountRow, SignRow
 from .tree import AdderTree
 
 __all__ = [
@@ -31,22 +42,32 @@ __all__ = [
     "DigitMultiplier",
     "DotProductRow",
     "DotStep",
+    "FixedCoefficients",
+    "IntPlanes",
     "MacFormat",
     "Operands",
     "Overflow",
+    "PlaneCorrection",
+    "PlaneTable",
     "PoolShape",
+    "PopcountRow",
     "ResidualAdd",
     "Rounding",
     "ScaleRequantizer",
+    "SignRow",
     "ThresholdRequantizer",
     "alignment_factors",
     "average_pool",
     "conv2d",
     "digit_count",
+    "fixed_coefficients",
     "global_average_pool",
+    "int_planes",
     "max_pool",
     "pack_codes",
     "packed_bytes",
+    "pair_coefficients",
+    "sign_planes",
     "split_digits",
     "unpack_codes",
 ]
