@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from gatewise.kernels.addressing import channel_pad, stride_slice, unfold_x, unfold_x_weights
+from gatewise.kernels.addressing import (
+    channel_pad,
+    from_order,
+    natural_order,
+    stride_slice,
+    tile_order,
+    unfold_x,
+    unfold_x_weights,
+)
 from gatewise.kernels.conv import ConvShape, Operands, conv2d
 from gatewise.kernels.digits import split_digits
 from gatewise.kernels.errors import FormatError
@@ -149,3 +157,59 @@ def test_the_check_catches_weights_unfolded_in_another_order():
     ]
     assert results[0] == results[1]
     assert results[0] != results[2]
+
+
+def walked(shape, groups, rows, lanes):
+    """The places of weights (out, in, ky, kx) as an array meets them: tile by tile, row by row, lane by lane."""
+    out, inputs, ky, kx = shape
+    depthwise = inputs == 1 and out == groups
+    blocks = [(0, out)] if depthwise else [(g * (out // groups), out // groups) for g in range(groups)]
+    for group, (first, count) in enumerate(blocks):
+        step = min(rows, lanes) if depthwise else rows
+        for start in range(0, count, step):
+            for y in range(ky):
+                for x in range(kx):
+                    for word in range(1 if depthwise else groups * inputs // lanes + 1):
+                        for row in range(first + start, first + min(start + step, count)):
+                            for channel in range(inputs):
+                                if depthwise or (group * inputs + channel) // lanes == word:
+                                    yield ((row * inputs + channel) * ky + y) * kx + x
+
+
+ORDERS = [
+    ((5, 7, 3, 2), 1, 4, 4),
+    ((16, 16, 3, 3), 1, 4, 8),
+    ((3, 2, 1, 1), 1, 16, 16),
+    ((6, 3, 2, 2), 3, 2, 4),
+    ((8, 5, 1, 2), 4, 4, 4),
+    ((6, 1, 3, 3), 6, 4, 8),
+    ((9, 1, 1, 3), 9, 16, 4),
+    ((4, 1, 2, 2), 2, 4, 4),
+]
+
+
+@pytest.mark.parametrize(("shape", "groups", "rows", "lanes"), ORDERS)
+def test_the_tile_order_is_the_walk_of_an_array(shape, groups, rows, lanes):
+    assert tile_order(shape, groups, rows, lanes).tolist() == list(walked(shape, groups, rows, lanes))
+
+
+def test_the_natural_order_has_input_channels_last():
+    weights = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    assert natural_order(weights.shape).tolist() == weights.transpose(0, 2, 3, 1).reshape(-1).tolist()
+
+
+@pytest.mark.parametrize(("shape", "groups", "rows", "lanes"), ORDERS)
+def test_an_order_is_undone(shape, groups, rows, lanes):
+    weights = np.random.default_rng(1).integers(0, 2, shape).astype(np.uint8)
+    for order in (natural_order(shape), tile_order(shape, groups, rows, lanes)):
+        found = from_order(weights.reshape(-1)[order], order, shape)
+        assert found.dtype == np.uint8
+        assert found.tolist() == weights.tolist()
+
+
+def test_the_walk_tells_tilings_and_groupings_apart():
+    shape = (8, 4, 2, 2)
+    first = tile_order(shape, 1, 4, 4).tolist()
+    others = [(4, 4, 4), (1, 8, 4), (1, 4, 2)]
+    assert all(tile_order(shape, *other).tolist() != first for other in others)
+    assert natural_order(shape).tolist() != first
