@@ -10,6 +10,18 @@ from .conv import ConvResult, ConvShape, Operands, conv2d
 from .correction import Correction
 from .digits import digit_count, split_digits
 from .dot import DotProductRow, DotStep
+from .fusion import (
+    FUSION_MODES,
+    FusionMode,
+    FusionPE,
+    FusionRow,
+    FusionStep,
+    brick_utilisation,
+    fusion_mode,
+    lanes_per_pe,
+    run_bits,
+    utilised_bricks,
+)
 from .mac import DIGIT_BITS, MacFormat, Overflow
 from .multiplier import DigitMultiplier
 from .packing import pack_codes, packed_bytes, unpack_codes
@@ -31,6 +43,7 @@ from .tree import AdderTree
 
 __all__ = [
     "DIGIT_BITS",
+    "FUSION_MODES",
     "Accumulator",
     "AddOperand",
     "AdderTree",
@@ -43,6 +56,10 @@ __all__ = [
     "DotProductRow",
     "DotStep",
     "FixedCoefficients",
+    "FusionMode",
+    "FusionPE",
+    "FusionRow",
+    "FusionStep",
     "IntPlanes",
     "MacFormat",
     "Operands",
@@ -58,16 +75,21 @@ __all__ = [
     "ThresholdRequantizer",
     "alignment_factors",
     "average_pool",
+    "brick_utilisation",
     "conv2d",
     "digit_count",
     "fixed_coefficients",
+    "fusion_mode",
     "global_average_pool",
     "int_planes",
+    "lanes_per_pe",
     "max_pool",
     "pack_codes",
     "packed_bytes",
     "pair_coefficients",
+    "run_bits",
     "sign_planes",
     "split_digits",
     "unpack_codes",
+    "utilised_bricks",
 ]

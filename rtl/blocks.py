@@ -21,6 +21,7 @@ from .align import Aligner, AlignerBench
 from .bench import Bench
 from .correction import Correction, CorrectionBench
 from .dot import DotProductRow, DotProductRowBench
+from .fusion import FusionPE, FusionPEBench, FusionRowBench, streamed_row
 from .multiplier import DigitMultiplier, DigitMultiplierBench
 from .requant import ScaleRequantizer, ScaleRequantizerBench, ThresholdRequantizer, ThresholdRequantizerBench
 from .tree import AdderTree, AdderTreeBench
@@ -166,6 +167,20 @@ def _correction(acc: int = 32, fraction: int = 0) -> kernels.Correction:
     return kernels.Correction(MacFormat(acc=acc), fraction)
 
 
+def _fusion_pe(product: int = 8, overflow: Overflow = "saturate") -> kernels.FusionPE:
+    return kernels.FusionPE(MacFormat(product=product, overflow=overflow))
+
+
+def _fusion(
+    lanes: int = 16,
+    product: int = 8,
+    align: int = 16,
+    kind: Alignment = "shift",
+    overflow: Overflow = "saturate",
+) -> kernels.FusionRow:
+    return kernels.FusionRow(_lanes(lanes), MacFormat(product=product, align=align, overflow=overflow), kind)
+
+
 BLOCKS: dict[str, Block] = {
     block.name: block
     for block in (
@@ -240,6 +255,27 @@ BLOCKS: dict[str, Block] = {
             Correction,
             CorrectionBench,
             cases=({}, {"fraction": 8}, {"acc": 48, "fraction": 8}, {"acc": 12}),
+        ),
+        Block(
+            "fusion_pe",
+            _fusion_pe,
+            FusionPE,
+            FusionPEBench,
+            cases=({}, {"product": 6}, {"product": 7, "overflow": "wrap"}, {"product": 10}),
+        ),
+        Block(
+            "fusion",
+            _fusion,
+            streamed_row,
+            FusionRowBench,
+            cases=(
+                {},
+                {"lanes": 4, "product": 6, "align": 10},
+                {"lanes": 8, "product": 7, "align": 12, "overflow": "wrap"},
+                {"lanes": 4, "kind": "mul"},
+                {"lanes": 1, "align": 8},
+            ),
+            small={"lanes": 4},
         ),
     )
 }
