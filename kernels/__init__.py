@@ -40,6 +40,8 @@ from .requant import Rounding, ScaleRequantizer, ThresholdRequantizer
 from .residual import AddOperand, ResidualAdd
 from .sign import PopcountRow, SignRow
 from .tree import AdderTree
+from .xor import XorNetwork, XorProgrammable
+from .xor_stream import XorDecoder, XorRows, XorRun, XorSchedule, XorStream
 
 __all__ = [
     "DIGIT_BITS",
@@ -73,6 +75,13 @@ __all__ = [
     "ScaleRequantizer",
     "SignRow",
     "ThresholdRequantizer",
+    "XorDecoder",
+    "XorNetwork",
+    "XorProgrammable",
+    "XorRows",
+    "XorRun",
+    "XorSchedule",
+    "XorStream",
     "alignment_factors",
     "average_pool",
     "brick_utilisation",
