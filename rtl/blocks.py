@@ -15,6 +15,7 @@ from .. import kernels
 from ..kernels.align import Alignment
 from ..kernels.errors import FormatError
 from ..kernels.mac import MacFormat, Overflow
+from ..kernels.planes import TABLE_ENTRIES
 from ..kernels.requant import Rounding
 from .accumulator import Accumulator, AccumulatorBench
 from .align import Aligner, AlignerBench
@@ -23,7 +24,9 @@ from .correction import Correction, CorrectionBench
 from .dot import DotProductRow, DotProductRowBench
 from .fusion import FusionPE, FusionPEBench, FusionRowBench, streamed_row
 from .multiplier import DigitMultiplier, DigitMultiplierBench
+from .planes import PlaneCorrection, PlaneCorrectionBench, PlaneTable, PlaneTableBench
 from .requant import ScaleRequantizer, ScaleRequantizerBench, ThresholdRequantizer, ThresholdRequantizerBench
+from .sign import PopcountRowBench, SignRowBench, streamed_popcount_row, streamed_sign_row
 from .tree import AdderTree, AdderTreeBench
 
 __all__ = ["BLOCKS", "Block", "Settings", "block_named", "parse_settings"]
@@ -181,6 +184,22 @@ def _fusion(
     return kernels.FusionRow(_lanes(lanes), MacFormat(product=product, align=align, overflow=overflow), kind)
 
 
+def _sign(lanes: int = 16) -> kernels.SignRow:
+    return kernels.SignRow(_lanes(lanes))
+
+
+def _popcount(lanes: int = 16) -> kernels.PopcountRow:
+    return kernels.PopcountRow(_lanes(lanes))
+
+
+def _planes(acc: int = 32) -> kernels.PlaneCorrection:
+    return kernels.PlaneCorrection(MacFormat(acc=acc))
+
+
+def _plane_table(planes: int = 8) -> kernels.PlaneTable:
+    return kernels.PlaneTable((0,) * TABLE_ENTRIES, planes)
+
+
 BLOCKS: dict[str, Block] = {
     block.name: block
     for block in (
@@ -257,11 +276,36 @@ BLOCKS: dict[str, Block] = {
             cases=({}, {"fraction": 8}, {"acc": 48, "fraction": 8}, {"acc": 12}),
         ),
         Block(
+            "sign",
+            _sign,
+            streamed_sign_row,
+            SignRowBench,
+            cases=({}, {"lanes": 1}, {"lanes": 4}, {"lanes": 32}, {"lanes": 64}),
+            small={"lanes": 4},
+        ),
+        Block(
+            "popcount",
+            _popcount,
+            streamed_popcount_row,
+            PopcountRowBench,
+            cases=({}, {"lanes": 1}, {"lanes": 4}, {"lanes": 64}),
+            small={"lanes": 4},
+        ),
+        Block(
+            "planes",
+            _planes,
+            PlaneCorrection,
+            PlaneCorrectionBench,
+            cases=({}, {"acc": 12}, {"acc": 40}),
+            small={"acc": 12},
+        ),
+        Block("plane_table", _plane_table, PlaneTable, PlaneTableBench, cases=({}, {"planes": 1}, {"planes": 4})),
+        Block(
             "fusion_pe",
             _fusion_pe,
             FusionPE,
             FusionPEBench,
-            cases=({}, {"product": 6}, {"product": 7, "overflow": "wrap"}, {"product": 10}),
+            cases=({}, {"product": 6}, {"product": 7, "overflow": "wrap"}),
         ),
         Block(
             "fusion",

@@ -1,8 +1,7 @@
 """Fused 2/4/8-bit row: processing elements of four 2-bit bricks, aligners, and the adder tree over them.
 
 A brick is a 2 x 2 Baugh-Wooley array: the partial products that a sign bit weights negatively are inverted, and one
-constant for all four bricks of a PE takes back what the inversions added. With the lanes laid out as they are, every
-brick has the same two sign modes, and pairs of bricks the same shift, in two of the four modes each.
+constant for all four bricks of a PE takes back what the inversions added.
 """
 
 # ruff: noqa: D102 (elaborate and a bench's methods say in their base class what they do)
@@ -80,18 +79,31 @@ class FusionPE(wiring.Component):  # type: ignore[misc]
     def elaborate(self, platform: object) -> Module:
         m = Module()
         narrow_a, narrow_w = self.mode
+        narrow = settled(m, narrow_a | narrow_w)
+        both = settled(m, narrow_a & narrow_w)
         a = [self.acts[at : at + 2] for at in range(0, OPERAND_BITS, 2)]
         w = [self.codes[at : at + 2] for at in range(0, OPERAND_BITS, 2)]
-        # Lower slices of wide operands are unsigned.
-        a_low, w_low = self.a_signed & narrow_a, self.w_signed & narrow_w
-        both = narrow_a & narrow_w
-        first = _brick(m, a[0], w[0], a_low, w_low)
-        second = _brick(m, a[1], Mux(both, w[1], Mux(narrow_a, w[2], w[0])), self.a_signed, w_low)
-        third = _brick(m, Mux(narrow_w, a[2], a[0]), Mux(both, w[2], w[1]), a_low, self.w_signed)
-        fourth = _brick(m, Mux(narrow_w, a[3], a[1]), Mux(narrow_a, w[3], w[1]), self.a_signed, self.w_signed)
-        low = settled(m, first + Mux(narrow_a, second, second << 2))
-        high = settled(m, third + Mux(narrow_a, fourth, fourth << 2))
-        exact = settled(m, (low + Mux(narrow_w, high, high << 2) + self._corrections(m))[:EXACT_BITS])
+        a_signed, w_signed = self.a_signed, self.w_signed
+
+        # Slices are dealt so that each brick's product belongs at one place in 4x4 and at one other elsewhere: the
+        # first at 0, the two in the middle at 2 (2x2: 0), the last at 4 (elsewhere: 0). Signs go with top slices.
+        first = _brick(m, a[0], w[0], a_signed & narrow_a, w_signed & narrow_w)
+        second = _brick(m, a[1], Mux(narrow_a, Mux(narrow_w, w[1], w[3]), w[0]), a_signed, w_signed & narrow)
+        third = _brick(m, Mux(narrow_w, a[3], a[0]), Mux(both, w[3], w[1]), a_signed & narrow, w_signed)
+        last = _brick(
+            m,
+            Mux(narrow_w, a[2], a[1]),
+            Mux(narrow_a, w[2], w[1]),
+            a_signed & (narrow_a | ~narrow_w),
+            w_signed & (narrow_w | ~narrow_a),
+        )
+        low = settled(m, first + Mux(narrow, last, 0))
+        high = Mux(narrow, 0, last)
+        # In 4x4 nothing carries out of the first brick, elsewhere nothing stands above it.
+        outer = settled(m, Cat(low[:DIGIT_BITS], low[DIGIT_BITS] | high[0], high[1:]))
+        middle = settled(m, second + third)
+        middle = settled(m, Mux(both, middle, middle << 2))
+        exact = settled(m, (outer + middle + self._corrections(m))[:EXACT_BITS])
 
         fmt = self.parameters.format
         unsigned = settled(m, ~(self.a_signed | self.w_signed))
@@ -108,7 +120,6 @@ class FusionPE(wiring.Component):  # type: ignore[misc]
                 limited, lost = limit(m, value, fmt.product, fmt.overflow)
                 limited, lost = Mux(unsigned, pattern, limited), Mux(unsigned, above, lost)
             limited = settled(m, limited[: fmt.product])
-            narrow = narrow_a | narrow_w
             value = Mux(narrow, value, Cat(limited, limited[-1] & ~unsigned).as_signed())
             overflow = lost & ~narrow
         m.d.comb += [self.product.eq(value), self.overflow.eq(overflow)]
