@@ -38,6 +38,7 @@ from .planes import (
 from .pool import PoolShape, average_pool, global_average_pool, max_pool
 from .requant import Rounding, ScaleRequantizer, ThresholdRequantizer
 from .residual import AddOperand, ResidualAdd
+from .shift import ShiftFormat, ShiftPE, ShiftRow
 from .sign import PopcountRow, SignRow
 from .tree import AdderTree
 from .xor import XorNetwork, XorProgrammable
@@ -73,6 +74,9 @@ __all__ = [
     "ResidualAdd",
     "Rounding",
     "ScaleRequantizer",
+    "ShiftFormat",
+    "ShiftPE",
+    "ShiftRow",
     "SignRow",
     "ThresholdRequantizer",
     "XorDecoder",
