@@ -1,7 +1,11 @@
 """Fixtures of the RTL tests."""
 
+import inspect
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from amaranth import Module
@@ -59,3 +63,18 @@ def pinned_yosys() -> str:
     if tool_version() != PINNED_YOSYS:
         pytest.skip(f"golden counts are {PINNED_YOSYS}'s, not {tool_version()}'s")
     return PINNED_YOSYS
+
+
+def _planted(module: ModuleType, old: str, new: str) -> dict[str, Any]:
+    """The names of a module whose source has one line changed."""
+    source = inspect.getsource(module)
+    assert source.count(old) == 1
+    names = {"__name__": module.__name__, "__package__": module.__package__}
+    exec(compile(source.replace(old, new), f"planted in {module.__name__}", "exec"), names)
+    return names
+
+
+@pytest.fixture(scope="session")
+def planted() -> Callable[[ModuleType, str, str], dict[str, Any]]:
+    """A module's names with a fault planted in its source."""
+    return _planted

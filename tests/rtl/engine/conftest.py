@@ -1,6 +1,4 @@
-"""The stored form of weight tiles, written independently of the loader that reads it; planted faults."""
-
-import inspect
+"""The stored form of weight tiles, written independently of the loader that reads it."""
 
 import numpy as np
 import pytest
@@ -21,18 +19,3 @@ def _tile_words(codes, container, bus, amounts=None):
 @pytest.fixture(scope="session")
 def tile_words():
     return _tile_words
-
-
-def _planted(module, old, new):
-    """The names of a module whose source has one line changed."""
-    source = inspect.getsource(module)
-    assert source.count(old) == 1
-    names = {"__name__": module.__name__, "__package__": module.__package__}
-    exec(compile(source.replace(old, new), f"planted in {module.__name__}", "exec"), names)
-    return names
-
-
-@pytest.fixture(scope="session")
-def planted():
-    """A module's names with a fault planted in its source."""
-    return _planted
