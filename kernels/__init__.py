@@ -22,6 +22,7 @@ from .fusion import (
     run_bits,
     utilised_bricks,
 )
+from .huffman import HuffmanBank, HuffmanCode, HuffmanDecoder, HuffmanError, HuffmanTable, entropy, interleave
 from .mac import DIGIT_BITS, MacFormat, Overflow
 from .multiplier import DigitMultiplier
 from .packing import pack_codes, packed_bytes, unpack_codes
@@ -63,6 +64,11 @@ __all__ = [
     "FusionPE",
     "FusionRow",
     "FusionStep",
+    "HuffmanBank",
+    "HuffmanCode",
+    "HuffmanDecoder",
+    "HuffmanError",
+    "HuffmanTable",
     "IntPlanes",
     "MacFormat",
     "Operands",
@@ -91,10 +97,12 @@ __all__ = [
     "brick_utilisation",
     "conv2d",
     "digit_count",
+    "entropy",
     "fixed_coefficients",
     "fusion_mode",
     "global_average_pool",
     "int_planes",
+    "interleave",
     "lanes_per_pe",
     "max_pool",
     "pack_codes",
