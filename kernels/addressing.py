@@ -9,12 +9,12 @@ import numpy as np
 
 __all__ = [
     "channel_pad",
-    "from_order",
-    "natural_order",
+    "stream_weights",
     "stride_slice",
     "tile_order",
     "unfold_x",
     "unfold_x_weights",
+    "weight_stream",
 ]
 
 
@@ -46,38 +46,49 @@ def unfold_x_weights(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weights.transpose(0, 3, 1, 2).reshape(out, width * channels, height, 1))
 
 
-def natural_order(shape: tuple[int, int, int, int]) -> np.ndarray:
-    """Places in flat (out, in per group, ky, kx) weights, int64 (count,), in the order (out, ky, kx, in)."""
-    return np.ascontiguousarray(np.arange(np.prod(shape)).reshape(shape).transpose(0, 2, 3, 1)).reshape(-1)
-
-
 def tile_order(shape: tuple[int, int, int, int], groups: int, rows: int, lanes: int) -> np.ndarray:
-    """The same places in the order in which an array of `rows` x `lanes` takes them: a permutation, int64 (count,).
+    """Places in flat (out, in per group, ky, kx) weights in the order in which an array of `rows` x `lanes` takes them.
 
-    From the slowest: convolution group, row group, ky, kx, lane group, row, lane; rows and lanes that a tile
-    does not use are left out. Input channel 0 is in lane 0 of a word, and groups follow each other through the words.
-    Depthwise layers use the diagonal of the array: row groups of min(rows, lanes) channels, then ky, kx, channel.
+    A permutation, int64 (count,). From the slowest: convolution group, row group, ky, kx, lane group, row, lane; rows
+    and lanes that a tile does not use are left out. Input channel 0 is in lane 0 of a word, and groups follow each
+    other through the words. Depthwise layers use the diagonal of the array: row groups of min(rows, lanes)
+    channels, then ky, kx, channel.
     """
-    out, inputs = shape[:2]
-    places = np.arange(np.prod(shape)).reshape(shape)
+    out, inputs, ky, kx = shape
+    output, channel, y, x = np.ogrid[:out, :inputs, :ky, :kx]
     if inputs == 1 and out == groups:
-        return _tiles(places, min(rows, lanes), 1, 0)
-    each = out // groups
-    first = [group * inputs % lanes for group in range(groups)]
-    return np.concatenate([_tiles(places[g * each : (g + 1) * each], rows, lanes, first[g]) for g in range(groups)])
+        rows = min(rows, lanes)
+        row_group, row = output // rows, output % rows
+        word = lane = np.zeros_like(channel)
+    else:
+        each = out // groups
+        group, within = output // each, output % each
+        row_group, row = group * -(-each // rows) + within // rows, within % rows
+        word, lane = np.divmod(group * inputs + channel, lanes)
+    words = np.max(word) + 1
+    return np.argsort(
+        (((((row_group * ky + y) * kx + x) * words + word) * rows + row) * lanes + lane).reshape(-1), kind="stable"
+    )
 
 
-def _tiles(places: np.ndarray, rows: int, lanes: int, first_lane: int) -> np.ndarray:
-    out, inputs, ky, kx = places.shape
-    after = -(first_lane + inputs) % lanes
-    padded = np.pad(places, ((0, -out % rows), (first_lane, after), (0, 0), (0, 0)), constant_values=-1)
-    tiled = padded.reshape(-1, rows, (first_lane + inputs + after) // lanes, lanes, ky, kx)
-    flat = tiled.transpose(0, 4, 5, 2, 1, 3).reshape(-1)
-    return flat[flat >= 0]
+def weight_stream(weights: np.ndarray, groups: int = 1, tile: tuple[int, int] | None = None) -> np.ndarray:
+    """Weights (out, in per group, ky, kx) in stream order, flat.
+
+    That is (out, ky, kx, in), or, with a tile of (rows, lanes), `tile_order`.
+    """
+    if tile is None:
+        return np.ascontiguousarray(weights.transpose(0, 2, 3, 1)).reshape(-1)
+    out, inputs, ky, kx = weights.shape
+    return np.asarray(weights.reshape(-1)[tile_order((out, inputs, ky, kx), groups, *tile)])
 
 
-def from_order(stream: np.ndarray, order: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Undo ``stream = weights.reshape(-1)[order]``: the weights, of `shape`, of the stream's dtype."""
-    weights = np.empty(len(order), dtype=stream.dtype)
-    weights[order] = stream
-    return weights.reshape(shape)
+def stream_weights(
+    stream: np.ndarray, shape: tuple[int, int, int, int], groups: int = 1, tile: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Undo `weight_stream`: the weights, of `shape`."""
+    if tile is None:
+        out, inputs, ky, kx = shape
+        return np.ascontiguousarray(stream.reshape(out, ky, kx, inputs).transpose(0, 3, 1, 2))
+    weights = np.empty(shape, dtype=stream.dtype)
+    weights.reshape(-1)[tile_order(shape, groups, *tile)] = stream
+    return weights

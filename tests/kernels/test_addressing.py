@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from gatewise.kernels.addressing import (
     channel_pad,
-    from_order,
-    natural_order,
+    stream_weights,
     stride_slice,
     tile_order,
     unfold_x,
     unfold_x_weights,
+    weight_stream,
 )
 from gatewise.kernels.conv import ConvShape, Operands, conv2d
 from gatewise.kernels.digits import split_digits
@@ -193,23 +193,29 @@ def test_the_tile_order_is_the_walk_of_an_array(shape, groups, rows, lanes):
     assert tile_order(shape, groups, rows, lanes).tolist() == list(walked(shape, groups, rows, lanes))
 
 
-def test_the_natural_order_has_input_channels_last():
+def test_without_a_tile_input_channels_come_last():
     weights = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    assert natural_order(weights.shape).tolist() == weights.transpose(0, 2, 3, 1).reshape(-1).tolist()
+    assert weight_stream(weights).tolist() == weights.transpose(0, 2, 3, 1).reshape(-1).tolist()
 
 
 @pytest.mark.parametrize(("shape", "groups", "rows", "lanes"), ORDERS)
-def test_an_order_is_undone(shape, groups, rows, lanes):
-    weights = np.random.default_rng(1).integers(0, 2, shape).astype(np.uint8)
-    for order in (natural_order(shape), tile_order(shape, groups, rows, lanes)):
-        found = from_order(weights.reshape(-1)[order], order, shape)
-        assert found.dtype == np.uint8
+def test_a_stream_gives_its_weights_back(shape, groups, rows, lanes):
+    weights = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    for tile in (None, (rows, lanes)):
+        stream = weight_stream(weights, groups, tile)
+        found = stream_weights(stream, shape, groups, tile)
+        assert (stream.ndim, found.dtype) == (1, np.int16)
         assert found.tolist() == weights.tolist()
+    assert stream.tolist() == list(walked(shape, groups, rows, lanes))
 
 
-def test_the_walk_tells_tilings_and_groupings_apart():
+def test_tilings_and_groupings_differ():
     shape = (8, 4, 2, 2)
     first = tile_order(shape, 1, 4, 4).tolist()
     others = [(4, 4, 4), (1, 8, 4), (1, 4, 2)]
     assert all(tile_order(shape, *other).tolist() != first for other in others)
-    assert natural_order(shape).tolist() != first
+    assert weight_stream(np.arange(128).reshape(shape)).tolist() != first
+
+
+def test_a_tile_far_larger_than_the_layer_takes_no_room():
+    assert tile_order((1, 1, 512, 512), 1, 64, 64).tolist() == list(range(1 << 18))
