@@ -8,45 +8,44 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Required, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from ..kernels.align import Alignment, alignment_factors
 from ..kernels.errors import FormatError, GatewiseError
-from ..kernels.packing import pack_codes
 from ..kernels.requant import Rounding
 from ..kernels.residual import STREAM_BITS
 from .file import payload_digest, save_network
 from .fixed_point import fixed_multiplier, fixed_zero_point, fraction_bits, smallest_signed
-from .graph import WEIGHT_ORDER, MacNode, Value, conv_shape, infer
+from .graph import MacNode, PlaneWeights, Value, conv_shape, infer, xor_networks
 from .manifest import (
     AddNode,
     AveragePoolNode,
     ChannelPadNode,
     Codes,
+    Coding,
     ConcatNode,
     Conv2dNode,
     FlattenNode,
     GlobalAveragePoolNode,
     InputSpec,
-    IntWeights,
     LinearNode,
     Manifest,
     MaxPoolNode,
     RequantiseNode,
     StrideSliceNode,
+    XorNetworkSpec,
 )
 from .network import Network
-from .validation import first_problem
+from .validation import checked
+from .weights import WeightCodes, decode_weights
 
-__all__ = ["Grid", "NetworkBuilder", "Tensor", "Thresholds"]
+__all__ = ["Grid", "MacSettings", "NetworkBuilder", "Tensor", "Thresholds"]
 
 Pair = int | tuple[int, int]
 Pads = Pair | tuple[int, int, int, int]
 NO_DIGEST = "0" * 64
-Model = TypeVar("Model", bound=BaseModel)
 Method = TypeVar("Method", bound="Callable[..., Tensor]")
 
 
@@ -88,7 +87,7 @@ class Grid:
     @property
     def codes(self) -> Codes:
         """The manifest's form."""
-        return _checked(Codes, bits=self.bits, signed=self.signed, zero_point=self.zero_point, scale=float(self.scale))
+        return checked(Codes, bits=self.bits, signed=self.signed, zero_point=self.zero_point, scale=float(self.scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +105,29 @@ class Thresholds:
 
     values: np.ndarray
     descending: np.ndarray | Literal[False] = False
+
+
+class MacSettings(TypedDict, total=False):
+    """What `NetworkBuilder.conv2d` and `linear` are told by name; `scale` and `out` must be given."""
+
+    scale: Required[np.ndarray | float]
+    """Of the weights, positive, one number or one for each output channel: ``real = scale * (weight - zero_point)``."""
+    out: Required[Grid]
+    """What the result's codes stand for."""
+    bits: int
+    """Of plain integer codes, which must have it."""
+    signed: bool
+    """Whether plain codes are signed, as they are unless given; unsigned ones are stored less ``2**(bits - 1)``."""
+    coding: Coding
+    """How plain codes are stored: "raw" unless given, or "huffman"."""
+    zero_point: np.ndarray | float
+    """Of the weights, like `scale`; it may have a fraction. 0 unless given."""
+    bias: np.ndarray | float
+    """Real numbers, like `scale`. 0 unless given."""
+    relu: bool
+    """Clamp from below at zero, besides what `out` says."""
+    thresholds: Thresholds
+    """Requantise by thresholds instead of scales."""
 
 
 def _named(method: Method) -> Method:
@@ -141,6 +163,7 @@ class NetworkBuilder:
     provenance: dict[str, str | int | float] = field(default_factory=dict)
     _nodes: list[Any] = field(default_factory=list)
     _arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    _networks: dict[str, XorNetworkSpec] = field(default_factory=dict)
 
     @property
     def input(self) -> Tensor:
@@ -153,61 +176,34 @@ class NetworkBuilder:
         self,
         name: str,
         x: Tensor,
-        codes: np.ndarray,
+        codes: np.ndarray | WeightCodes,
         *,
-        bits: int,
-        scale: np.ndarray | float,
-        out: Grid,
-        zero_point: np.ndarray | float = 0.0,
-        bias: np.ndarray | float = 0.0,
-        signed: bool = True,
-        relu: bool = False,
-        thresholds: Thresholds | None = None,
         stride: Pair = 1,
         padding: Pads = 0,
         dilation: Pair = 1,
         groups: int = 1,
+        **settings: Unpack[MacSettings],
     ) -> Tensor:
         """Add a convolution.
 
         Parameters
         ----------
-        codes : weight codes (out, in per group, ky, kx); ``real = scale * (code - zero_point)``
-        scale, zero_point, bias : one number or one per output channel; zero points may have a fraction
-        signed : whether `codes` are signed; unsigned ones are stored less 2**(bits - 1)
-        relu : clamp from below at zero, besides what `out` says
-        thresholds : requantise by thresholds instead of scales
+        codes : integers (out, in per group, ky, kx) with their `bits`, or `WeightCodes` of any scheme
         padding : one number, (y, x) or (top, left, bottom, right)
+        settings : `MacSettings`
         """
         geometry = {
-            "kernel": np.shape(codes)[2:],
             "stride": _pair(stride),
             "padding": _pads(padding),
             "dilation": _pair(dilation),
             "groups": groups,
         }
-        return self._mac(
-            Conv2dNode, geometry, name, x, codes, bits, scale, out, zero_point, bias, signed, relu, thresholds
-        )
+        return self._mac(Conv2dNode, geometry, name, x, codes, **settings)
 
     @_named
-    def linear(
-        self,
-        name: str,
-        x: Tensor,
-        codes: np.ndarray,
-        *,
-        bits: int,
-        scale: np.ndarray | float,
-        out: Grid,
-        zero_point: np.ndarray | float = 0.0,
-        bias: np.ndarray | float = 0.0,
-        signed: bool = True,
-        relu: bool = False,
-        thresholds: Thresholds | None = None,
-    ) -> Tensor:
-        """Add a matrix product; `codes` are (out, in), the other arguments as for `conv2d`."""
-        return self._mac(LinearNode, {}, name, x, codes, bits, scale, out, zero_point, bias, signed, relu, thresholds)
+    def linear(self, name: str, x: Tensor, codes: np.ndarray | WeightCodes, **settings: Unpack[MacSettings]) -> Tensor:
+        """Add a matrix product; `codes` are (out, in), the rest as for `conv2d`."""
+        return self._mac(LinearNode, {}, name, x, codes, **settings)
 
     def _mac(
         self,
@@ -215,22 +211,20 @@ class NetworkBuilder:
         geometry: dict[str, Any],
         name: str,
         x: Tensor,
-        codes: np.ndarray,
-        bits: int,
+        codes: np.ndarray | WeightCodes,
+        *,
         scale: np.ndarray | float,
         out: Grid,
-        zero_point: np.ndarray | float,
-        bias: np.ndarray | float,
-        signed: bool,
-        relu: bool,
-        thresholds: Thresholds | None,
+        bits: int | None = None,
+        signed: bool = True,
+        coding: Coding = "raw",
+        zero_point: np.ndarray | float = 0.0,
+        bias: np.ndarray | float = 0.0,
+        relu: bool = False,
+        thresholds: Thresholds | None = None,
     ) -> Tensor:
-        weights = _checked(IntWeights, bits=bits)
-        codes = np.asarray(codes)
-        if not np.issubdtype(codes.dtype, np.integer) or codes.ndim != (4 if kind is Conv2dNode else 2):
-            wanted = "(out, in, ky, kx)" if kind is Conv2dNode else "(out, in)"
-            raise FormatError(f"codes must be integers {wanted}, not {codes.dtype} of shape {codes.shape}")
-        channels = len(codes)
+        weights = _weight_codes(codes, kind, bits, signed, coding)
+        channels = weights.shape[0]
         _check_amounts(out, channels)
         scales, zeros, biases = (
             _per_channel(what, value, channels)
@@ -238,32 +232,32 @@ class NetworkBuilder:
         )
         if (scales <= 0).any():
             raise FormatError(f"scale must be positive, not {scales.min()}")
-        if not signed:
-            codes, zeros = codes.astype(np.int64) - (1 << (bits - 1)), zeros - (1 << (bits - 1))
-        fraction = fraction_bits(zeros)
+        scales, zeros = scales * weights.unit, zeros / weights.unit - weights.offset
+        plain = not isinstance(weights.spec, PlaneWeights)
+        fraction = fraction_bits(zeros) if plain else weights.fraction
         fixed_zeros = fixed_zero_point(zeros, fraction)
         zero_term = bool(fixed_zeros.any())
-        fraction = fraction if zero_term else 0
-        node = _checked(
+        fraction = 0 if plain and not zero_term else fraction
+        node = checked(
             kind,
             name=name,
             inputs=(x.name,),
             out=out.codes,
             channels=channels,
-            weights=weights,
+            weights=weights.spec,
             align=x.grid.align,
             zero_term=zero_term,
             fraction=fraction,
             requant={"kind": "threshold"} if thresholds else self._clamp(out, relu),
-            **geometry,
+            **geometry | ({"kernel": weights.shape[2:]} if kind is Conv2dNode else {}),
         )
         shape = conv_shape(node, Value(x.shape, x.grid.codes))
-        if codes.size != np.prod(shape.weight_shape):
-            raise FormatError(f"codes must have shape {shape.weight_shape}, not {codes.shape}")
-        arrays = {
-            "weight": pack_codes(codes.reshape(shape.weight_shape).transpose(WEIGHT_ORDER), bits, signed=True),
-            "bias": smallest_signed(_fixed_bias(node, x, codes, scales, fixed_zeros, biases)),
-        }
+        if weights.shape != shape.weight_shape[: len(weights.shape)]:
+            raise FormatError(f"codes must have shape {shape.weight_shape}, not {weights.shape}")
+        arrays = weights.arrays(shape)
+        self._networks |= weights.networks
+        integers = decode_weights(node.weights, shape, arrays.__getitem__, self._networks).weights
+        arrays["bias"] = smallest_signed(_fixed_bias(node, x, integers, scales, fixed_zeros, biases))
         if x.grid.align is not None:
             arrays["align"] = np.asarray(x.grid.amounts, dtype=np.uint8)
         if zero_term:
@@ -283,7 +277,7 @@ class NetworkBuilder:
     def add(self, name: str, first: Tensor, second: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
         """Add a residual addition: both operands go to one 16-bit grid that holds them, then to `out`."""
         _check_amounts(out, first.shape[0])
-        node = _checked(
+        node = checked(
             AddNode,
             name=name,
             inputs=(first.name, second.name),
@@ -303,7 +297,7 @@ class NetworkBuilder:
     def requantise(self, name: str, x: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
         """Add another grid for the same values."""
         _check_amounts(out, x.shape[0])
-        node = _checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._clamp(out, relu))
+        node = checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._clamp(out, relu))
         factor = x.grid.scale * x.grid.factors / (out.scale * out.factors)
         return self._append(node, out, self._multipliers("", factor))
 
@@ -326,16 +320,16 @@ class NetworkBuilder:
     ) -> Tensor:
         window = _pair(kernel)
         step = window if stride is None else _pair(stride)
-        node = _checked(kind, name=name, inputs=(x.name,), kernel=window, stride=step, padding=_pads(padding))
+        node = checked(kind, name=name, inputs=(x.name,), kernel=window, stride=step, padding=_pads(padding))
         return self._append(node, x.grid)
 
     def global_average_pool(self, name: str, x: Tensor) -> Tensor:
         """Add the mean of each channel."""
-        return self._append(_checked(GlobalAveragePoolNode, name=name, inputs=(x.name,)), x.grid)
+        return self._append(checked(GlobalAveragePoolNode, name=name, inputs=(x.name,)), x.grid)
 
     def concat(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
         """Join channels; per-channel steps are joined with them."""
-        node = _checked(ConcatNode, name=name, inputs=tuple(tensor.name for tensor in tensors))
+        node = checked(ConcatNode, name=name, inputs=tuple(tensor.name for tensor in tensors))
         grid = tensors[0].grid
         for other in tensors[1:]:
             if other.grid.align != grid.align:
@@ -347,16 +341,16 @@ class NetworkBuilder:
     def flatten(self, name: str, x: Tensor) -> Tensor:
         """(channels, height, width) -> (features, 1, 1)."""
         grid = _with_amounts(x.grid, lambda amounts: np.repeat(amounts, x.shape[1] * x.shape[2]))
-        return self._append(_checked(FlattenNode, name=name, inputs=(x.name,)), grid)
+        return self._append(checked(FlattenNode, name=name, inputs=(x.name,)), grid)
 
     def channel_pad(self, name: str, x: Tensor, before: int, after: int) -> Tensor:
         """Add channels of zeros."""
         grid = _with_amounts(x.grid, lambda amounts: np.pad(amounts, (before, after)))
-        return self._append(_checked(ChannelPadNode, name=name, inputs=(x.name,), before=before, after=after), grid)
+        return self._append(checked(ChannelPadNode, name=name, inputs=(x.name,), before=before, after=after), grid)
 
     def stride_slice(self, name: str, x: Tensor, stride: Pair) -> Tensor:
         """Keep every stride-th row and column."""
-        return self._append(_checked(StrideSliceNode, name=name, inputs=(x.name,), stride=_pair(stride)), x.grid)
+        return self._append(checked(StrideSliceNode, name=name, inputs=(x.name,), stride=_pair(stride)), x.grid)
 
     def build(self) -> Network:
         """The network, every width and constant checked."""
@@ -369,11 +363,13 @@ class NetworkBuilder:
         return network
 
     def _manifest(self, digest: str) -> Manifest:
-        return _checked(
+        used = {name for node in self._nodes for name in xor_networks(node)}
+        return checked(
             Manifest,
             name=self.name,
             input=self.spec,
             nodes=tuple(self._nodes),
+            xor_networks={name: spec for name, spec in self._networks.items() if name in used},
             payload_sha256=digest,
             provenance=self.provenance,
         )
@@ -406,10 +402,31 @@ class NetworkBuilder:
         }
 
 
+def _weight_codes(
+    codes: np.ndarray | WeightCodes, kind: type[MacNode], bits: int | None, signed: bool, coding: Coding
+) -> WeightCodes:
+    axes, form = (4, "(out, in, ky, kx)") if kind is Conv2dNode else (2, "(out, in)")
+    if isinstance(codes, WeightCodes):
+        if bits is not None or not signed or coding != "raw":
+            raise FormatError("bits, signed and coding must be told to WeightCodes, not to the layer")
+        if len(codes.shape) != axes:
+            raise FormatError(f"weights must be {form}, not of shape {codes.shape}")
+        return codes
+    codes = np.asarray(codes)
+    if not np.issubdtype(codes.dtype, np.integer) or codes.ndim != axes:
+        raise FormatError(f"codes must be integers {form}, not {codes.dtype} of shape {codes.shape}")
+    if bits is None:
+        raise FormatError("bits must be given with integer codes")
+    return WeightCodes.integer(codes, bits, signed, coding)
+
+
 def _fixed_bias(
-    node: MacNode, x: Tensor, codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray, biases: np.ndarray
+    node: MacNode, x: Tensor, integers: np.ndarray, scales: np.ndarray, zeros: np.ndarray, biases: np.ndarray
 ) -> np.ndarray:
-    """The bias with the node's fraction bits, the activations' zero point folded in (int64)."""
+    """The bias with the node's fraction bits, the activations' zero point folded in (int64).
+
+    `integers` are the decoded weights, those of planes with the fraction bits of their coefficients.
+    """
     shape = conv_shape(node, Value(x.shape, x.grid.codes))
     fraction = node.fraction
     fixed = np.rint(np.ldexp(biases / (scales * x.grid.scale), fraction))
@@ -417,12 +434,13 @@ def _fixed_bias(
         raise FormatError(f"bias must be below 2**56 accumulator steps, not {np.abs(fixed).max():g}")
     fixed = fixed.astype(np.int64)
     if x.grid.zero_point:
+        lift = 0 if isinstance(node.weights, PlaneWeights) else fraction
         factors = np.broadcast_to(x.grid.factors.astype(np.int64), (shape.in_channels,)).reshape(shape.groups, 1, -1)
-        grouped = codes.astype(np.int64).reshape(shape.groups, shape.group_outputs, shape.group_inputs, -1)
+        grouped = integers.astype(np.int64).reshape(shape.groups, shape.group_outputs, shape.group_inputs, -1)
         weighted = (grouped.sum(axis=3) * factors).sum(axis=2).reshape(-1)
         taps = grouped.shape[3]
         inputs = np.repeat(factors.sum(axis=2).reshape(-1), shape.group_outputs) * taps
-        fixed += x.grid.zero_point * (zeros.astype(np.int64) * inputs - (weighted << fraction))
+        fixed += x.grid.zero_point * (zeros.astype(np.int64) * inputs - (weighted << lift))
     return fixed
 
 
@@ -456,11 +474,3 @@ def _per_channel(what: str, value: np.ndarray | float, channels: int) -> np.ndar
     if not np.isfinite(array).all():
         raise FormatError(f"{what} must be finite, found {array[~np.isfinite(array)].flat[0]}")
     return np.broadcast_to(array, (channels,)).copy()
-
-
-def _checked(model: type[Model], **values: Any) -> Model:
-    try:
-        return model(**values)
-    except ValidationError as error:
-        prefix, problem = f"{values['name']}: " if "name" in values else "", first_problem(error)
-        raise FormatError(prefix + problem.removeprefix(prefix)) from error

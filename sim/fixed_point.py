@@ -64,7 +64,14 @@ def _fitting(zero_point: np.ndarray, fraction: int) -> int:
 
 def fixed_zero_point(zero_point: np.ndarray, fraction: int) -> np.ndarray:
     """Zero points with `fraction` fraction bits, int16."""
-    return np.rint(np.ldexp(np.asarray(zero_point, dtype=np.float64), fraction)).astype(np.int16)
+    low, high = signed_range(ZERO_POINT_BITS)
+    fixed = np.rint(np.ldexp(np.asarray(zero_point, dtype=np.float64), fraction))
+    if fixed.min(initial=0) < low or fixed.max(initial=0) > high:
+        raise UnsupportedError(
+            f"weight zero points with {fraction} fraction bits must fit {ZERO_POINT_BITS} signed bits, "
+            f"found {fixed.min():g}..{fixed.max():g}"
+        )
+    return fixed.astype(np.int16)
 
 
 def smallest_signed(values: np.ndarray) -> np.ndarray:

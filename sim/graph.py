@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..kernels.conv import ConvShape
+from ..kernels.correction import MAX_FRACTION
 from ..kernels.errors import FormatError, UnsupportedError
+from ..kernels.huffman import MAX_ALPHABET, MAX_LENGTH
 from ..kernels.packing import packed_bytes
 from ..kernels.pool import PoolShape
 from .manifest import (
     AddNode,
     AveragePoolNode,
+    BasisWeights,
     ChannelPadNode,
     Codes,
     ConcatNode,
@@ -30,23 +33,27 @@ from .manifest import (
     RequantiseNode,
     ScaleRequant,
     StrideSliceNode,
+    XorNetworkSpec,
+    XorWeights,
 )
 
 __all__ = [
-    "WEIGHT_ORDER",
     "ArrayRole",
     "MacNode",
+    "PlaneWeights",
     "Value",
     "array_roles",
     "check_arrays",
     "conv_shape",
     "infer",
+    "plane_bytes",
     "pool_shape",
+    "xor_networks",
 ]
 
 MacNode = Conv2dNode | LinearNode
-WEIGHT_ORDER = (0, 2, 3, 1)
-"""Axes of (out, in, ky, kx) weights in the file's order: (out, ky, kx, in)."""
+PlaneWeights = XorWeights | BasisWeights
+"""Weights that are sign planes with coefficients."""
 MAX_ELEMENTS = 1 << 26
 """Codes of one tensor of one image, at most: more is a corrupt file, not a network."""
 
@@ -66,10 +73,28 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class ArrayRole:
-    """An array that a node needs: the shapes and dtypes that it may have."""
+    """An array that a node needs: the shapes and dtypes that it may have.
+
+    `lengths` are the least and the greatest length of a stream, which has one axis and no fixed shape.
+    """
 
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[type[np.integer], ...]
+    lengths: tuple[int, int] | None = None
+
+    def admits(self, array: np.ndarray) -> bool:
+        """Whether an array is as the role wants it."""
+        if array.dtype not in [np.dtype(dtype) for dtype in self.dtypes]:
+            return False
+        if self.lengths is None:
+            return array.shape in self.shapes
+        return array.ndim == 1 and self.lengths[0] <= len(array) <= self.lengths[1]
+
+    def __str__(self) -> str:
+        dtypes = " or ".join(np.dtype(dtype).name for dtype in self.dtypes)
+        if self.lengths is not None:
+            return f"{dtypes} of {self.lengths[0]} to {self.lengths[1]} elements"
+        return f"{dtypes} of shape {' or '.join(str(shape) for shape in self.shapes)}"
 
 
 def conv_shape(node: MacNode, source: Value) -> ConvShape:
@@ -97,12 +122,29 @@ def infer(manifest: Manifest) -> dict[str, Value]:
             if name not in values:
                 raise FormatError(f"{node.name}: input {name!r} must be the network's input or an earlier node")
         try:
+            _check_networks(node, manifest.xor_networks)
             value = _infer_node(node, [values[name] for name in node.inputs])
         except (FormatError, UnsupportedError) as error:
             raise type(error)(f"{node.name}: {error}") from error
         _check_size(node.name, value.shape)
         values[node.name] = value
+    for name in manifest.xor_networks:
+        if not any(name in xor_networks(node) for node in manifest.nodes):
+            raise FormatError(f"XOR network {name!r} must belong to a node")
     return values
+
+
+def xor_networks(node: Node) -> tuple[str, ...]:
+    """The XOR networks that a node names."""
+    if isinstance(node, MacNode) and isinstance(node.weights, XorWeights):
+        return node.weights.planes
+    return ()
+
+
+def _check_networks(node: Node, networks: Mapping[str, XorNetworkSpec]) -> None:
+    for name in xor_networks(node):
+        if name not in networks:
+            raise FormatError(f"plane {name!r} must be one of the manifest's XOR networks")
 
 
 def _check_size(name: str, shape: tuple[int, int, int]) -> None:
@@ -151,6 +193,9 @@ def _infer_mac(node: MacNode, source: Value) -> Value:
         raise FormatError(f"a linear layer's input must be flat (features, 1, 1), not {source.shape}")
     if source.codes.bits > 8:
         raise UnsupportedError(f"activations of a MAC layer must have 1 to 8 bits, not {source.codes.bits}")
+    scheme = node.weights.scheme
+    if node.align is not None and scheme != "int":
+        raise UnsupportedError(f"alignment must come with scheme int, not with {scheme}")
     if node.align == "mul" and max(source.codes.bits, node.weights.bits) > 4:
         raise UnsupportedError(
             f"multiplier alignment must have operands of at most 4 bits, "
@@ -162,8 +207,11 @@ def _infer_mac(node: MacNode, source: Value) -> Value:
             raise UnsupportedError(f"tflite rounding must come without fraction bits, not with {node.fraction}")
     elif node.out.bits > 4:
         raise FormatError(f"threshold outputs must have 1 to 4 bits, not {node.out.bits}")
-    if node.fraction and not node.zero_term:
-        raise FormatError("fraction bits must come with a zero-point term")
+    if not isinstance(node.weights, PlaneWeights):
+        if node.fraction > MAX_FRACTION:
+            raise FormatError(f"fraction of scheme {scheme} must be 0 to {MAX_FRACTION} bits, not {node.fraction}")
+        if node.fraction and not node.zero_term:
+            raise FormatError("fraction bits must come with a zero-point term")
     shape = conv_shape(node, source)
     channels, height, width = source.shape
     top, left, bottom, right = shape.padding
@@ -177,7 +225,9 @@ def _check_clamp(requant: ScaleRequant, out: Codes) -> None:
         raise FormatError(f"clamp must lie in {low}..{high}, not {requant.low}..{requant.high}")
 
 
-def array_roles(node: Node, sources: list[Value]) -> dict[str, ArrayRole]:
+def array_roles(
+    node: Node, sources: list[Value], networks: Mapping[str, XorNetworkSpec] | None = None
+) -> dict[str, ArrayRole]:
     """The arrays of a node, by role; scale arrays are per channel or, of length 1, for all."""
     if isinstance(node, AddNode):
         channels = sources[0].shape[0]
@@ -188,9 +238,8 @@ def array_roles(node: Node, sources: list[Value]) -> dict[str, ArrayRole]:
     if not isinstance(node, Conv2dNode | LinearNode):
         return {}
     shape = conv_shape(node, sources[0])
-    count = int(np.prod(shape.weight_shape, dtype=object))
     roles = {
-        "weight": ArrayRole(((packed_bytes(count, node.weights.bits),),), (np.uint8,)),
+        **_weight_roles(node, shape, networks or {}),
         "bias": ArrayRole(((shape.out_channels,),), (np.int16, np.int32, np.int64)),
     }
     if node.align is not None:
@@ -206,6 +255,31 @@ def array_roles(node: Node, sources: list[Value]) -> dict[str, ArrayRole]:
     }
 
 
+def _weight_roles(node: MacNode, shape: ConvShape, networks: Mapping[str, XorNetworkSpec]) -> dict[str, ArrayRole]:
+    count = int(np.prod(shape.weight_shape, dtype=object))
+    weights = node.weights
+    if isinstance(weights, PlaneWeights):
+        sizes = plane_bytes(weights, count, networks)
+        return {
+            "weight": ArrayRole(((sum(sizes),),), (np.uint8,)),
+            "coef": ArrayRole(((len(sizes), shape.out_channels),), (np.int16,)),
+        }
+    if weights.coding == "huffman":
+        # A code word has one bit at least: what is shorter is refused before room for `count` codes is made.
+        return {
+            "weight": ArrayRole((), (np.uint8,), (packed_bytes(count, 1), packed_bytes(count, MAX_LENGTH) + 1)),
+            "huffman": ArrayRole((), (np.uint8,), (1, 1 + MAX_ALPHABET)),
+        }
+    return {"weight": ArrayRole(((packed_bytes(count, weights.bits),),), (np.uint8,))}
+
+
+def plane_bytes(weights: PlaneWeights, count: int, networks: Mapping[str, XorNetworkSpec]) -> list[int]:
+    """Bytes of each plane of `count` weights in the tensor `weight`, where every plane begins with a byte."""
+    if isinstance(weights, BasisWeights):
+        return [packed_bytes(count, 1)] * weights.planes
+    return [networks[name].network.stream_bytes(count) for name in weights.planes]
+
+
 def _scale_roles(channels: int, prefix: str = "") -> dict[str, ArrayRole]:
     shapes = tuple(dict.fromkeys(((1,), (channels,))))
     return {
@@ -218,18 +292,15 @@ def check_arrays(manifest: Manifest, values: Mapping[str, Value], arrays: Mappin
     """Raise `FormatError` unless `arrays` are exactly those that the nodes need."""
     known: set[str] = set()
     for node in manifest.nodes:
-        for role, wanted in array_roles(node, [values[name] for name in node.inputs]).items():
+        sources = [values[name] for name in node.inputs]
+        for role, wanted in array_roles(node, sources, manifest.xor_networks).items():
             name = f"{node.name}.{role}"
             known.add(name)
             if name not in arrays:
                 raise FormatError(f"tensor {name!r} is missing")
-            array = arrays[name]
-            if array.shape not in wanted.shapes or array.dtype not in [np.dtype(dtype) for dtype in wanted.dtypes]:
-                shapes = " or ".join(str(shape) for shape in wanted.shapes)
-                dtypes = " or ".join(np.dtype(dtype).name for dtype in wanted.dtypes)
-                raise FormatError(
-                    f"tensor {name!r} must be {dtypes} of shape {shapes}, not {array.dtype} of shape {array.shape}"
-                )
+            if not wanted.admits(arrays[name]):
+                found = f"{arrays[name].dtype} of shape {arrays[name].shape}"
+                raise FormatError(f"tensor {name!r} must be {wanted}, not {found}")
     for name in arrays:
         if name not in known:
             raise FormatError(f"tensor {name!r} must belong to a node")

@@ -1,6 +1,6 @@
 """A MAC layer ready to run: its encoded arrays decoded once, its constants checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,10 +12,11 @@ from ..kernels.correction import INPUT_SUM_BITS, Correction
 from ..kernels.digits import split_digits
 from ..kernels.errors import FormatError, UnsupportedError
 from ..kernels.mac import MacFormat, signed_range
-from ..kernels.packing import unpack_codes
+from ..kernels.planes import PlaneCorrection
 from ..kernels.requant import ScaleRequantizer
-from .graph import WEIGHT_ORDER, MacNode, Value, conv_shape
-from .manifest import ScaleRequant
+from .graph import MacNode, PlaneWeights, Value, conv_shape
+from .manifest import IntWeights, ScaleRequant, XorNetworkSpec
+from .weights import Arrays, decode_weights
 
 __all__ = ["MacLayer", "ScaleArrays"]
 
@@ -39,15 +40,23 @@ class ScaleArrays:
 
 @dataclass(frozen=True, slots=True)
 class MacLayer:
-    """One conv2d or linear layer: codes, digits and constants as the kernels take them."""
+    """One conv2d or linear layer: weights and constants as the kernels take them."""
 
     node: MacNode
     shape: ConvShape
     operands: Operands
     codes: np.ndarray
-    """Weight codes (out, in per group, ky, kx), int16."""
+    """Weight codes (out, in per group, ky, kx): signed, int16; for shift and focused as stored, uint8; for xor and
+    basis bit p is plane p, uint8."""
+    weights: np.ndarray
+    """The exact integers that the codes stand for, int16 or int32, in the shape of the codes: with the fraction bits
+    of the coefficients for xor and basis."""
     digits: np.ndarray
-    """Their digits (digits, *codes.shape), int8."""
+    """Digits of int codes (digits, *codes.shape), int8; no digits for other schemes."""
+    planes: np.ndarray
+    """Sign bits of xor and basis (planes, *codes.shape), 1 for +1 and 0 for -1, uint8; no planes for other schemes."""
+    coefs: np.ndarray
+    """Coefficients of the planes with the node's fraction bits, int16 (planes, out)."""
     factors: np.ndarray
     """Alignment factor of each input channel, int32."""
     zero: np.ndarray
@@ -59,13 +68,14 @@ class MacLayer:
     descending: np.ndarray | None
 
     @classmethod
-    def decode(cls, node: MacNode, source: Value, array: Callable[[str], np.ndarray]) -> "MacLayer":
+    def decode(
+        cls, node: MacNode, source: Value, array: Arrays, networks: Mapping[str, XorNetworkSpec] | None = None
+    ) -> "MacLayer":
         """Build from a node; `array(role)` gives a stored array, its shape and dtype already checked."""
-        shape = conv_shape(node, source)
-        count = int(np.prod(shape.weight_shape))
-        stored = [shape.weight_shape[axis] for axis in WEIGHT_ORDER]
-        codes = unpack_codes(array("weight"), count, node.weights.bits, signed=True).reshape(stored)
-        codes = np.ascontiguousarray(codes.transpose(np.argsort(WEIGHT_ORDER)))
+        shape, bits = conv_shape(node, source), node.weights.bits
+        weights = decode_weights(node.weights, shape, array, networks or {})
+        plain = isinstance(node.weights, IntWeights)
+        digits = split_digits(weights.codes, bits, signed=True) if plain else np.empty((0, *shape.weight_shape))
         factors = (
             np.ones(shape.in_channels, dtype=np.int32)
             if node.align is None
@@ -82,9 +92,12 @@ class MacLayer:
         layer = cls(
             node,
             shape,
-            Operands(source.codes.bits, source.codes.signed, node.weights.bits),
-            codes,
-            split_digits(codes, node.weights.bits, signed=True).astype(np.int8),
+            Operands(source.codes.bits, source.codes.signed, bits, w_signed=plain),
+            weights.codes,
+            weights.weights,
+            digits.astype(np.int8),
+            weights.planes,
+            weights.coefs,
             factors,
             zero.astype(np.int64),
             array("bias").astype(np.int64),
@@ -104,16 +117,22 @@ class MacLayer:
             raise UnsupportedError(f"the input sum must fit {INPUT_SUM_BITS} signed bits, but can reach {bound}")
 
     def correction(self, fmt: MacFormat) -> Correction:
-        """The zero-point stage at these widths."""
+        """The zero-point stage at these widths, of any scheme but those of planes."""
         return Correction(fmt, self.node.fraction)
 
+    def corrected_bits(self, fmt: MacFormat) -> int:
+        """Bits of the corrected value at these widths, and so of bias and thresholds."""
+        if isinstance(self.node.weights, PlaneWeights):
+            return PlaneCorrection(fmt).out_bits
+        return self.correction(fmt).out_bits
+
     def held(self, fmt: MacFormat) -> "MacLayer":
-        """The same layer with bias and thresholds as registers of acc + fraction bits hold them.
+        """The same layer with bias and thresholds as registers of `corrected_bits` hold them.
 
         At the widths that a network was made for nothing changes; at narrower ones a constant
         that does not fit is the nearest one that does.
         """
-        low, high = signed_range(self.correction(fmt).out_bits)
+        low, high = signed_range(self.corrected_bits(fmt))
         thresholds = None if self.thresholds is None else np.clip(self.thresholds, low, high)
         return replace(self, bias=np.clip(self.bias, low, high), thresholds=thresholds)
 
@@ -139,20 +158,27 @@ class MacLayer:
                 f"not factors from {factors.min()} to {factors.max()}"
             )
         shape = ConvShape(channels, self.shape.out_channels, size)
-        return replace(
-            self,
-            shape=shape,
-            codes=self.codes.reshape(shape.weight_shape),
-            digits=self.digits.reshape(len(self.digits), *shape.weight_shape),
-            factors=factors[:, 0].copy(),
-        )
+        return self._rearranged(shape, factors[:, 0].copy(), lambda weights: weights.reshape(shape.weight_shape))
 
     def unfold(self) -> "MacLayer":
         """The same layer with its kernel columns as channels, for an input unfolded in x."""
+        factors = np.tile(self.factors, self.shape.kernel[1])
+        return self._rearranged(self.shape.unfolded_x(), factors, unfold_x_weights)
+
+    def _rearranged(
+        self, shape: ConvShape, factors: np.ndarray, change: Callable[[np.ndarray], np.ndarray]
+    ) -> "MacLayer":
+        """With another geometry; `change` takes weights (out, in per group, ky, kx) to its form."""
+
+        def each(parts: np.ndarray) -> np.ndarray:
+            return np.stack([change(part) for part in parts]) if len(parts) else parts.reshape(0, *shape.weight_shape)
+
         return replace(
             self,
-            shape=self.shape.unfolded_x(),
-            codes=unfold_x_weights(self.codes),
-            digits=np.stack([unfold_x_weights(digit) for digit in self.digits]),
-            factors=np.tile(self.factors, self.shape.kernel[1]),
+            shape=shape,
+            codes=change(self.codes),
+            weights=change(self.weights),
+            digits=each(self.digits),
+            planes=each(self.planes),
+            factors=factors,
         )

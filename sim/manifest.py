@@ -4,22 +4,29 @@ Everything here is validated when it is read. Arrays are not in the manifest: th
 of the file, named ``<node>.<role>`` and listed with their dtypes in `gatewise.sim.graph`.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..kernels.align import Alignment
-from ..kernels.correction import MAX_FRACTION
+from ..kernels.errors import FormatError
+from ..kernels.planes import MAX_PLANE_FRACTION
 from ..kernels.requant import Rounding
+from ..kernels.shift import ShiftFormat
+from ..kernels.xor import XorNetwork
 
 __all__ = [
     "AddNode",
     "AveragePoolNode",
+    "BasisWeights",
     "ChannelPadNode",
     "Codes",
+    "Coding",
     "ConcatNode",
     "Conv2dNode",
     "FlattenNode",
+    "FocusedWeights",
     "GlobalAveragePoolNode",
     "InputSpec",
     "IntWeights",
@@ -29,8 +36,13 @@ __all__ = [
     "Node",
     "RequantiseNode",
     "ScaleRequant",
+    "ShiftWeights",
     "StrideSliceNode",
     "ThresholdRequant",
+    "Tile",
+    "Weights",
+    "XorNetworkSpec",
+    "XorWeights",
 ]
 
 
@@ -48,6 +60,20 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Line = Annotated[str, AfterValidator(_check_line)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}$")]
+ExponentBits = Annotated[int, Field(ge=0, le=5)]
+Shift = Annotated[int, Field(ge=0, le=15)]
+Side = Annotated[int, Field(ge=1, le=64)]
+Mask = Annotated[str, Field(pattern=r"^[0-9a-f]{1,16}$")]
+Coding = Literal["raw", "huffman"]
+MAX_WEIGHT_PLANES = 8
+
+
+def _as_value_error(make: Callable[[], object]) -> None:
+    """Let pydantic report what `make` refuses, so that the entry's place is named."""
+    try:
+        make()
+    except FormatError as error:
+        raise ValueError(str(error)) from error
 
 
 class _Model(BaseModel):
@@ -108,10 +134,124 @@ class InputSpec(Codes):
 
 
 class IntWeights(_Model):
-    """Scheme ``int``: packed signed codes of one width."""
+    """Scheme ``int``: packed signed codes of one width, or their Huffman stream."""
 
     scheme: Literal["int"] = "int"
     bits: Annotated[int, Field(ge=1, le=8)]
+    coding: Coding = "raw"
+
+
+class ShiftWeights(_Model):
+    """Scheme ``shift``: sign and exponent; see `gatewise.kernels.shift` for the layout of a code."""
+
+    scheme: Literal["shift"] = "shift"
+    exponent_bits: ExponentBits
+    coding: Coding = "raw"
+
+    @property
+    def format(self) -> ShiftFormat:
+        """The layer's codes."""
+        return ShiftFormat(self.exponent_bits)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a stored code before entropy coding."""
+        return self.format.bits
+
+
+class FocusedWeights(_Model):
+    """Scheme ``focused``: component, sign and exponent, pruned zeros.
+
+    ``weight = sign * 2**(exponent + value_shift) + mu``, the mu of a component being ``sign * 2**shift``.
+    """
+
+    scheme: Literal["focused"] = "focused"
+    exponent_bits: ExponentBits
+    value_shift: Shift = 0
+    minus: tuple[Literal[-1, 1], Shift] = (-1, 0)
+    plus: tuple[Literal[-1, 1], Shift] = (1, 0)
+    coding: Coding = "raw"
+
+    @property
+    def format(self) -> ShiftFormat:
+        """The layer's codes."""
+        return ShiftFormat(self.exponent_bits, True, self.value_shift, self.minus, self.plus)
+
+    @property
+    def bits(self) -> int:
+        """Bits of a stored code before entropy coding."""
+        return self.format.bits
+
+    @model_validator(mode="after")
+    def _check(self) -> "FocusedWeights":
+        _as_value_error(lambda: self.format)
+        return self
+
+
+class XorNetworkSpec(_Model):
+    """An XOR network: row o is the mask, in hexadecimal, of the inputs that output o is the XOR of."""
+
+    n_in: Side
+    n_out: Side
+    rows: tuple[Mask, ...]
+
+    @property
+    def network(self) -> XorNetwork:
+        """The decoder."""
+        return XorNetwork(self.n_in, self.n_out, tuple(int(row, 16) for row in self.rows))
+
+    @model_validator(mode="after")
+    def _check(self) -> "XorNetworkSpec":
+        _as_value_error(lambda: self.network)
+        return self
+
+
+class Tile(_Model):
+    """Rows and lanes of the array in whose order a stream stands."""
+
+    rows: Side
+    lanes: Side
+
+
+class XorWeights(_Model):
+    """Scheme ``xor``: encrypted sign planes, each with an XOR network of the manifest.
+
+    `order` says which weight is the n-th that the networks give: "natural" is (out, ky, kx, in), "tile" is
+    `gatewise.kernels.addressing.tile_order` of an array of `tile`.
+    """
+
+    scheme: Literal["xor"] = "xor"
+    planes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_WEIGHT_PLANES)]
+    order: Literal["natural", "tile"] = "natural"
+    tile: Tile | None = None
+
+    @property
+    def bits(self) -> int:
+        """Sign planes: bits of a decoded weight."""
+        return len(self.planes)
+
+    @model_validator(mode="after")
+    def _check(self) -> "XorWeights":
+        if (self.order == "tile") != (self.tile is not None):
+            raise ValueError(f"tile must be given for the order tile alone, not {self.tile!r} for {self.order}")
+        return self
+
+
+class BasisWeights(_Model):
+    """Scheme ``basis``: raw sign planes."""
+
+    scheme: Literal["basis"] = "basis"
+    planes: Annotated[int, Field(ge=1, le=MAX_WEIGHT_PLANES)]
+
+    @property
+    def bits(self) -> int:
+        """Sign planes: bits of a weight."""
+        return self.planes
+
+
+Weights = Annotated[
+    IntWeights | ShiftWeights | FocusedWeights | XorWeights | BasisWeights, Field(discriminator="scheme")
+]
 
 
 class ScaleRequant(_Model):
@@ -155,14 +295,17 @@ class _Node(_Model):
 
 
 class _MacNode(_Node):
-    """A layer on the MAC array: weights, alignment, zero-point term, bias and requantiser."""
+    """A layer on the MAC array: weights, alignment, zero-point term, bias and requantiser.
+
+    `fraction` are the fraction bits of the zero-point term (0..8), or of the plane coefficients (0..15).
+    """
 
     out: Codes
     channels: Count
-    weights: IntWeights
+    weights: Weights
     align: Alignment | None = None
     zero_term: bool = False
-    fraction: Annotated[int, Field(ge=0, le=MAX_FRACTION)] = 0
+    fraction: Annotated[int, Field(ge=0, le=MAX_PLANE_FRACTION)] = 0
     requant: Requant
 
 
@@ -275,6 +418,7 @@ class Manifest(_Model):
     name: Annotated[Line, Field(min_length=1, max_length=200)]
     input: InputSpec
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
+    xor_networks: dict[Name, XorNetworkSpec] = {}
     payload_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     provenance: dict[Line, Line | int | Finite] = {}
 

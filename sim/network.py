@@ -41,7 +41,9 @@ class Network:
         node = self.node(name)
         source = self.values[node.inputs[0]]
         if isinstance(node, Conv2dNode | LinearNode):
-            self.layers[name] = MacLayer.decode(node, source, lambda role: self.arrays[f"{name}.{role}"])
+            self.layers[name] = MacLayer.decode(
+                node, source, lambda role: self.arrays[f"{name}.{role}"], self.manifest.xor_networks
+            )
         elif isinstance(node, AddNode | RequantiseNode):
             for prefix in ("first_", "second_", "") if isinstance(node, AddNode) else ("",):
                 multiplier, shift = (self.arrays[f"{name}.{prefix}{role}"] for role in ("multiplier", "shift"))

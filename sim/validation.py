@@ -1,8 +1,23 @@
 """Pydantic's findings as the one line that Gatewise prints."""
 
-from pydantic import ValidationError
+from typing import Any, TypeVar
 
-__all__ = ["first_problem"]
+from pydantic import BaseModel, ValidationError
+
+from ..kernels.errors import FormatError
+
+__all__ = ["checked", "first_problem"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(model: type[Model], **values: Any) -> Model:
+    """Make a model of values; `FormatError` says what is wrong with them, after the `name` among them."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        prefix, problem = f"{values['name']}: " if "name" in values else "", first_problem(error)
+        raise FormatError(prefix + problem.removeprefix(prefix)) from error
 
 
 def first_problem(error: ValidationError) -> str:
