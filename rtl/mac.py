@@ -68,7 +68,7 @@ def limit_within(
     if width is None:
         return limit(m, exact, bits, overflow)
     exact = settled(m, exact)
-    above = width.above[: len(exact)] if len(exact) < bits else Cat(width.above, Const(-1, len(exact) - bits))
+    above = width.above[: len(exact)] if len(exact) <= bits else Cat(width.above, Const(-1, len(exact) - bits))
     above = settled(m, Mux(is_unsigned, above << 1, above)[: len(exact)])
     value, lost = _limit_above(m, exact, above, width.wrap, is_unsigned)
     return value[:bits].as_signed(), lost
