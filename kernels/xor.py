@@ -82,7 +82,7 @@ class XorNetwork:
         if taps is not None and not 1 <= taps <= n_in:
             raise FormatError(f"taps of a row must be 1 to {n_in}, not {taps}")
         rng = np.random.default_rng(seed)
-        rows = []
+        rows: list[int] = []
         while len(rows) < n_out:
             if taps is None:
                 tapped = np.flatnonzero(rng.integers(0, 2, n_in))
@@ -142,7 +142,8 @@ class XorNetwork:
         if slices.shape[-1:] != (self.n_in,) or not np.isin(slices, (0, 1)).all():
             raise FormatError(f"slices must be bits of shape (..., {self.n_in}), not of {slices.shape}")
         # A row has at most 64 taps, so that the sum stays within 8 bits.
-        return (slices.astype(np.uint8) @ self.matrix.T) & 1
+        sums: np.ndarray = slices.astype(np.uint8) @ self.matrix.T
+        return sums & 1
 
     def decode_stream(self, data: np.ndarray | bytes, count: int) -> np.ndarray:
         """Weight bits (count,), uint8, of a packed stream.
@@ -223,6 +224,8 @@ class XorProgrammable:
 
         Outputs from the run-time `n_out` (count,) on are 0.
         """
-        outputs = np.arange(self.n_out)
-        bits = np.bitwise_count(masks & slices[:, None]) & np.where(outputs < n_out[:, None], 1, 0).astype(np.uint8)
-        return (bits.astype(np.uint64) << outputs.astype(np.uint64)).sum(axis=1, dtype=np.uint64)
+        outputs = np.arange(self.n_out, dtype=np.uint64)
+        used = (outputs < n_out[:, None]).astype(np.uint8)
+        bits = np.bitwise_count(masks & slices[:, None]) & used
+        words: np.ndarray = np.bitwise_or.reduce(bits.astype(np.uint64) << outputs, axis=1)
+        return words

@@ -3,11 +3,11 @@
 The slices are the information words of a linear code over GF(2), so this is decoding to the nearest code word,
 with a cost for every wrong bit.
 
-Up to 16 inputs every slice is tried. Above, it is a descent in the manner of ordered-statistics decoding (Fossorier and
-Lin, IEEE Transactions on Information Theory 41, 1995): the most costly independent outputs are made right, which settles the
-slice; then single outputs of that set and pairs of them are made wrong as long as this lowers the whole cost, the best
-change first. It starts once from the order of the costs and a few times more from random orders, and the best end is kept:
-the cost never rises, neither along a descent nor with a further start.
+Up to 16 inputs every slice is tried. Above, it is a descent in the manner of ordered-statistics decoding (Fossorier
+and Lin, IEEE Transactions on Information Theory 41, 1995): the most costly independent outputs are made right, which
+settles the slice; then single outputs of that set and pairs of them are made wrong as long as this lowers the whole
+cost, the best change first. It starts once from the order of the costs and a few times more from random orders, and
+the best end is kept: the cost never rises, neither along a descent nor with a further start.
 """
 
 import numpy as np
@@ -162,8 +162,8 @@ def nearest_slices(
 ) -> np.ndarray:
     """Slice words (slices,), uint64, whose outputs are nearest to the targets.
 
-    `masks` are the rows of the network, uint64 (n_out,); `targets` are bits (slices, n_out), `costs` float64 of the same
-    shape. Networks of at most `exact_inputs` inputs are searched completely, others in `starts` descents.
+    `masks` are the rows of the network, uint64 (n_out,); `targets` are bits (slices, n_out), `costs` float64 of the
+    same shape. Networks of at most `exact_inputs` inputs are searched completely, others in `starts` descents.
     """
     outputs = np.zeros(0, dtype=np.uint64)
     if n_in <= exact_inputs:

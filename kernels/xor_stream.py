@@ -20,9 +20,10 @@ Where B >= n_in, a run of R = ceil(length / W) rows has a closed form. It needs 
     cycles = R + [p(min(W, length)) > 1]                          if W <= n_out
     cycles = p(length) + [p(length) = p((R - 1) * W)]             if W > n_out
 
-and one more cycle for the first run of a frame, in which its first word comes. Both are the sum over the rows of max(1, slices
-that the row needs). Where B < n_in and W >= n_out, every row but a short last one waits for slices, and the cycles of a
-continuing run are w(last slice) - w(first slice) + [p(length) = p((R - 1) * W)]; else only the recursion of `schedule_runs` says it.
+and one more cycle for the first run of a frame, in which its first word comes. Both are the sum over the rows of
+max(1, slices that the row needs). Where B < n_in and W >= n_out, every row but a short last one waits for slices, and
+the cycles of a continuing run are w(last slice) - w(first slice) + [p(length) = p((R - 1) * W)]; else only the
+recursion of `schedule_runs` says it.
 """
 
 from collections.abc import Sequence
@@ -63,8 +64,8 @@ class XorRun(NamedTuple):
 class XorSchedule(NamedTuple):
     """What each run of a frame takes; int64 arrays of shape (runs,).
 
-    `slices` are decoded, `words` taken, `rows` leave; `cycles` lead from the end of the run before to the cycle in which
-    the last row is made.
+    `slices` are decoded, `words` taken, `rows` leave; `cycles` lead from the end of the run before to the cycle in
+    which the last row is made.
     """
 
     slices: np.ndarray
@@ -118,8 +119,8 @@ def schedule_runs(runs: Sequence[XorRun], n_in: int, n_out: int, word_bits: int,
 def run_cycles(length: int, offset: int, restart: bool, n_out: int, row_bits: int) -> int:
     """Cycles of a run where a word holds at least a slice: the closed form of the module's docstring.
 
-    `offset` is the run's `skip` where it restarts, else the outputs of the present slice that are gone. The cycle in which
-    the first word of a frame comes is not counted.
+    `offset` is the run's `skip` where it restarts, else the outputs of the present slice that are gone. The cycle in
+    which the first word of a frame comes is not counted.
     """
     gone = 0 if restart or offset == 0 else 1
 
@@ -254,7 +255,11 @@ class XorDecoder:
     def schedule(self, runs: Sequence[XorRun], networks: Sequence[XorNetwork] | None = None) -> XorSchedule:
         """Slices, words, rows and cycles of the runs of one frame."""
         network = self.networks(networks)[0]
-        return schedule_runs(runs, network.n_in, network.n_out, self.stream.word_bits, self.row_bits)
+        return self.schedule_of(runs, network.n_in, network.n_out)
+
+    def schedule_of(self, runs: Sequence[XorRun], n_in: int, n_out: int) -> XorSchedule:
+        """The same for networks of a given size, which may be less than the maxima."""
+        return schedule_runs(runs, n_in, n_out, self.stream.word_bits, self.row_bits)
 
     def compute(
         self, data: bytes, runs: Sequence[XorRun], networks: Sequence[XorNetwork] | None = None

@@ -26,8 +26,13 @@ from .fusion import FusionPE, FusionPEBench, FusionRowBench, streamed_row
 from .multiplier import DigitMultiplier, DigitMultiplierBench
 from .planes import PlaneCorrection, PlaneCorrectionBench, PlaneTable, PlaneTableBench
 from .requant import ScaleRequantizer, ScaleRequantizerBench, ThresholdRequantizer, ThresholdRequantizerBench
+from .shift import ShiftPE, ShiftPEBench, ShiftRowBench, streamed_shift_row
 from .sign import PopcountRowBench, SignRowBench, streamed_popcount_row, streamed_sign_row
+from .stepped import Build, steppable, steppable_bench
 from .tree import AdderTree, AdderTreeBench
+from .xor import XorGates, XorGatesBench, XorProgrammable, XorProgrammableBench
+from .xor_stream import XorDecoder, XorRows, XorStream
+from .xor_stream_bench import XorDecoderBench, XorRowsBench, XorStreamBench
 
 __all__ = ["BLOCKS", "Block", "Settings", "block_named", "parse_settings"]
 
@@ -200,6 +205,75 @@ def _plane_table(planes: int = 8) -> kernels.PlaneTable:
     return kernels.PlaneTable((0,) * TABLE_ENTRIES, planes)
 
 
+# The first seed whose twenty rows of two taps are all different, so that no gate is shared.
+_XOR_SEED = 14
+
+
+def _xor(n_in: int = 12, n_out: int = 20, taps: int = 2, seed: int = _XOR_SEED) -> kernels.XorNetwork:
+    return kernels.XorNetwork.random(n_in, n_out, taps or None, seed)
+
+
+def _xor_programmable(n_in: int = 12, n_out: int = 20, planes: int = 1, stepped: bool = False) -> Build:
+    return Build(kernels.XorProgrammable(n_in, n_out, planes), stepped)
+
+
+def _xor_matrices(
+    n_in: int, n_out: int, taps: int, seed: int, planes: int, programmable: bool
+) -> tuple[kernels.XorNetwork, ...] | kernels.XorProgrammable:
+    if programmable:
+        return kernels.XorProgrammable(n_in, n_out, planes)
+    return tuple(_xor(n_in, n_out, taps, seed + plane) for plane in range(planes))
+
+
+def _xor_stream(
+    n_in: int = 12,
+    n_out: int = 20,
+    taps: int = 2,
+    seed: int = _XOR_SEED,
+    word_bits: int = 128,
+    planes: int = 1,
+    programmable: bool = False,
+    stepped: bool = False,
+) -> Build:
+    matrices = _xor_matrices(n_in, n_out, taps, seed, planes, programmable)
+    return Build(kernels.XorStream(matrices, word_bits), stepped)
+
+
+def _xor_rows(
+    n_out: int = 20,
+    row_bits: int = 16,
+    length_bits: int = 16,
+    planes: int = 1,
+    programmable: bool = False,
+    stepped: bool = False,
+) -> Build:
+    return Build(kernels.XorRows(n_out, row_bits, length_bits, planes, programmable), stepped)
+
+
+def _xor_decoder(
+    n_in: int = 12,
+    n_out: int = 20,
+    taps: int = 2,
+    seed: int = _XOR_SEED,
+    word_bits: int = 128,
+    row_bits: int = 16,
+    length_bits: int = 16,
+    planes: int = 1,
+    programmable: bool = False,
+    stepped: bool = False,
+) -> Build:
+    matrices = _xor_matrices(n_in, n_out, taps, seed, planes, programmable)
+    return Build(kernels.XorDecoder(kernels.XorStream(matrices, word_bits), row_bits, length_bits), stepped)
+
+
+def _shift_pe() -> kernels.ShiftPE:
+    return kernels.ShiftPE()
+
+
+def _shift(lanes: int = 16) -> kernels.ShiftRow:
+    return kernels.ShiftRow(_lanes(lanes))
+
+
 BLOCKS: dict[str, Block] = {
     block.name: block
     for block in (
@@ -319,6 +393,73 @@ BLOCKS: dict[str, Block] = {
                 {"lanes": 4, "kind": "mul"},
                 {"lanes": 1, "align": 8},
             ),
+            small={"lanes": 4},
+        ),
+        Block(
+            "xor",
+            _xor,
+            XorGates,
+            XorGatesBench,
+            cases=(
+                {},
+                {"taps": 0, "n_in": 16},
+                {"taps": 3, "n_in": 7},
+                {"taps": 0, "n_in": 20},
+                {"taps": 1, "n_in": 1},
+            ),
+        ),
+        Block(
+            "xor_programmable",
+            _xor_programmable,
+            steppable(XorProgrammable),
+            steppable_bench(XorProgrammableBench),
+            cases=({"stepped": True}, {"stepped": True, "n_in": 20, "n_out": 10, "planes": 3}),
+            small={"n_in": 4, "n_out": 6},
+        ),
+        Block(
+            "xor_stream",
+            _xor_stream,
+            steppable(XorStream),
+            steppable_bench(XorStreamBench),
+            cases=(
+                {"stepped": True, "word_bits": 32},
+                {"stepped": True, "word_bits": 8, "n_in": 19, "taps": 0, "planes": 2},
+                {"stepped": True, "word_bits": 16, "programmable": True, "planes": 3},
+            ),
+            small={"word_bits": 16},
+        ),
+        Block(
+            "xor_rows",
+            _xor_rows,
+            steppable(XorRows),
+            steppable_bench(XorRowsBench),
+            cases=(
+                {"stepped": True},
+                {"stepped": True, "n_out": 10, "row_bits": 32, "length_bits": 8},
+                {"stepped": True, "row_bits": 1, "programmable": True, "planes": 2},
+                {"stepped": True, "row_bits": 32, "programmable": True},
+                {"stepped": True, "row_bits": 4, "n_out": 1},
+            ),
+        ),
+        Block(
+            "xor_decoder",
+            _xor_decoder,
+            steppable(XorDecoder),
+            steppable_bench(XorDecoderBench),
+            cases=(
+                {"stepped": True, "word_bits": 32},
+                {"stepped": True, "word_bits": 8, "n_in": 7, "row_bits": 32, "planes": 2},
+                {"stepped": True, "word_bits": 16, "n_in": 20, "programmable": True, "planes": 2, "row_bits": 8},
+            ),
+            small={"word_bits": 16, "row_bits": 4},
+        ),
+        Block("shift_pe", _shift_pe, ShiftPE, ShiftPEBench),
+        Block(
+            "shift",
+            _shift,
+            streamed_shift_row,
+            ShiftRowBench,
+            cases=({}, {"lanes": 4}, {"lanes": 8}, {"lanes": 64}, {"lanes": 1}),
             small={"lanes": 4},
         ),
     )

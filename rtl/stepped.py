@@ -1,8 +1,9 @@
 """A harness that advances a block by one clock with every transfer.
 
-It makes a block of any ports, several streams among them, fit the common bench of one stream in and one out: a payload of
-`i` is what all inputs are in one cycle, and the payload of `o` that it leaves is what all outputs were in that
-cycle. Stalls of either stream stop the block's clock. A bench behind it holds every cycle of every port to its golden model.
+It makes a block of any ports, several streams among them, fit the common bench of one stream in and one out: a
+payload of `i` is what all inputs are in one cycle, and the payload of `o` that it leaves is what all outputs were in
+that cycle. Stalls of either stream stop the block's clock. A bench behind it holds every cycle of every port to its
+golden model.
 """
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
@@ -15,9 +16,10 @@ from amaranth import EnableInserter, Module, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .bench import Bench
 from .pipeline import advance_together
 
-__all__ = ["Build", "Stepped", "steppable"]
+__all__ = ["Build", "Stepped", "steppable", "steppable_bench"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ def steppable(component: Callable[[Any], wiring.Component]) -> Callable[[Build],
         return Stepped(block) if build.stepped else block
 
     return made
+
+
+def steppable_bench(bench: Callable[[Any], Bench[Any]]) -> Callable[[Build], Bench[Any]]:
+    """What makes the bench of a `Build`."""
+    return lambda build: bench(build.parameters)
 
 
 def _ports(component: wiring.Component) -> Iterator[tuple[str, Any, Value]]:

@@ -20,6 +20,7 @@ __all__ = [
     "XorProgrammable",
     "XorProgrammableBench",
     "balanced_xor",
+    "bits_of_words",
     "index_shape",
 ]
 
@@ -84,9 +85,10 @@ class XorProduct(wiring.Component):  # type: ignore[misc]
 class XorProgrammable(wiring.Component):  # type: ignore[misc]
     """Slice `x` of stored bits to the weight bits `y` of the network that the registers of `plane` hold.
 
-    Latency 0 from `x`, `plane` and `n_out`, one slice a cycle. In a cycle with `write` up, `write_mask` becomes row `write_row` of
-    plane `write_plane`; it holds from the next cycle on, so that a network is loaded in n_out cycles. A network of fewer inputs
-    leaves the upper bits of its masks 0; outputs from the run-time `n_out` on are 0. Registers begin as zeros, without reset.
+    Latency 0 from `x`, `plane` and `n_out`, one slice a cycle. In a cycle with `write` up, `write_mask` becomes row
+    `write_row` of plane `write_plane`; it holds from the next cycle on, so that a network is loaded in n_out cycles.
+    A network of fewer inputs leaves the upper bits of its masks 0; outputs from the run-time `n_out` on are 0.
+    Registers begin as zeros, without reset.
     """
 
     def __init__(self, parameters: kernels.XorProgrammable) -> None:

@@ -38,11 +38,11 @@ class XorStream(wiring.Component):  # type: ignore[misc]
     is taken exactly in the cycles in which the bits held, less those that leave, are less than a slice; `words.ready`
     therefore follows `o.ready` in the same cycle.
 
-    A frame's last word is marked `last`; what it holds beyond the last whole slice is dropped. From then on no word is taken, and
-    `ended` is up when no whole slice is left: a consumer, which knows how many it needs, and waits then, has been given a stream
-    cut short. `flush` ends the frame in one cycle; if its marked word has not come, words are dropped up to and
-    including it. `plane` chooses the matrix of the vector on offer. With registers for matrices, their ports are
-    `XorProgrammable`'s, and `n_in` and `n_out` are set for each frame, within the maxima.
+    A frame's last word is marked `last`; what it holds beyond the last whole slice is dropped. From then on no word
+    is taken, and `ended` is up when no whole slice is left: a consumer, which knows how many it needs, and waits
+    then, has been given a stream cut short. `flush` ends the frame in one cycle; if its marked word has not come,
+    words are dropped up to and including it. `plane` chooses the matrix of the vector on offer. With registers for
+    matrices, their ports are `XorProgrammable`'s, and `n_in` and `n_out` are set for each frame, within the maxima.
     """
 
     def __init__(self, parameters: kernels.XorStream) -> None:
@@ -121,17 +121,18 @@ class XorStream(wiring.Component):  # type: ignore[misc]
 class XorRows(wiring.Component):  # type: ignore[misc]
     """Vectors of weight bits to runs of rows of W bits.
 
-    A run waits at the head of `runs` until its last row is made: `length` bits, at least 1, that continue where the run before ended, or,
-    with `restart`, begin `skip` outputs (less than n_out) into a fresh vector. Rows leave in `o`; the last one of a run
-    is marked `last` and 0 beyond the run's bits. A vector is taken only when a row needs it, under the `plane` of that run.
+    A run waits at the head of `runs` until its last row is made: `length` bits, at least 1, that continue where the
+    run before ended, or, with `restart`, begin `skip` outputs (less than n_out) into a fresh vector. Rows leave in
+    `o`; the last one of a run is marked `last` and 0 beyond the run's bits. A vector is taken only when a row needs
+    it, under the `plane` of that run.
 
     Latency 1 cycle from the vector that completes a row to the row's offer; throughput one row a cycle while W <=
     n_out, else one vector a cycle; runs follow each other without a pause. The cycles of a run are those of
     `kernels.xor_stream`: the sum over its rows of max(1, vectors that the row needs).
 
-    The last run of a frame is marked `last` too: with its last row, `finish` is up for a cycle, and what is left of the
-    vector is dropped. While `ended` is up and no vector comes, zeros stand for it, and rows from there up to
-    the next restart are marked `short`: a frame that is cut short takes as many rows as any other.
+    The last run of a frame is marked `last` too: with its last row, `finish` is up for a cycle, and what is left of
+    the vector is dropped. While `ended` is up and no vector comes, zeros stand for it, and rows from there up to the
+    next restart are marked `short`: a frame that is cut short takes as many rows as any other.
     """
 
     def __init__(self, parameters: kernels.XorRows) -> None:
@@ -221,10 +222,10 @@ class XorRows(wiring.Component):  # type: ignore[misc]
 class XorDecoder(wiring.Component):  # type: ignore[misc]
     """Bus words and runs to rows of weight bits: `XorStream` and `XorRows`, each frame ended by its last run.
 
-    Latency 2 cycles from the word that completes a slice to the row that its vector completes. The cycles of every run are
-    `parameters.schedule`'s as long as words are offered and rows are taken. A frame of n rows ends after that count whatever its
-    words are: where they end too early the rows from there on are `short`; where they are too many, those up to
-    the marked one are dropped, one a cycle. It waits only for a marked word that is never offered.
+    Latency 2 cycles from the word that completes a slice to the row that its vector completes. The cycles of every
+    run are `parameters.schedule`'s as long as words are offered and rows are taken. A frame of n rows ends after that
+    count whatever its words are: where they end too early the rows from there on are `short`; where they are too
+    many, those up to the marked one are dropped, one a cycle. It waits only for a marked word that is never offered.
     """
 
     def __init__(self, parameters: kernels.XorDecoder) -> None:
