@@ -44,9 +44,9 @@ EXPONENT_FIELD = 4
 """Bits of the exponent in what a PE holds."""
 ZERO, POSITIVE, NEGATIVE, PRUNED = range(4)
 """States of a code; a focused zero still counts for its mean, a pruned one for nothing."""
-MAX_CODE_BITS = 8
-PE_CODE_BITS = 7
-"""Bits of a PE's code that mean something: exponent, state, component."""
+MAX_INTEGER_BITS = 8
+CODE_BITS = 8
+"""Bits of what a PE holds; the top one means nothing."""
 
 
 class ShiftFields(NamedTuple):
@@ -236,14 +236,26 @@ class ShiftRow:
 
         Of `fmt` it takes what a layer's registers hold: focused, and then the value shift and the means.
         """
-        terms = self.pe.compute(digits, pe_codes)
-        values = self.value_tree.compute(terms.value)
-        if not fmt.focused:
-            return values
-        (minus_sign, minus_shift), (plus_sign, plus_shift) = fmt.minus, fmt.plus
-        minus = self.digit_tree.compute(np.broadcast_to(terms.minus, terms.value.shape)) << minus_shift
-        plus = self.digit_tree.compute(np.broadcast_to(terms.plus, terms.value.shape)) << plus_shift
-        return np.asarray((values << fmt.value_shift) + minus_sign * minus + plus_sign * plus)
+        means = (np.int64(sign << shift) for sign, shift in (fmt.minus, fmt.plus))
+        return self.combine(self.sums(digits, pe_codes), np.bool_(fmt.focused), np.int64(fmt.value_shift), *means)
+
+    def sums(self, digits: np.ndarray, pe_codes: np.ndarray) -> ShiftTerms:
+        """The row's three sums over the lanes: of shifted digits, and of the digits of each component."""
+        terms = np.broadcast_arrays(*self.pe.compute(digits, pe_codes))
+        trees = (self.value_tree, self.digit_tree, self.digit_tree)
+        return ShiftTerms(*(tree.compute(term) for tree, term in zip(trees, terms, strict=True)))
+
+    @staticmethod
+    def combine(
+        sums: ShiftTerms,
+        focused: np.ndarray | np.bool_,
+        value_shift: np.ndarray | np.int64,
+        minus_mean: np.ndarray | np.int64,
+        plus_mean: np.ndarray | np.int64,
+    ) -> np.ndarray:
+        """The row sum of three sums; where it is not focused, the shift and the means count for nothing."""
+        with_means = (sums.value << value_shift) + minus_mean * sums.minus + plus_mean * sums.plus
+        return np.asarray(np.where(focused, with_means, sums.value))
 
 
 def _finite(values: np.ndarray, midpoint: Midpoint) -> np.ndarray:
@@ -371,15 +383,15 @@ def focused_format(
     return ShiftFormat(exponent_bits, True, places - bias, *means), -places
 
 
-def signed_digit_passes(codes: np.ndarray, bits: int = MAX_CODE_BITS) -> np.ndarray:
+def signed_digit_passes(codes: np.ndarray, bits: int = MAX_INTEGER_BITS) -> np.ndarray:
     """Signed integers of `bits` bits as sums of signed powers of two: PE codes (passes, *shape), uint8.
 
     The non-adjacent form (Reitwiesner, 1960) has the fewest terms that an integer can have: at most ``ceil(bits / 2)``
     here. Least powers come first; there are as many passes as the longest code needs, at least one, and codes that
     need fewer hold zeros. No code is pruned, and all are codes of a plain layer.
     """
-    if not 1 <= bits <= MAX_CODE_BITS:
-        raise FormatError(f"integers of a shift array must have 1 to {MAX_CODE_BITS} bits, not {bits}")
+    if not 1 <= bits <= MAX_INTEGER_BITS:
+        raise FormatError(f"integers of a shift array must have 1 to {MAX_INTEGER_BITS} bits, not {bits}")
     rest = np.array(codes, dtype=np.int64)
     low, high = signed_range(bits)
     if rest.size and (rest.min() < low or rest.max() > high):

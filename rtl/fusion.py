@@ -259,7 +259,7 @@ class FusionRow(wiring.Component):  # type: ignore[misc]
 
 def streamed_row(parameters: kernels.FusionRow) -> Streamed:
     """The row between two streams; each word's `factors` come with it."""
-    return Streamed(FusionRow(parameters), later=("factors",))
+    return Streamed(FusionRow(parameters), later={"factors": 1})
 
 
 class FusionRowBench(Bench[kernels.FusionRow]):

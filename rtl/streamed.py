@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 from amaranth import EnableInserter, Module, Signal
@@ -18,13 +18,14 @@ class Streamed(wiring.Component):  # type: ignore[misc]
     """Inputs of the component in the payload of `i`, its outputs in that of `o`.
 
     Latency is the component's `latency`, throughput one transfer a cycle; the component stands still while a
-    finished transfer waits. Its inputs named in `later` belong to the word of the cycle before; here they come with it.
+    finished transfer waits. Its inputs named in `later` belong to the word of so many cycles before; here they come
+    with it.
     """
 
-    def __init__(self, component: Any, later: Collection[str] = ()) -> None:
+    def __init__(self, component: Any, later: Mapping[str, int] | None = None) -> None:
         self.component = component
         self.latency: int = component.latency
-        self.later = later
+        self.later = later or {}
         members = component.signature.members
         shapes = {
             flow: data.StructLayout({name: member.shape for name, member in members.items() if member.flow == flow})
@@ -38,8 +39,8 @@ class Streamed(wiring.Component):  # type: ignore[misc]
         m.submodules.component = EnableInserter(advance)(self.component)
         for name in self.i.payload.shape().members:
             value = self.i.payload[name]
-            if name in self.later:
-                held = Signal.like(value, name=name, reset_less=True)
+            for stage in range(self.later.get(name, 0)):
+                held = Signal.like(value, name=f"{name}_{stage}", reset_less=True)
                 with m.If(advance):
                     m.d.sync += held.eq(value)
                 value = held
