@@ -49,6 +49,8 @@ MAX_PLANE_FRACTION = COEFFICIENT_BITS - 1
 MAX_PLANE_ACC = 40
 """Bits of the widest accumulator: the requantisers take values of 56 bits."""
 MAX_CODE_BITS = 8
+LEAST_EXPONENT = -1074
+"""Of the least float64 above zero."""
 
 TABLE_ENTRIES = 16
 """Counts that a threshold requantiser has: 0..15."""
@@ -153,7 +155,9 @@ def fixed_coefficients(alpha: np.ndarray) -> FixedCoefficients:
     greatest = np.abs(alpha).max(axis=1)
     most = signed_range(COEFFICIENT_BITS)[1]
     _, exponent = np.frexp(greatest)
-    scale = np.where(greatest > 0, np.ldexp(1.0, exponent - most.bit_length()), 1.0)
+    # No step is below the least float: coefficients of a few of those are whole numbers of them.
+    step = np.maximum(exponent - most.bit_length(), LEAST_EXPONENT)
+    scale = np.where(greatest > 0, np.ldexp(1.0, step), 1.0)
     coefs = np.clip(np.rint(alpha / scale[:, None]), -most, most).astype(np.int16)
     return FixedCoefficients(coefs, scale)
 
@@ -203,7 +207,7 @@ class PlaneTable:
         Entries go up by value, the lower word first where two are equal; those beyond 2**J repeat the last.
         """
         beta = np.asarray(beta, dtype=np.float64)
-        if beta.ndim != 1 or not 1 <= 1 << len(beta) <= TABLE_ENTRIES or not len(beta):
+        if beta.ndim != 1 or not 1 <= len(beta) < TABLE_ENTRIES.bit_length():
             raise FormatError(f"beta must be of shape (J,) with J of 1 to 4, not {beta.shape}")
         words = np.arange(1 << len(beta))
         ones = (words[:, None] >> np.arange(len(beta))) & 1

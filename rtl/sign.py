@@ -82,13 +82,13 @@ class SignRow(wiring.Component):  # type: ignore[misc]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # A negated term is its complement and one more, which the tree adds.
+        # A negated term is its complement and one more, which the tree adds; so a lane without weight stays 0.
         layout = data.StructLayout({"term": signed(DIGIT_BITS + 1), "negated": 1})
         held = [Signal(layout, name=f"lane_{lane}", reset_less=True) for lane in range(self.parameters.lanes)]
         for lane, register in enumerate(held):
             digit, mask = self.digits[lane], self.mask[lane]
             upper = settled(m, mask & ~self.binary)
-            negated = settled(m, mask & (self.bits[lane] ^ (digit[0] | ~self.binary)))
+            negated = settled(m, self.bits[lane] ^ (digit[0] | ~self.binary))
             value = Cat(
                 (digit[0] | self.binary) & mask,
                 digit[1:] & upper.replicate(DIGIT_BITS - 1),
