@@ -25,6 +25,7 @@ from .fusion import (
 from .huffman import HuffmanBank, HuffmanCode, HuffmanDecoder, HuffmanError, HuffmanTable, entropy, interleave
 from .mac import DIGIT_BITS, MacFormat, Overflow
 from .multiplier import DigitMultiplier
+from .nested import LayerBops, NestedGrid, bops, relative_bops
 from .packing import pack_codes, packed_bytes, unpack_codes
 from .planes import (
     FixedCoefficients,
@@ -70,7 +71,9 @@ __all__ = [
     "HuffmanError",
     "HuffmanTable",
     "IntPlanes",
+    "LayerBops",
     "MacFormat",
+    "NestedGrid",
     "Operands",
     "Overflow",
     "PlaneCorrection",
@@ -94,6 +97,7 @@ __all__ = [
     "XorStream",
     "alignment_factors",
     "average_pool",
+    "bops",
     "brick_utilisation",
     "conv2d",
     "digit_count",
@@ -108,6 +112,7 @@ __all__ = [
     "pack_codes",
     "packed_bytes",
     "pair_coefficients",
+    "relative_bops",
     "run_bits",
     "sign_planes",
     "split_digits",

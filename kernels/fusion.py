@@ -175,7 +175,9 @@ class FusionPE:
         )
         if mode.narrow:
             return np.asarray(total), np.zeros(np.shape(total), dtype=np.bool_)
-        return DigitMultiplier(self.format).compute(np.asarray(total), np.int64(1), not (a_signed or w_signed))
+        return DigitMultiplier(self.format).compute(
+            np.asarray(total), np.ones((), np.int64), not (a_signed or w_signed)
+        )
 
 
 class FusionStep(NamedTuple):

@@ -271,9 +271,9 @@ class FusionRowBench(Bench[kernels.FusionRow]):
 
     def expected(self, inputs: Fields) -> Fields:
         results = {name: np.empty(len(inputs["mode"]), dtype=np.int64) for name in FusionStep._fields}
-        for at, *modes in _modes(inputs):
+        for at, mode, w_high, a_signed, w_signed in _modes(inputs):
             acts, codes, factors = (inputs[name][at] for name in ("acts", "codes", "factors"))
-            step = self.parameters.compute(acts, codes, factors, *modes)
+            step = self.parameters.compute(acts, codes, factors, mode, w_high, a_signed, w_signed)
             for name, values in step._asdict().items():
                 results[name][at] = values
         return results
