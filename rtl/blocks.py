@@ -23,6 +23,8 @@ from .bench import Bench
 from .correction import Correction, CorrectionBench
 from .dot import DotProductRow, DotProductRowBench
 from .fusion import FusionPE, FusionPEBench, FusionRowBench, streamed_row
+from .huffman import HuffmanBank, HuffmanDecoder
+from .huffman_bench import HuffmanBankBench, HuffmanDecoderBench
 from .multiplier import DigitMultiplier, DigitMultiplierBench
 from .planes import PlaneCorrection, PlaneCorrectionBench, PlaneTable, PlaneTableBench
 from .requant import ScaleRequantizer, ScaleRequantizerBench, ThresholdRequantizer, ThresholdRequantizerBench
@@ -274,6 +276,30 @@ def _shift(lanes: int = 16) -> kernels.ShiftRow:
     return kernels.ShiftRow(_lanes(lanes))
 
 
+def _huffman(
+    max_length: int = 16,
+    alphabet: int = 256,
+    symbol_bits: int = 8,
+    chunk_bits: int = 32,
+    count_bits: int = 24,
+    stepped: bool = False,
+) -> Build:
+    return Build(kernels.HuffmanDecoder(max_length, alphabet, symbol_bits, chunk_bits, count_bits), stepped)
+
+
+def _huffman_bank(
+    rows: int = 16,
+    max_length: int = 16,
+    alphabet: int = 256,
+    symbol_bits: int = 8,
+    chunk_bits: int = 32,
+    count_bits: int = 24,
+    stepped: bool = False,
+) -> Build:
+    decoder = kernels.HuffmanDecoder(max_length, alphabet, symbol_bits, chunk_bits, count_bits)
+    return Build(kernels.HuffmanBank(rows, decoder), stepped)
+
+
 BLOCKS: dict[str, Block] = {
     block.name: block
     for block in (
@@ -404,7 +430,7 @@ BLOCKS: dict[str, Block] = {
                 {},
                 {"taps": 0, "n_in": 16},
                 {"taps": 3, "n_in": 7},
-                {"taps": 0, "n_in": 20},
+                {"taps": 0, "n_in": 24},
                 {"taps": 1, "n_in": 1},
             ),
         ),
@@ -461,6 +487,31 @@ BLOCKS: dict[str, Block] = {
             ShiftRowBench,
             cases=({}, {"lanes": 4}, {"lanes": 8}, {"lanes": 64}, {"lanes": 1}),
             small={"lanes": 4},
+        ),
+        Block(
+            "huffman",
+            _huffman,
+            steppable(HuffmanDecoder),
+            steppable_bench(HuffmanDecoderBench),
+            cases=(
+                {"stepped": True, "alphabet": 32},
+                {"stepped": True, "alphabet": 64, "chunk_bits": 8},
+                {"stepped": True, "alphabet": 20, "max_length": 9, "chunk_bits": 16, "symbol_bits": 5},
+                {"stepped": True, "alphabet": 2, "max_length": 1, "chunk_bits": 8, "symbol_bits": 1},
+            ),
+            small={"alphabet": 16, "max_length": 5, "chunk_bits": 8, "symbol_bits": 4, "count_bits": 8},
+        ),
+        Block(
+            "huffman_bank",
+            _huffman_bank,
+            steppable(HuffmanBank),
+            steppable_bench(HuffmanBankBench),
+            cases=(
+                {"stepped": True, "rows": 4, "alphabet": 32},
+                {"stepped": True, "rows": 6, "alphabet": 24, "chunk_bits": 16, "symbol_bits": 5},
+                {"stepped": True, "rows": 1, "alphabet": 16, "max_length": 8, "chunk_bits": 8, "symbol_bits": 4},
+            ),
+            small={"rows": 2, "alphabet": 16, "max_length": 5, "chunk_bits": 8, "symbol_bits": 4, "count_bits": 8},
         ),
     )
 }
