@@ -365,7 +365,7 @@ class HuffmanCode:
         sizes = np.array(self.lengths, dtype=np.uint8)[symbols]
         if symbols.size and not sizes.min():
             raise FormatError(f"every symbol must have a code word, but {symbols[sizes == 0].flat[0]} has none")
-        return sizes
+        return np.asarray(sizes)
 
     def encode(self, symbols: np.ndarray) -> np.ndarray:
         """The stream of symbols of any shape, in C order, with its end mark: uint8 bytes.
@@ -392,7 +392,7 @@ class HuffmanCode:
                 raise FormatError(f"a Huffman stream must hold {count} symbols and an end mark, but ends after {done}")
             case HuffmanError.COUNT:
                 raise FormatError(f"a Huffman stream must end after {count} symbols, but something else follows")
-        return out[0]
+        return np.asarray(out[0])
 
     def average_bits(self, counts: Sequence[int] | np.ndarray) -> float:
         """Bits a symbol of symbols that occur `counts` times, the end mark apart; 0 where none does."""

@@ -157,7 +157,7 @@ class HuffmanRow(wiring.Component):  # type: ignore[misc]
             write.en.eq(self.table.write & ~self.table.address[-1]),
             write.addr.eq(self.table.address[: decoder.index_bits]),
             write.data.eq(self.table.value),
-            read.en.eq(self.step),
+            read.en.eq(self.step & ~self.tail),
             read.addr.eq(index),
             self.symbol.eq(read.data),
         ]
@@ -275,8 +275,9 @@ def _control(
             with m.If(ended):
                 m.next = "done"
         with m.State("done"):
-            m.d.comb += top.done.valid.eq(1)
-            with m.If(top.done.ready):
+            # The rows in use must not change while their last symbols wait.
+            m.d.comb += top.done.valid.eq(~top.o.valid)
+            with m.If(top.done.valid & top.done.ready):
                 m.next = "idle"
     return control, ended
 
@@ -285,8 +286,8 @@ class HuffmanDecoder(wiring.Component):  # type: ignore[misc]
     """A decoder of one symbol a cycle.
 
     The tables are written through `table` while no stream runs. `start` then takes the number of symbols, `i` chunks
-    up to the one that is `last`, and `o` gives the symbols; in the end `done` gives the stream's error, which is
-    also at `error` from where it is found up to the next start. After an error there are no more symbols, and chunks
+    up to the one that is `last`, and `o` gives the symbols; behind them `done` gives the stream's error, which is also
+    at `error` from where it is found up to the next start. After an error there are no more symbols, and chunks
     are taken and thrown away up to the last one.
 
     Latency: a chunk is looked at in the cycle after the one that takes it, and a symbol is offered in the cycle after
@@ -324,7 +325,7 @@ class HuffmanDecoder(wiring.Component):  # type: ignore[misc]
             row.chunk.eq(self.i.payload.chunk),
             row.step.eq(control.decode | control.tail),
             row.tail.eq(control.tail),
-            self.o.payload.eq(row.symbol),
+            self.o.payload.eq(Mux(self.o.valid, row.symbol, 0)),
         ]
         return m
 
@@ -432,7 +433,7 @@ class HuffmanBank(wiring.Component):  # type: ignore[misc]
                 row.chunk.eq(self.i.payload.chunk),
                 row.step.eq(control.decode | control.tail),
                 row.tail.eq(control.tail),
-                self.o.payload[index].eq(Mux(in_use[index], row.symbol, 0)),
+                self.o.payload[index].eq(Mux(self.o.valid & in_use[index], row.symbol, 0)),
             ]
         return m
 
