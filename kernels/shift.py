@@ -98,6 +98,11 @@ class ShiftFormat:
         """Bits of a stored code."""
         return self.exponent_bits + (3 if self.focused else 2)
 
+    @property
+    def exponent_rule(self) -> str:
+        """What holds of every exponent."""
+        return f"shift exponents must be at most {MAX_EXPONENT - self.value_shift}"
+
     def split(self, codes: np.ndarray) -> ShiftFields:
         """The fields of integer codes of any shape; `FormatError` where a code is not one of this format."""
         wide = np.asarray(codes).astype(np.int64)
@@ -111,8 +116,7 @@ class ShiftFormat:
         valueless = (state == ZERO) | (state == PRUNED)
         _refuse(valueless & (exponent != 0), wide, "shift codes without a value must have exponent 0")
         _refuse((state == PRUNED) & (component != 0), wide, "pruned shift codes must have component 0")
-        most = MAX_EXPONENT - self.value_shift
-        _refuse(exponent > most, wide, f"shift exponents must be at most {most}")
+        _refuse(exponent + self.value_shift > MAX_EXPONENT, wide, self.exponent_rule)
         return ShiftFields(
             sign=((state == POSITIVE).astype(np.int8) - (state == NEGATIVE).astype(np.int8)),
             exponent=exponent.astype(np.uint8),
@@ -234,8 +238,11 @@ class ShiftRow:
     def compute(self, digits: np.ndarray, pe_codes: np.ndarray, fmt: ShiftFormat) -> np.ndarray:
         """Exact int64 row sums, shape (...), of digit values and PE codes (..., lanes) that broadcast.
 
-        Of `fmt` it takes what a layer's registers hold: focused, and then the value shift and the means.
+        Of `fmt` it takes what a layer's registers hold: focused, and then the value shift and the means. `FormatError`
+        where an exponent and the value shift come to more than 15.
         """
+        codes = np.asarray(pe_codes).astype(np.int64)
+        _refuse((codes & MAX_EXPONENT) + fmt.value_shift > MAX_EXPONENT, codes, fmt.exponent_rule)
         means = (np.int64(sign << shift) for sign, shift in (fmt.minus, fmt.plus))
         return self.combine(self.sums(digits, pe_codes), np.bool_(fmt.focused), np.int64(fmt.value_shift), *means)
 
