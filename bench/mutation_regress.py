@@ -73,8 +73,9 @@ class _Narrow(Steered):
     """Decisions for the one engine that is mutated."""
 
     def option(self, group: str, values: Any) -> Any:
-        """The bus names the engine."""
-        return ENGINES[BUILD].bus_bits if group == "bus" else super().option(group, values)
+        """Array and bus name the engine."""
+        fixed = {"bus": ENGINES[BUILD].bus_bits, "array": ENGINES[BUILD].array}
+        return fixed[group] if group in fixed else super().option(group, values)
 
 
 def cases() -> Iterator[Case]:

@@ -84,9 +84,19 @@ MUTATIONS = (
         "digits", "the next kernel row begins from the last word of a tap, not from its first",
     ),
     Mutation(
-        "array-input-sum", "rtl/engine/array.py",
+        "input-sum-sign", "rtl/engine/input_sums.py",
         "Cat(raw, raw[-1] & self.a_signed)", "Cat(raw, raw[-1] & ~self.a_signed)",
         "digits", "the input sum reads signed digits as unsigned ones",
+    ),
+    Mutation(
+        "array-amounts", "rtl/engine/array.py",
+        "m.d.sync += [factor.eq(", "m.d.comb += [factor.eq(",
+        "digits", "the amounts of the next word meet this word's products",
+    ),
+    Mutation(
+        "rows-width", "rtl/engine/rows.py",
+        "return config.mac.row_bits(config.lanes)", "return config.mac.row_bits(config.lanes) - 2",
+        "digits", "a row's sum loses its two highest bits",
     ),
     Mutation(
         "row-mode", "rtl/engine/row.py",

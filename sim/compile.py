@@ -16,6 +16,7 @@ import numpy as np
 from ..kernels.addressing import unfold_x
 from ..kernels.errors import CapacityError
 from ..kernels.mac import DIGIT_BITS
+from .arrays import array_form
 from .descriptor import descriptor_words, encode_descriptor
 from .engine import EngineConfig
 from .graph import Value
@@ -240,12 +241,13 @@ def _main_columns(mac: MacLayer) -> list[np.ndarray]:
 
 
 def _tiles(mac: MacLayer, group: RowGroup, engine: EngineConfig) -> list[np.ndarray]:
-    """The weight tiles of a row group in the order of its steps: ky, kx, lane group."""
+    """The weight tiles of a row group in the order of its steps: ky, kx, lane group, part."""
     node, shape, lanes = mac.node, mac.shape, engine.lanes
+    form = array_form(mac, engine.array)
     aligned = node.align is not None
     depthwise = shape.depthwise
-    layout = TileLayout(group.rows, lanes, node.weights.bits, aligned, depthwise)
-    codes = mac.codes[group.first : group.first + group.rows]
+    layout = TileLayout(group.rows, lanes, form.bits, aligned, depthwise, form.signed)
+    codes = form.codes[:, group.first : group.first + group.rows]
     inputs = group.rows if depthwise else shape.group_inputs
     start = group.first if depthwise else group.group * shape.group_inputs
     amounts = np.zeros(group.lane_groups * lanes, dtype=np.uint8)
@@ -256,11 +258,12 @@ def _tiles(mac: MacLayer, group: RowGroup, engine: EngineConfig) -> list[np.ndar
         )
     if not depthwise:
         after = group.lane_groups * lanes - group.lane - inputs
-        codes = np.pad(codes, ((0, 0), (group.lane, after), (0, 0), (0, 0)))
+        codes = np.pad(codes, ((0, 0), (0, 0), (group.lane, after), (0, 0), (0, 0)))
     tiles = []
     for ky in range(shape.kernel[0]):
         for kx in range(shape.kernel[1]):
             for at in range(0, group.lane_groups * lanes, lanes):
-                tile = codes[:, :, ky, kx] if depthwise else codes[:, at : at + lanes, ky, kx]
-                tiles.append(layout.encode(tile, amounts[at : at + lanes] if aligned else None, engine.bus_bits))
+                for part in codes:
+                    tile = part[:, :, ky, kx] if depthwise else part[:, at : at + lanes, ky, kx]
+                    tiles.append(layout.encode(tile, amounts[at : at + lanes] if aligned else None, engine.bus_bits))
     return tiles

@@ -137,7 +137,8 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
     registers = layer.registers
     groups = list(row_groups(registers, engine))
     taps = registers["kernel_y"] * registers["kernel_x"]
-    pairs = (1 + registers["a_top"]) * (1 + registers["w_top"])
+    parts = 1 + registers.get("part_top", 0)
+    pairs = (1 + registers["a_top"]) * (1 + registers.get("w_top", 0))
     interval = registers["interval"]
     beats = _reads(layer) + registers["beats"] - 1  # from a slot to its last beat
     stages = array_stages(engine)
@@ -153,7 +154,7 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
         if layer.record.fields:
             taken = max(taken + 1, buffer_free[index % 2]) + layer.record.cycles(group.rows, engine.bus_bits) - 1
         load = _tile_layout(registers, group, engine).words(engine.bus_bits)
-        steps = taps * group.lane_groups
+        steps = taps * group.lane_groups * parts
         spans = -(-group.rows // min(engine.rows, engine.lanes))
         for tile, n in enumerate(tile_sizes(registers, index == len(groups) - 1)):
             passes = pairs * max(n, MIN_PIXELS)
@@ -182,7 +183,7 @@ def _tile_layout(registers: Mapping[str, int], group: RowGroup, engine: EngineCo
         group.rows,
         engine.lanes,
         1 << registers["container"],
-        bool(registers["aligned"]),
+        bool(registers.get("aligned", 0)),
         bool(registers["depthwise"]),
     )
 
@@ -236,7 +237,7 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
         layer.name,
         layer.label,
         macs=macs,
-        digit_macs=macs * layer.mac.operands.digit_pairs,
+        digit_macs=macs * (1 + registers["a_top"]) * (1 + registers.get("w_top", 0) + registers.get("part_top", 0)),
         compute=compute,
         weight_stall=through - fill - compute - post_stall,
         post_stall=post_stall,

@@ -22,11 +22,14 @@ from .engine import EngineConfig
 __all__ = [
     "ADDRESS_BITS",
     "CHECK",
+    "COEFFICIENT_SLOTS",
     "DESCRIPTOR_STEP",
     "MAGIC",
     "OPERATIONS",
+    "PART_BITS",
     "PLANES",
     "RECORD_SLOTS",
+    "SHIFT_BITS",
     "Field",
     "Operation",
     "act_address_bits",
@@ -35,6 +38,7 @@ __all__ = [
     "descriptor_fields",
     "descriptor_words",
     "encode_descriptor",
+    "record_slots",
 ]
 
 Operation = Literal["end", "load", "store", "mac", "max_pool", "average_pool", "stream"]
@@ -53,9 +57,30 @@ PIXEL_BITS = 24
 CODE_BITS = 17
 """Of a code in the post lanes: 16-bit streams, and 8-bit codes without a sign."""
 INTERVAL_BITS = 24
+PART_BITS = 3
+"""Of the number of a weight's parts, less one."""
+SHIFT_BITS = 4
+"""Of a shift in a row of the shift array."""
+ARRAY_FIELDS = {
+    "digit": ("w_top", "container", "aligned", "multiply"),
+    "sign": ("part_top",),
+    "shift": (
+        "part_top",
+        "container",
+        "focused",
+        "value_shift",
+        "minus_shift",
+        "minus_negative",
+        "plus_shift",
+        "plus_negative",
+    ),
+}
+"""Registers that only some arrays have, by array."""
 PLANES = 4
 """Digit planes of a 16-bit stream."""
 RECORD_SLOTS = ("bias", "main", *(f"threshold_{index}" for index in range(15)), "own", "other", "sum", "copy")
+COEFFICIENT_SLOTS = ("coefficients_1", "coefficients_0")
+"""Before these in a sign array: the coefficients of four planes each, the first one only where there are more."""
 """What a channel's record may have, in the order of the stream; each is one field of 64 bits."""
 
 
@@ -147,7 +172,7 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         }
 
     operations = ", ".join(f"{index} {name}" for index, name in enumerate(OPERATIONS))
-    return {
+    fields = {
         "magic": Field(16, doc=f"{MAGIC:#06x}"),
         "check": Field(8, doc=f"makes the XOR of all bytes {CHECK:#04x}"),
         "op": Field(3, doc=operations),
@@ -195,6 +220,13 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "container": Field(2, doc="a weight code takes 1 << container bits in the stream"),
         "aligned": flag("each weight tile starts with a row of alignment amounts"),
         "multiply": flag("alignment multiplies by its amounts; 0: it shifts"),
+        "part_top": Field(PART_BITS, doc="parts of a weight, each with a weight tile of its own, less one"),
+        "focused": flag("codes have a component, the sum of whose inputs is added"),
+        "value_shift": Field(SHIFT_BITS, doc="bits by which the sum of the shifted inputs is shifted"),
+        "minus_shift": Field(SHIFT_BITS, doc="bits by which the inputs' sum of the minus component is shifted"),
+        "minus_negative": flag("the minus component is subtracted"),
+        "plus_shift": Field(SHIFT_BITS, doc="bits by which the inputs' sum of the plus component is shifted"),
+        "plus_negative": flag("the plus component is subtracted"),
         # The post lanes.
         "interval": Field(INTERVAL_BITS, doc="cycles from slot to slot"),
         "beats": Field(engine.rows.bit_length(), doc="beats of `post_lanes` channels in a slot"),
@@ -218,6 +250,13 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "other_pixel_step": address("words from pixel to pixel of the other operand, in a row"),
         "other_row_step": address("words from a row's last pixel of the other operand to the next row"),
     }
+    others = {name for array, names in ARRAY_FIELDS.items() if array != engine.array for name in names}
+    return {name: field for name, field in fields.items() if name not in others - {*ARRAY_FIELDS[engine.array]}}
+
+
+def record_slots(engine: EngineConfig) -> tuple[str, ...]:
+    """The fields of a channel's record by name, in the order in which they stream; a layer has some of them."""
+    return (*(COEFFICIENT_SLOTS if engine.array == "sign" else ()), *RECORD_SLOTS)
 
 
 def descriptor_bits(engine: EngineConfig) -> int:

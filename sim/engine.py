@@ -109,6 +109,11 @@ class EngineConfig(BaseModel):
         except ValidationError as error:
             raise FormatError(f"engine: {first_problem(error)}") from error
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether the array takes a weight in parts, each with a weight tile of its own, and not in digits."""
+        return self.array in ("sign", "shift")
+
     @classmethod
     def load(cls, path: str | Path) -> "EngineConfig":
         """Read a TOML file whose keys are this class's fields, with a table ``[mac]`` for the widths."""

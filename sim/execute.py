@@ -11,6 +11,8 @@ from ..kernels.mac import MacFormat
 from ..kernels.pool import average_pool, max_pool
 from ..kernels.requant import ScaleRequantizer, ThresholdRequantizer
 from ..kernels.residual import STREAM_BITS, AddOperand, ResidualAdd
+from .arrays import array_form
+from .engine import Array
 from .graph import MacNode, pool_shape
 from .manifest import (
     AddNode,
@@ -77,13 +79,14 @@ def execute(
     maps: Mapping[str, tuple[int, int]] | None = None,
     keep: bool = False,
     first_lanes: Mapping[str, int] | None = None,
+    array: Array = "digit",
 ) -> Trace:
     """Run input codes (N, C, H, W) int16 through the network.
 
     `lanes` decides the order of accumulation; `unfolded` names the layer whose input the host
     unfolds in x; `maps` names the linear layers that run over the (height, width) map that was
     flattened; `keep` keeps every tensor's codes; `first_lanes` are the lanes of the layers' first input
-    channels where those are not the first of a word.
+    channels where those are not the first of a word; `array` is what runs the MAC layers.
     """
     live = {network.manifest.input.name: codes}
     kept = dict(live) if keep else {}
@@ -100,6 +103,7 @@ def execute(
                 (lanes, (first_lanes or {}).get(node.name, 0)),
                 node.name == unfolded,
                 (maps or {}).get(node.name),
+                array,
             )
         else:
             result = _plain(network, node, sources)
@@ -120,6 +124,7 @@ def _mac(
     lanes: tuple[int, int],
     unfold: bool,
     size: tuple[int, int] | None,
+    array: Array,
 ) -> tuple[np.ndarray, Overflows]:
     layer = network.layers[node.name].held(mac)
     source = network.source(node)
@@ -133,8 +138,18 @@ def _mac(
     elif size is not None:
         layer = layer.over_map(size)
         x = x.reshape(len(x), layer.shape.in_channels, *size)
+    form = array_form(layer, array)
     result = conv2d(
-        x, layer.digits, layer.factors, layer.shape, layer.operands, mac, lanes[0], zero_point, first_lane=lanes[1]
+        x,
+        form.weights,
+        layer.factors,
+        layer.shape,
+        layer.operands,
+        mac,
+        lanes[0],
+        zero_point,
+        first_lane=lanes[1],
+        exact_rows=form.exact_rows,
     )
     per_channel = (-1, 1, 1)
     input_sum = np.repeat(result.input_sum, layer.shape.group_outputs, axis=1)

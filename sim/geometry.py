@@ -84,6 +84,7 @@ def layer_values(
     plane_stride: int | None = None,
     pad_code: int = 0,
     alignment: Alignment | None = None,
+    code_bits: int | None = None,
     tile_pixels: int | None = None,
     taper: int = 0,
     serial: bool = False,
@@ -97,6 +98,7 @@ def layer_values(
     words : from one pixel of the tensor to the next, by default as few as hold the input
     view, row : of a strided input, as in `window_values`
     plane_stride : words from one digit plane to the next, by default no gap
+    code_bits : of a weight code in the stream, by default those of the operands
     tile_pixels : pixels of a tile, by default all that the accumulators hold
     taper : tiles of the last row group halve what is left down to this many pixels; 0: they do not
     serial : whether no tile begins before the drain of the one before it is over
@@ -127,6 +129,11 @@ def layer_values(
         view=view,
         row=row,
     )
+    digit_array = {
+        "w_top": digit_count(operands.w_bits) - 1,
+        "aligned": int(alignment is not None),
+        "multiply": int(alignment == "mul"),
+    }
     return {
         **window,
         # The channels of a depthwise layer run beside each other, as if they were one group.
@@ -141,9 +148,7 @@ def layer_values(
         "taper": taper,
         "serial": int(serial),
         "a_top": top_digit,
-        "w_top": digit_count(operands.w_bits) - 1,
         "a_signed": int(operands.a_signed),
-        "container": container_bits(operands.w_bits).bit_length() - 1,
-        "aligned": int(alignment is not None),
-        "multiply": int(alignment == "mul"),
+        "container": container_bits(code_bits or operands.w_bits).bit_length() - 1,
+        **(digit_array if engine.array == "digit" else {}),
     }

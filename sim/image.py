@@ -58,6 +58,7 @@ class TileLayout:
     bits : of a code
     aligned : whether a row of L amounts comes first, in words of its own
     depthwise : one code for each row, for the diagonal PEs, instead of L
+    signed : whether codes are extended by their sign
     """
 
     rows: int
@@ -65,6 +66,7 @@ class TileLayout:
     bits: int
     aligned: bool = False
     depthwise: bool = False
+    signed: bool = True
 
     @property
     def row_codes(self) -> int:
@@ -77,8 +79,8 @@ class TileLayout:
         return amounts + _words(self.rows * self.row_codes * container_bits(self.bits), bus_bits)
 
     def encode(self, codes: np.ndarray, amounts: np.ndarray | None, bus_bits: int) -> np.ndarray:
-        """Signed codes (rows, row_codes) and amounts (lanes,) as words, uint8 (words, bus_bits / 8)."""
-        parts = [in_words(pack_codes(codes, container_bits(self.bits), signed=True), bus_bits)]
+        """Codes (rows, row_codes) and amounts (lanes,) as words, uint8 (words, bus_bits / 8)."""
+        parts = [in_words(pack_codes(codes, container_bits(self.bits), self.signed), bus_bits)]
         if self.aligned and amounts is not None:
             parts.insert(0, in_words(np.asarray(amounts, dtype=np.uint8), bus_bits))
         return np.concatenate(parts)
@@ -90,7 +92,7 @@ class TileLayout:
         amounts = words[:split].reshape(-1)[: self.lanes] if self.aligned else None
         count, bits = self.rows * self.row_codes, container_bits(self.bits)
         data = words[split:].reshape(-1)[: -(-count * bits // 8)]
-        return unpack_codes(data, count, bits, signed=True).reshape(self.rows, self.row_codes), amounts
+        return unpack_codes(data, count, bits, self.signed).reshape(self.rows, self.row_codes), amounts
 
 
 @dataclass(frozen=True, slots=True)

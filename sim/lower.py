@@ -11,6 +11,7 @@ from typing import get_args
 from ..kernels.errors import UnsupportedError
 from ..kernels.pool import PoolShape
 from ..kernels.requant import Rounding
+from .arrays import array_form
 from .cycles import with_taper
 from .descriptor import Operation, act_address_bits
 from .engine import EngineConfig
@@ -91,6 +92,7 @@ class _Lowerer:
                 f"channels of what it is a part of, not at {stored.channel}"
             )
         placement = self._placement(stored.root)
+        form = array_form(mac, engine.array)
         registers = layer_values(
             engine,
             shape,
@@ -104,9 +106,10 @@ class _Lowerer:
             plane_stride=placement.planes[-1] - placement.planes[0],
             pad_code=self.network.values[source].codes.zero_point,
             alignment=node.align,
+            code_bits=form.bits,
             serial=layer.name in self.plan.serial,
         )
-        registers |= {"fraction": node.fraction}
+        registers |= {"fraction": node.fraction, **form.registers}
         if isinstance(node.requant, ScaleRequant):
             registers |= _scaled("main", node.requant, node.out)
         else:

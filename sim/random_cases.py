@@ -43,6 +43,8 @@ ENGINES = {
     "8x8/64": _engine(8, 8, 8, 64, pixels=32),
     "4x4/128": _engine(4, 4, 4, 128, pixels=20, act_banks=8, prefetch_words=64),
     "4x8/256": _engine(4, 8, 1, 256, act_bytes=4096, act_banks=16),
+    "4x8/32 shift": _engine(4, 8, 2, 32, array="shift"),
+    "8x4/128 shift": _engine(8, 4, 4, 128, array="shift", pixels=24, prefetch_words=64),
     "8x4/512": _engine(8, 4, 2, 512, mac=MacFormat(product=7, align=12, acc=16, overflow="wrap")),
 }
 """What is fixed when an engine is compiled, by name."""
@@ -136,7 +138,8 @@ def random_case(draw: Decisions, name: str = "random") -> RandomCase:
 
 
 def _attempt(draw: Decisions, name: str) -> RandomCase | None:
-    builds = {engine.bus_bits: key for key, engine in ENGINES.items()}
+    array = draw.option("array", ("digit", "digit", "shift"))
+    builds = {engine.bus_bits: key for key, engine in ENGINES.items() if engine.array == array}
     build = builds[draw.option("bus", tuple(builds))]
     engine = _narrowed(draw, ENGINES[build], tied=build == TIED)
     stall = draw.between(1, 12) / 16 if draw.option("stalls", ("none", "some")) == "some" else 0.0

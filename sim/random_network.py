@@ -293,7 +293,9 @@ class Drawing:
         kinds: dict[str, Alignment | None] = {"none": None, "shift": "shift", "mul": "mul"}
         if grid.bits > 4:
             del kinds["mul"]
-        return None if grid.bits > 8 else kinds[self.draw.option("alignment", tuple(kinds))]
+        if grid.bits > 8 or self.engine.array != "digit":
+            return None
+        return kinds[self.draw.option("alignment", tuple(kinds))]
 
     def _rescale(self, *, tflite: bool) -> Rounding:
         """Set the builder's rounding and multiplier width for the next node."""

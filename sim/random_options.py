@@ -51,7 +51,8 @@ GROUPS: dict[str, Sequence[object]] = {
         "serial", "copied view", "strided view", "other first lane", "two tensors written", "add and copy",
         "across banks",
     ),
-    "array": ("R < L", "R = L", "R > L"),
+    "array": ("digit", "shift"),
+    "rows": ("R < L", "R = L", "R > L"),
     "post lanes": (1, 2, 4, 8),
     "bus": (8, 16, 32, 64, 128, 256, 512),
     "latency": tuple(LATENCIES),
@@ -70,7 +71,8 @@ def network_options(golden: RunResult) -> Iterator[str]:
     shape = network.manifest.input.shape
     yield "image " + ("1 x 1" if shape[1:] == (1, 1) else "one row" if 1 in shape[1:] else "map")
     yield "input " + ("as it is" if plan.unfolded is None else "unfolded")
-    yield "array " + (f"R {'<' if engine.rows < engine.lanes else '>' if engine.rows > engine.lanes else '='} L")
+    yield f"array {engine.array}"
+    yield "rows " + (f"R {'<' if engine.rows < engine.lanes else '>' if engine.rows > engine.lanes else '='} L")
     yield f"post lanes {engine.post_lanes}"
     yield f"bus {engine.bus_bits}"
     yield from (f"latency {key}" for key, (low, high) in LATENCIES.items() if low <= engine.bus_latency <= high)

@@ -172,7 +172,9 @@ def run(
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)
-        return execute(network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, trace, first_lanes)
+        return execute(
+            network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, trace, first_lanes, engine.array
+        )
 
     results: list[np.ndarray] = []
     kept: dict[str, list[np.ndarray]] = {}

@@ -8,7 +8,8 @@ layer. What is left runs on the post lanes alone.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..kernels.errors import CapacityError, UnsupportedError
+from ..kernels.errors import CapacityError
+from .arrays import check_arrays
 from .engine import EngineConfig
 from .graph import MacNode, Value, conv_shape
 from .manifest import AddNode, ConcatNode, Conv2dNode, LinearNode, Node, RequantiseNode
@@ -98,11 +99,7 @@ def schedule(network: Network, engine: EngineConfig) -> Schedule:
     Raises `UnsupportedError` for an array or decoder that cannot run it, and `CapacityError`
     where activations do not fit the on-chip memory.
     """
-    if engine.array != "digit" or engine.decoder != "raw":
-        raise UnsupportedError(
-            f"scheme int runs on array digit with decoder raw, not on array {engine.array} "
-            f"with decoder {engine.decoder}: other arrays are not modelled yet"
-        )
+    check_arrays(network, engine)
     unfolded = _unfolded(network, engine)
     arrangement = arrange(network, input_value(network, unfolded), engine)
     layers = _fuse(network, arrangement.copies)

@@ -13,8 +13,9 @@ from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
 from ..accumulator import Accumulator
 from ..mac import settled, width_layout
-from .array import input_sums_layout
 from .counters import OverflowCounters
+from .input_sums import input_sums_layout
+from .rows import row_bits
 
 __all__ = ["PAIR_SHIFT_BITS", "AccumulatorBank"]
 
@@ -41,8 +42,8 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
     def __init__(self, config: EngineConfig, formats: bool = False) -> None:
         self.config = config
         self.formats = formats
-        rows, lanes, fmt = config.rows, config.lanes, config.mac
-        counts = data.ArrayLayout(lanes.bit_length(), rows)
+        rows, fmt = config.rows, config.mac
+        counts = data.ArrayLayout(config.lanes.bit_length(), rows)
         counters = data.ArrayLayout(32, rows)
         super().__init__(
             {
@@ -52,7 +53,7 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
                 "first": In(1),
                 "digit_shift": In(PAIR_SHIFT_BITS),
                 "add_input": In(1),
-                "row_sums": In(data.ArrayLayout(signed(fmt.row_bits(lanes)), rows)),
+                "row_sums": In(data.ArrayLayout(signed(row_bits(self.config)), rows)),
                 "product_overflows": In(counts),
                 "align_overflows": In(counts),
                 "input_sums": In(input_sums_layout(config)),
@@ -103,7 +104,7 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
         lost = Signal(rows)
         for row in range(rows):
             m.submodules[f"accumulator_{row}"] = adder = Accumulator(
-                kernels.Accumulator(fmt, fmt.row_bits(self.config.lanes)), self.formats
+                kernels.Accumulator(fmt, row_bits(self.config)), self.formats
             )
             if self.formats:
                 m.d.comb += adder.width.eq(self.width)

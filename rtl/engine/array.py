@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -10,30 +10,19 @@ from amaranth.lib.wiring import In, Out
 from ...kernels.align import MAX_SHIFT, Alignment
 from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
-from ..mac import settled
+from .input_sums import InputSums, input_sums_layout
 from .loader import AMOUNT_BITS, CODE_BITS, diagonals
-from .pipeline import delayed, pipelined_sum, tree_stages
+from .pipeline import tree_stages
 from .row import MacRow, factor_bits, widths_layout
 
-__all__ = ["MacArray", "input_sums_layout"]
-
-SUM_DIGIT_BITS = DIGIT_BITS + 1 + AMOUNT_BITS
-"""Bits of an aligned activation digit: at most 15 << 8, or 15 * 255, and never below -8 << 8."""
-
-
-def input_sums_layout(config: EngineConfig) -> data.ArrayLayout:
-    """What a word adds to the input sums of the min(R, L) rows that may have one of their own."""
-    bits = SUM_DIGIT_BITS + config.lanes.bit_length() - 1
-    return data.ArrayLayout(signed(bits), min(config.rows, config.lanes))
+__all__ = ["MacArray"]
 
 
 class MacArray(wiring.Component):  # type: ignore[misc]
     """Row sums, overflow counts and the input sums of one activation word a cycle.
 
     Latency ``2 + ceil(log2(L) / 2)`` cycles, throughput one word a cycle. `amounts` are those of the
-    word's own tile: they are registered with the products. Input sums are exact, without the digit pair's
-    shift: the aligned digits of all lanes of `sum_mask`, for every row the same; in a `depthwise` layer,
-    which stands still within a layer, that of row r's own lane ``diagonal * min(R, L) + r``.
+    word's own tile: they are registered with the products. Input sums are those of `InputSums`.
     """
 
     def __init__(
@@ -89,26 +78,10 @@ class MacArray(wiring.Component):  # type: ignore[misc]
             if self.formats:
                 m.d.comb += row.widths.eq(self.widths)
 
-        aligned = []
-        for lane in range(self.config.lanes):
-            digit = Signal(signed(DIGIT_BITS + 1), name=f"digit_{lane}", reset_less=True)
-            raw = self.digits[lane]
-            m.d.sync += digit.eq(Mux(self.sum_mask[lane], Cat(raw, raw[-1] & self.a_signed), 0))
-            shifts = self.alignments == ("shift",)
-            value = (digit << factors[lane])[:SUM_DIGIT_BITS].as_signed() if shifts else digit * factors[lane]
-            held = Signal(signed(SUM_DIGIT_BITS), name=f"aligned_{lane}", reset_less=True)
-            m.d.sync += held.eq(value)
-            aligned.append(held)
-        total = settled(m, pipelined_sum(m, aligned, "input_sum"))
-        # The digit that is aligned now belongs to the word of two cycles ago.
-        diagonal = delayed(m, self.diagonal, 2, "diagonal")
-        size = len(self.input_sums)
-        for at in range(size):
-            own: Value = aligned[at]
-            for place in range(1, self.config.lanes // size):
-                own = Mux(diagonal == place, aligned[place * size + at], own)
-            own = delayed(m, own, tree_stages(self.config.lanes), f"own_{at}")
-            m.d.comb += self.input_sums[at].eq(Mux(self.depthwise, own, total))
+        m.submodules.input_sums = sums = InputSums(self.config, self.alignments)
+        for name in ("digits", "sum_mask", "a_signed", "depthwise", "diagonal"):
+            m.d.comb += getattr(sums, name).eq(getattr(self, name))
+        m.d.comb += [sums.factors.eq(factors), self.input_sums.eq(sums.sums)]
         return m
 
     def _factor(self, amount: Value) -> Value:

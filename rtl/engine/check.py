@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from ...sim.descriptor import MAGIC, OPERATIONS, PLANES, SIZE_BITS, Operation
 from ...sim.engine import EngineConfig
+from ..mac import settled
 from .post.pool import Pool
 from .registers import descriptor_layout
 
@@ -39,8 +40,10 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
     - `load`: `out_planes` is 1 to 4, `out_pixel_step` not 0; `store`: `first_planes` is 1 to 4, `pixel_step` not 0;
     - the others: `groups`, `group_outputs`, `kernel_y`, `kernel_x` and `interval` are not 0; `out_planes`,
       `second_planes`, `first_planes` and `other_planes` are at most 4, the first two not both 0; `interval` is at
-      least the writes of a slot, its reads, its `beats` (not pools) and the cycles of a division (averages);
-    - `mac`: `group_inputs` is not 0, `tile_pixels` is 1 to P, `thresholds` is 0, 1, 3, 7 or 15, `first_planes` is 0;
+      least the writes of a slot, its reads, its `beats` (not pools; for each plane) and the cycles of a
+      division (averages);
+    - `mac`: `group_inputs` is not 0, `tile_pixels` is 1 to P (of all planes together), `thresholds` is 0, 1, 3, 7
+      or 15, `first_planes` is 0;
     - `mac` and `stream`: `beats` is 1 to max(1, R / Q);
     - `stream`: `first_planes` is not 0, the kernel is 1 x 1, there is one group, not depthwise;
     - pools: `out_planes` and `first_planes` are not 0; `second_planes`, `other_planes`, `adds` and `copies`
@@ -79,6 +82,8 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
         def words(tensor: str) -> Value:
             return layer[f"{tensor}_planes"] << layer[f"{tensor}_straddles"]
 
+        # Planes of a sign array have a beat each, and accumulators of their own.
+        planes = settled(m, layer.part_top + 1) if config.array == "sign" else 1
         # Of a slot. Only here are sizes multiplied: too short an interval would end no slot.
         taps, reads = Signal(2 * SIZE_BITS), Signal(2 * SIZE_BITS + 5)
         average = layer.op == OPERATIONS.index("average_pool")
@@ -100,7 +105,7 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
             "beaten",
             layer.beats != 0,
             layer.beats <= max(1, config.rows // config.post_lanes),
-            layer.interval >= layer.beats,
+            layer.interval >= layer.beats * planes,
         )
         blocks = good("blocks", *some("first_planes"), layer.groups == 1, ~layer.depthwise)
         sizes: dict[Operation, Value] = {
@@ -111,7 +116,7 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
                 posted,
                 beaten,
                 *some("group_inputs", "tile_pixels"),
-                layer.tile_pixels <= config.pixels,
+                layer.tile_pixels * planes <= config.pixels,
                 layer.thresholds.matches(*THRESHOLD_COUNTS),
                 *none("first_planes"),
             ),

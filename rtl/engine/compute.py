@@ -21,6 +21,8 @@ from .loader import WeightLoader
 from .pipeline import delayed, tree_stages
 from .registers import address_bits, descriptor_layout
 from .sequencer import ComputeSequencer, step_layout, tile_layout
+from .shift_array import SHIFT_SETTINGS, ShiftArray
+from .sign_array import SignArray
 
 __all__ = ["ComputeUnit"]
 
@@ -87,7 +89,15 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         m.submodules.sequencer = sequencer = ComputeSequencer(config)
         m.submodules.loader = loader = WeightLoader(config)
         m.submodules.address = address = AddressGenerator(config)
-        m.submodules.array = array = MacArray(config, self.alignments, self.formats)
+        array: MacArray | SignArray | ShiftArray
+        match config.array:
+            case "sign":
+                array = SignArray(config)
+            case "shift":
+                array = ShiftArray(config)
+            case _:
+                array = MacArray(config, self.alignments, self.formats)
+        m.submodules.array = array
         m.submodules.accumulators = bank = AccumulatorBank(config, self.formats)
 
         connect(m, flipped(self.words), loader.words)
@@ -100,8 +110,6 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             self.weight_wait.eq(sequencer.weight_wait),
             self.post_wait.eq(sequencer.post_wait),
             loader.enable.eq(sequencer.load_enable),
-            loader.container.eq(layer.container),
-            loader.aligned.eq(layer.aligned),
             loader.depthwise.eq(layer.depthwise),
             loader.rows.eq(sequencer.load_rows),
             loader.lane_offset.eq(sequencer.load_lane_offset),
@@ -136,22 +144,31 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         m.d.comb += [
             array.digits.eq(digits),
             *(codes.eq(active) for codes, active in zip(array.codes, loader.codes, strict=True)),
-            array.amounts.eq(loader.amounts),
             array.sum_mask.eq(operand.sum_mask),
-            array.w_high.eq(operand.w_upper),
             array.a_signed.eq(operand.a_signed),
-            array.w_signed.eq(operand.w_signed),
-            array.multiply.eq(layer.multiply),
             array.depthwise.eq(layer.depthwise),
             array.diagonal.eq(operand.diagonal),
         ]
+        if isinstance(array, MacArray):
+            m.d.comb += [
+                loader.container.eq(layer.container),
+                loader.aligned.eq(layer.aligned),
+                array.amounts.eq(loader.amounts),
+                array.multiply.eq(layer.multiply),
+                array.w_high.eq(operand.w_upper),
+                array.w_signed.eq(operand.w_signed),
+                bank.product_overflows.eq(array.product_overflows),
+                bank.align_overflows.eq(array.align_overflows),
+            ]
+        elif isinstance(array, ShiftArray):
+            m.d.comb += loader.container.eq(layer.container)
+            m.d.comb += [getattr(array, name).eq(layer[name]) for name in SHIFT_SETTINGS]
 
         if self.formats:
-            for name, port in (
-                ("product", array.widths.product),
-                ("align", array.widths.align),
-                ("acc", bank.width),
-            ):
+            widths = {"acc": bank.width}
+            if isinstance(array, MacArray):
+                widths |= {"product": array.widths.product, "align": array.widths.align}
+            for name, port in widths.items():
                 most = getattr(config.mac, name)
                 m.d.comb += port.eq(width_of(m, getattr(self.format, name), self.format.wrap, most))
 
@@ -164,8 +181,6 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         m.d.comb += [
             bank.add_input.eq(delayed(m, ~operand.w_upper, ahead, "add_input")),
             bank.row_sums.eq(array.row_sums),
-            bank.product_overflows.eq(array.product_overflows),
-            bank.align_overflows.eq(array.align_overflows),
             bank.input_sums.eq(array.input_sums),
             bank.close.eq(self.tile_done & self.done_tile.row_group_last),
             bank.drain_half.eq(self.drain_half),

@@ -16,7 +16,7 @@ COUNTER_BITS = 32
 
 def products_overflow(config: EngineConfig, formats: bool) -> bool:
     """Whether a product may be too wide for its width in this build."""
-    return formats or config.mac.product < 2 * DIGIT_BITS
+    return config.array == "digit" and (formats or config.mac.product < 2 * DIGIT_BITS)
 
 
 class OverflowCounters(wiring.Component):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class OverflowCounters(wiring.Component):  # type: ignore[misc]
     Takes the counts of one pixel a cycle. In the cycle of `close` they leave for the outputs, which
     hold them from the next cycle to the next `close`, and start from zero; the counts that come in that
     very cycle are the first of the new ones. Products of 8 bits and more never overflow: without `formats`
-    such a configuration has no counters for them.
+    such a configuration has no counters for them. Arrays whose row sums are exact count accumulators alone.
     """
 
     def __init__(self, config: EngineConfig, formats: bool = False) -> None:
@@ -51,7 +51,8 @@ class OverflowCounters(wiring.Component):  # type: ignore[misc]
         for row in range(self.config.rows):
             if products_overflow(self.config, self.formats):
                 self._count(m, f"product_{row}", self.product_overflows[row], self.product_count[row])
-            self._count(m, f"align_{row}", self.align_overflows[row], self.align_count[row])
+            if self.config.array == "digit":
+                self._count(m, f"align_{row}", self.align_overflows[row], self.align_count[row])
             self._count(m, f"acc_{row}", self.acc_overflows[row], self.acc_count[row])
         return m
 

@@ -8,12 +8,12 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from ...sim.cycles import MIN_PIXELS
-from ...sim.descriptor import PIXEL_BITS, SIZE_BITS
+from ...sim.descriptor import PART_BITS, PIXEL_BITS, SIZE_BITS
 from ...sim.engine import EngineConfig
 from .accumulators import PAIR_SHIFT_BITS
 from .address import first_word_bits
 from .loader import diagonals
-from .registers import descriptor_layout
+from .registers import descriptor_layout, optional
 
 __all__ = ["ComputeSequencer", "step_layout", "tile_layout"]
 
@@ -61,6 +61,9 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
     in the very cycle. `swap` comes one cycle after the step's first read. `weight_wait` and `post_wait` say why
     nothing is issued.
 
+    Where weights come in parts, each part has a weight tile of its own and is a step: the parts of a word follow each
+    other. `step.w_upper` says that a weight's first digit, or part, was there before.
+
     A tile has `tile_pixels` pixels while there are more; what is left then is one tile, or, in the last row group, as
     long as it is more than `taper` (and that is not 0), half of what is left, rounded up.
 
@@ -101,10 +104,16 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         rows, lanes = config.rows, config.lanes
         diagonal = min(rows, lanes)
 
+        w_top = optional(layer, "w_top")
+
         # Where the layer stands.
         running, waiting, tile_first, half = Signal(), Signal(), Signal(), Signal()
         pixel = Signal(range(max(config.pixels, MIN_PIXELS)))
         a_upper, w_upper = Signal(), Signal()
+        part, last_part = Signal(PART_BITS), Signal()
+        # Planes have accumulators of their own: where those of this part begin, and whether they are still empty.
+        plane_pixel, tap_first = Signal(range(config.pixels)), Signal()
+        planes = config.array == "sign"
         kernel_y, kernel_x = Signal(SIZE_BITS), Signal(SIZE_BITS)
         outputs_left, groups_left = Signal(SIZE_BITS), Signal(SIZE_BITS)
         pixels_left = Signal(PIXEL_BITS)
@@ -138,7 +147,8 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             next_outputs.eq(Mux(last_of_group, layer.group_outputs, outputs_left - used_rows)),
             next_rows.eq(Mux(next_outputs < row_limit, next_outputs, row_limit)),
             last_word.eq(layer.depthwise | (word_end <= lanes)),
-            last_tap.eq((kernel_y == layer.kernel_y - 1) & (kernel_x == layer.kernel_x - 1) & last_word),
+            last_part.eq(part == optional(layer, "part_top")),
+            last_tap.eq((kernel_y == layer.kernel_y - 1) & (kernel_x == layer.kernel_x - 1) & last_word & last_part),
             last_tile.eq(pixels_left == n),
             last_row_group.eq(last_of_group & (groups_left == 1)),
             next_begin.eq(begin + Mux(last_tile & (layer.depthwise | last_of_group), group_lanes, 0)),
@@ -175,13 +185,13 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         m.d.comb += [
             self.advance.eq(issue & (pixel < n)),
             self.pass_end.eq(issue & (pixel + 1 >= n) & (pixel >= MIN_PIXELS - 1)),
-            step_end.eq(self.pass_end & (a_upper == layer.a_top) & (w_upper == layer.w_top)),
+            step_end.eq(self.pass_end & (a_upper == layer.a_top) & (w_upper == w_top)),
             self.tile_end.eq(step_end & last_tap),
             self.row_group_end.eq(self.tile_end & last_tile),
             self.first_tap.eq(self.tile_end),
             self.first_word.eq(next_begin >> lane_bits),
         ]
-        with m.If(step_end & ~last_tap):
+        with m.If(step_end & ~last_tap & last_part):
             with m.If(~last_word):
                 m.d.comb += self.lane.eq(1)
             with m.Elif(kernel_x != layer.kernel_x - 1):
@@ -197,9 +207,15 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             # The activation digit moves first, the weight digit when it is through.
             m.d.sync += [pixel.eq(0), a_upper.eq((a_upper ^ 1) & layer.a_top)]
             with m.If(a_upper == layer.a_top):
-                m.d.sync += w_upper.eq((w_upper ^ 1) & layer.w_top)
+                m.d.sync += w_upper.eq((w_upper ^ 1) & w_top)
         with m.If(step_end):
             m.d.sync += [waiting.eq(1), tile_first.eq(last_tap)]
+            if config.has_parts:
+                m.d.sync += part.eq(Mux(last_part, 0, part + 1))
+            if planes:
+                m.d.sync += plane_pixel.eq(Mux(last_part, 0, plane_pixel + layer.tile_pixels))
+                with m.If(last_part):
+                    m.d.sync += tap_first.eq(last_tap)
         with m.If(self.lane):
             m.d.sync += [word_begin.eq(0), word_end.eq(word_end - lanes)]
         with m.If(self.kernel_x | self.kernel_y | self.tile_end):
@@ -226,6 +242,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 running.eq(1),
                 waiting.eq(1),
                 tile_first.eq(1),
+                tap_first.eq(1),
                 begin.eq(layer.in_lane),
                 word_begin.eq(layer.in_lane),
                 word_end.eq(layer.in_lane + layer.group_inputs),
@@ -246,12 +263,12 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         m.d.comb += [
             self.step.valid.eq(self.advance),
             self.step.half.eq(half),
-            self.step.pixel.eq(pixel),
-            self.step.first.eq(tile_first & ~a_upper & ~w_upper),
+            self.step.pixel.eq(pixel + plane_pixel),
+            self.step.first.eq((tap_first if planes else tile_first) & ~a_upper & ~w_upper),
             self.step.a_upper.eq(a_upper),
-            self.step.w_upper.eq(w_upper),
+            self.step.w_upper.eq(w_upper | (part != 0)),
             self.step.a_signed.eq(layer.a_signed & (a_upper == layer.a_top)),
-            self.step.w_signed.eq(w_upper == layer.w_top),
+            self.step.w_signed.eq(w_upper == w_top),
             self.step.digit_shift.eq(a_upper + w_upper),
             self.step.sum_mask.eq(Cat((lane >= word_begin) & (lane < word_end) for lane in range(lanes))),
             self.step.diagonal.eq(word_begin >> ceil_log2(diagonal)),

@@ -7,10 +7,10 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from ...sim.descriptor import OPERATIONS, PIXEL_BITS, RECORD_SLOTS, SIZE_BITS
+from ...sim.descriptor import OPERATIONS, PART_BITS, PIXEL_BITS, SIZE_BITS, record_slots
 from ...sim.engine import EngineConfig
 from ...sim.image import AMOUNT_BITS, FIELD_BITS
-from .registers import descriptor_layout
+from .registers import descriptor_layout, optional
 from .row_groups import RowGroups
 
 __all__ = ["StreamWalk"]
@@ -62,10 +62,10 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         m.d.comb += group_lanes.eq(first_lane + layer.group_inputs)
 
         fields = self._fields(m)
-        record_words = Signal(range(config.rows * len(RECORD_SLOTS) * FIELD_BITS // bus + 2))
+        record_words = Signal(range(config.rows * len(record_slots(config)) * FIELD_BITS // bus + 2))
         code_words = Signal(range(max(2, config.rows * lanes * 8 // bus) + 1))
         amount_words = -(-lanes * AMOUNT_BITS // bus)
-        row_bits = Mux(layer.depthwise, rows, rows << ceil_log2(lanes)) << layer.container
+        row_bits = Mux(layer.depthwise, rows, rows << ceil_log2(lanes)) << optional(layer, "container")
         m.d.comb += [
             record_words.eq(_words((row_groups.rows * fields) << ceil_log2(FIELD_BITS), bus)),
             code_words.eq(_words(row_bits, bus)),
@@ -74,6 +74,7 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         word = Signal(max(len(record_words), len(code_words) + 1))
         last_word = Signal.like(word)
         lane_group, kernel_x, kernel_y = Signal(SIZE_BITS + 1), Signal(SIZE_BITS), Signal(SIZE_BITS)
+        part, part_end = Signal(PART_BITS), Signal()
         left, pixels = Signal(PIXEL_BITS), Signal(PIXEL_BITS)
         block_end, lane_end, x_end, y_end, tile_end, row_group_end = (
             Signal(name=name) for name in ("block_end", "lane_end", "x_end", "y_end", "tile_end", "row_group_end")
@@ -85,9 +86,12 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         with m.Else():
             m.d.comb += pixels.eq(left)
         m.d.comb += [
-            last_word.eq(Mux(self.weight, code_words + Mux(layer.aligned, amount_words, 0), record_words) - 1),
+            last_word.eq(
+                Mux(self.weight, code_words + Mux(optional(layer, "aligned"), amount_words, 0), record_words) - 1
+            ),
             block_end.eq(word == last_word),
-            lane_end.eq(lane_group == lane_groups - 1),
+            part_end.eq(part == optional(layer, "part_top")),
+            lane_end.eq((lane_group == lane_groups - 1) & part_end),
             x_end.eq(kernel_x == layer.kernel_x - 1),
             y_end.eq(kernel_y == layer.kernel_y - 1),
             tile_end.eq(self.weight & block_end & lane_end & x_end & y_end),
@@ -109,7 +113,10 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
                 with m.Else():
                     m.d.sync += self.running.eq(~row_groups.last)
             with m.If(self.weight & block_end):
-                m.d.sync += lane_group.eq(Mux(lane_end, 0, lane_group + 1))
+                if config.has_parts:
+                    m.d.sync += part.eq(Mux(part_end, 0, part + 1))
+                with m.If(part_end):
+                    m.d.sync += lane_group.eq(Mux(lane_end, 0, lane_group + 1))
                 with m.If(lane_end):
                     m.d.sync += kernel_x.eq(Mux(x_end, 0, kernel_x + 1))
                     with m.If(x_end):
@@ -124,6 +131,7 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
                 self.weight.eq(0),
                 word.eq(0),
                 lane_group.eq(0),
+                part.eq(0),
                 kernel_x.eq(0),
                 kernel_y.eq(0),
                 first_lane.eq(layer.in_lane),
@@ -133,11 +141,12 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
     def _fields(self, m: Module) -> Signal:
         """Fields of a channel's record in this layer."""
         layer = self.layer
-        fields = Signal(range(len(RECORD_SLOTS) + 1))
+        fields = Signal(range(len(record_slots(self.config)) + 1))
         post = Mux(layer.adds, ADD_FIELDS, 0) + layer.copies
         with m.Switch(layer.op):
             with m.Case(OPERATIONS.index("mac")):
-                m.d.comb += fields.eq(MAC_FIELDS + layer.thresholds + post)
+                coefficients = 1 + (layer.part_top >> 2) if self.config.array == "sign" else 0
+                m.d.comb += fields.eq(MAC_FIELDS + coefficients + layer.thresholds + post)
             with m.Case(OPERATIONS.index("stream")):
                 m.d.comb += fields.eq(post)
         return fields

@@ -15,7 +15,7 @@ PACKAGE = Path(gatewise.__file__).resolve().parent
 BLOCKS = {
     "accumulator", "align", "mac", "multiplier", "requant", "tree",
     "engine/accumulators", "engine/act_memory", "engine/address", "engine/array", "engine/check", "engine/compute",
-    "engine/control", "engine/counters", "engine/engine", "engine/format", "engine/gearbox", "engine/loader",
+    "engine/control", "engine/counters", "engine/engine", "engine/format", "engine/gearbox", "engine/input_sums", "engine/loader",
     "engine/pipeline", "engine/plane_walk", "engine/prefetch", "engine/reader", "engine/registers", "engine/row",
     "engine/row_groups", "engine/sequencer", "engine/stream_walk", "engine/transfer",
     "engine/post/correct", "engine/post/counters", "engine/post/delay", "engine/post/drain", "engine/post/fetch",

@@ -273,7 +273,15 @@ def test_what_does_not_fit_is_refused_with_node_need_and_memory(samples):
         schedule(net.build(), EngineConfig(act_bytes=need - 1))
 
 
-@pytest.mark.parametrize("other", [{"array": "fusion"}, {"array": "sign"}, {"array": "shift"}, {"decoder": "huffman"}])
-def test_arrays_and_decoders_that_are_not_modelled_are_refused(samples, other):
-    with pytest.raises(UnsupportedError, match=r"^scheme int runs on array digit with decoder raw, not on array"):
-        schedule(samples.tiny().build(), EngineConfig(**other))
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"array": "fusion"}, "array must be digit or shift, not fusion: that one is not built yet"),
+        ({"array": "sign"}, "array must be digit or shift, not sign: that one is not built yet"),
+        ({"decoder": "huffman"}, "decoder must be raw, not huffman: that one is not built yet"),
+        ({"array": "shift"}, 'stem: an aligned layer must run on an engine with array = "digit", not array = "shift"'),
+    ],
+)
+def test_arrays_and_decoders_that_cannot_run_a_network_are_refused(samples, other, message):
+    with pytest.raises(UnsupportedError, match=f"^{message}$"):
+        schedule(samples.residual().build(), EngineConfig(**other))

@@ -8,6 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ....kernels.correction import INPUT_SUM_BITS, MAX_FRACTION, ZERO_POINT_BITS
+from ....kernels.planes import COEFFICIENT_BITS
 from ....sim.descriptor import Field, descriptor_fields
 from ....sim.engine import EngineConfig
 from ...mac import limit_within, width_layout
@@ -16,8 +17,8 @@ __all__ = ["CorrectionStage", "value_bits"]
 
 
 def value_bits(config: EngineConfig) -> int:
-    """Bits of a corrected accumulator with any fraction, and of what it is compared with."""
-    return config.mac.acc + MAX_FRACTION
+    """Bits of a corrected accumulator, or of a weighted sum of planes, and of what it is compared with."""
+    return config.mac.acc + (COEFFICIENT_BITS if config.array == "sign" else MAX_FRACTION)
 
 
 class CorrectionStage(wiring.Component):  # type: ignore[misc]

@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from ....sim.descriptor import PART_BITS
 from ....sim.engine import EngineConfig
 from ..registers import descriptor_layout
 from ..sequencer import tile_layout
@@ -23,6 +24,9 @@ class Drain(wiring.Component):  # type: ignore[misc]
     later, with what was read, while `valid`: `chunk` is the beat's number in the row group, `part` in the slot,
     `mask` its channels that the row group has, `buffer` the parity of the row group, which ends with
     `group_last`. `release` gives a half back, in the cycle of its last read.
+
+    In a sign array a beat is repeated for each plane, whose accumulators lie `tile_pixels` apart: `plane` says which,
+    `plane_last` that it is the last one.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -45,6 +49,7 @@ class Drain(wiring.Component):  # type: ignore[misc]
                 "mask": Out(config.post_lanes),
                 "buffer": Out(1),
                 "group_last": Out(1),
+                **({"plane": Out(PART_BITS), "plane_last": Out(1)} if config.array == "sign" else {}),
             }
         )
 
@@ -54,12 +59,14 @@ class Drain(wiring.Component):  # type: ignore[misc]
         post_lanes = config.post_lanes
         m.submodules.slots = slots = SlotWalk(config)
         m.submodules.tiles = tiles = TileWalk(config)
-        drains, reading, running, part_last, slot_end, tile_end, buffer = (Signal() for _ in range(7))
+        drains, reading, running, plane_last, part_last, slot_end, tile_end, buffer = (Signal() for _ in range(8))
         part = Signal.like(self.part)
+        plane, plane_pixel = Signal(PART_BITS), Signal(range(config.pixels))
         m.d.comb += [
             drains.eq(runs(layer, "mac")),
             reading.eq(self.ready | running),
-            part_last.eq(part == layer.beats - 1),
+            plane_last.eq(plane == layer.part_top if config.array == "sign" else 1),
+            part_last.eq((part == layer.beats - 1) & plane_last),
             slot_end.eq(reading & part_last),
             tile_end.eq(slot_end & slots.span_last & drains & tiles.last),
             slots.layer.eq(layer),
@@ -70,7 +77,7 @@ class Drain(wiring.Component):  # type: ignore[misc]
             tiles.done_tile.eq(self.done_tile),
             tiles.next.eq(slot_end & slots.span_last & drains),
             self.drain_half.eq(tiles.half),
-            self.drain_pixel.eq(tiles.pixel),
+            self.drain_pixel.eq(tiles.pixel + plane_pixel),
             self.release.eq(Cat(tile_end & ~tiles.half, tile_end & tiles.half)),
         ]
         m.d.sync += [
@@ -78,8 +85,16 @@ class Drain(wiring.Component):  # type: ignore[misc]
             self.valid.eq(reading),
         ]
         with m.If(reading):
+            if config.array == "sign":
+                m.d.sync += [
+                    plane.eq(Mux(plane_last, 0, plane + 1)),
+                    plane_pixel.eq(Mux(plane_last, 0, plane_pixel + layer.tile_pixels)),
+                    self.plane.eq(plane),
+                    self.plane_last.eq(plane_last),
+                ]
+            with m.If(plane_last):
+                m.d.sync += part.eq(Mux(part_last, 0, part + 1))
             m.d.sync += [
-                part.eq(Mux(part_last, 0, part + 1)),
                 self.part.eq(part),
                 self.chunk.eq(Cat(part[: ceil_log2(span_channels(config) // post_lanes)], slots.span)),
                 self.mask.eq(Cat(slots.channels > part * post_lanes + lane for lane in range(post_lanes))),

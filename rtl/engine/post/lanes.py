@@ -2,16 +2,18 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Cat, Const, Module, Mux, Signal, Value
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ....kernels.correction import INPUT_SUM_BITS
+from ....kernels.planes import COEFFICIENT_BITS, PlaneCorrection
 from ....kernels.residual import STREAM_BITS
-from ....sim.descriptor import CODE_BITS
+from ....sim.descriptor import CODE_BITS, COEFFICIENT_SLOTS, PART_BITS
 from ....sim.engine import EngineConfig
 from ...mac import width_of
+from ...planes import PlaneStage
 from ..counters import COUNTER_BITS
 from ..format import format_layout
 from ..pipeline import delayed
@@ -65,6 +67,7 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
     def __init__(self, config: EngineConfig, formats: bool = False) -> None:
         self.config = config
         self.formats = formats
+        self.planes = config.array == "sign"
         lanes = config.post_lanes
         chunk = range(max(1, config.rows // lanes))
         codes = data.ArrayLayout(signed(CODE_BITS), lanes)
@@ -78,6 +81,7 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
                 "beat_buffer": In(1),
                 "beat_chunk": In(chunk),
                 "beat_mask": In(lanes),
+                **({"beat_plane": In(PART_BITS), "beat_first": In(1), "beat_last": In(1)} if self.planes else {}),
                 "acc": In(data.ArrayLayout(signed(config.mac.acc), lanes)),
                 "xsum": In(data.ArrayLayout(signed(INPUT_SUM_BITS), lanes)),
                 "first": In(codes),
@@ -117,7 +121,7 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
             drains.eq(runs(layer, "mac")),
             compares.eq(drains & (layer.thresholds != 0)),
             scales.eq(drains & (layer.thresholds == 0)),
-            valid.eq(Cat(self.beat, since)),
+            valid.eq(Cat(self.beat & self.beat_last if self.planes else self.beat, since)),
         ]
         m.d.sync += since.eq(valid)
         chunks, buffers = [self.beat_chunk], [self.beat_buffer]
@@ -127,7 +131,6 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
 
         # Each part of the records is read in the cycle before the stage that needs it.
         for part, stage, used in (
-            ("correction", 1, drains),
             ("main", MAIN, drains),
             ("thresholds", MAIN, compares),
             ("operands", OWN, layer.adds),
@@ -141,6 +144,12 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
                 index.buffer.eq(buffers[stage - 1]),
             ]
 
+        m.d.comb += [
+            store.correction_read.eq(self.beat & drains),
+            store.correction_index.chunk.eq(self.beat_chunk),
+            store.correction_index.buffer.eq(self.beat_buffer),
+        ]
+
         # Codes that stages have no use for wait until their beat's turn.
         m.submodules.given = given = DelayLine(2 * len(self.first.as_value()), OWN)
         m.submodules.passed = passed = DelayLine(len(self.first.as_value()), OUT - OWN)
@@ -151,7 +160,7 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
         passed_codes = Signal.like(self.first)
         m.d.comb += [
             given.i.eq(Cat(self.first, self.other)),
-            given.enter.eq(self.beat & uses_given),
+            given.enter.eq(valid[0] & uses_given),
             given.leave.eq(valid[OWN - 1] & uses_given),
             Cat(first, other).eq(given.o),
             passed.i.eq(own),
@@ -178,9 +187,11 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
         m.d.sync += self.post_closed.eq(close)
 
         acc_bits = self.format.acc if self.formats else Const(config.mac.acc)
-        width = width_of(m, (acc_bits + layer.fraction)[:6], Const(0, 1), value_bits(config))
+        fraction = COEFFICIENT_BITS if self.planes else layer.fraction
+        width = width_of(m, (acc_bits + fraction)[:6], Const(0, 1), value_bits(config))
+        plane = delayed(m, self.beat_plane, 1, "plane") if self.planes else None
         for lane in range(lanes):
-            m.submodules[f"correction_{lane}"] = correction = CorrectionStage(config)
+            m.submodules[f"correction_{lane}"] = correction = self._correction(m, store, width, plane, lane)
             m.submodules[f"main_{lane}"] = main = Rescale(value_bits(config))
             m.submodules[f"thresholds_{lane}"] = thresholds = ThresholdStage(value_bits(config))
             m.submodules[f"own_{lane}"] = own_operand = Rescale(CODE_BITS + 1, STREAM_BITS, ends=False)
@@ -194,8 +205,6 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
                 correction.xsum.eq(self.xsum[lane]),
                 correction.zero.eq(store.zero[lane]),
                 correction.bias.eq(store.bias[lane]),
-                correction.fraction.eq(layer.fraction),
-                correction.places.eq(width.above),
                 thresholds.valid.eq(valid[MAIN] & compares),
                 thresholds.value.eq(correction.value),
                 thresholds.descending.eq(store.main[lane].descending),
@@ -242,3 +251,22 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
             clipped = delayed(m, correction.overflow, COUNT - MAIN, f"clipped_{lane}")
             m.d.comb += counters.overflows[lane].eq(Mux(mask[lane], clipped + main.overflow, 0))
         return m
+
+    def _correction(
+        self, m: Module, store: RecordStore, width: data.View, plane: Value | None, lane: int
+    ) -> CorrectionStage | PlaneStage:
+        """The first stage of a lane, less what all kinds of it have in common; `plane` comes with the coefficients."""
+        if plane is None:
+            stage = CorrectionStage(self.config)
+            m.d.comb += [stage.fraction.eq(self.layer.fraction), stage.places.eq(width.above)]
+            return stage
+        planes = PlaneStage(PlaneCorrection(self.config.mac), self.formats)
+        four = [getattr(store, name)[lane] for name in reversed(COEFFICIENT_SLOTS)]
+        m.d.comb += [
+            planes.first.eq(self.beat_first),
+            planes.last.eq(self.beat_last),
+            planes.coef.eq(Array(coefficient for field in four for coefficient in field)[plane]),
+        ]
+        if self.formats:
+            m.d.comb += planes.width.eq(width)
+        return planes

@@ -2,14 +2,15 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.hdl import Shape, signed
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from ....kernels.correction import ZERO_POINT_BITS
-from ....sim.descriptor import RECORD_SLOTS
+from ....kernels.planes import COEFFICIENT_BITS
+from ....sim.descriptor import COEFFICIENT_SLOTS, record_slots
 from ....sim.engine import EngineConfig
 from ....sim.image import FIELD_BITS
 from ..registers import descriptor_layout
@@ -22,8 +23,7 @@ from .threshold import THRESHOLDS
 __all__ = ["BUFFERS", "RecordLoader", "RecordStore", "buffer_index_layout", "scale_layout"]
 
 BUFFERS = 2
-BIAS, MAIN, OWN, OTHER, SUM, COPY = map(RECORD_SLOTS.index, ("bias", "main", "own", "other", "sum", "copy"))
-FIRST_THRESHOLD = MAIN + 1
+COEFFICIENTS_IN_FIELD = FIELD_BITS // COEFFICIENT_BITS
 
 
 def scale_layout() -> data.StructLayout:
@@ -46,7 +46,7 @@ def write_layout(config: EngineConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "valid": 1,
-            "slot": range(len(RECORD_SLOTS)),
+            "slot": range(len(record_slots(config))),
             "lane": range(config.post_lanes),
             "index": buffer_index_layout(config),
             "field": FIELD_BITS,
@@ -86,7 +86,9 @@ class RecordLoader(wiring.Component):  # type: ignore[misc]
         m.submodules.row_groups = row_groups = RowGroups(config)
         running, enable, field_done, channel_last, group_last, parity = (Signal() for _ in range(6))
         has_main, has_records = Signal(), Signal()
-        slot, first_slot, next_slot = (Signal(range(len(RECORD_SLOTS))) for _ in range(3))
+        slots = record_slots(config)
+        bias, main, own, sum_, copy = map(slots.index, ("bias", "main", "own", "sum", "copy"))
+        slot, first_slot, next_slot = (Signal(range(len(slots))) for _ in range(3))
         row = Signal(range(config.rows))
         count = Signal(range(BUFFERS + 1))
 
@@ -101,11 +103,14 @@ class RecordLoader(wiring.Component):  # type: ignore[misc]
         ]
 
         # The walk over a channel's fields.
-        own_or_copy = Mux(layer.adds, OWN, COPY)
-        in_main = slot < OWN
-        main_last = slot == MAIN + layer.thresholds
+        own_or_copy = Mux(layer.adds, own, copy)
+        in_main = slot < own
+        main_last = slot == main + layer.thresholds
+        first_of_main: Value = Const(bias)
+        if config.array == "sign":
+            first_of_main = Mux(layer.part_top >= COEFFICIENTS_IN_FIELD, 0, 1)
         m.d.comb += [
-            first_slot.eq(Mux(has_main, BIAS, own_or_copy)),
+            first_slot.eq(Mux(has_main, first_of_main, own_or_copy)),
             group_last.eq(channel_last & (row + 1 == row_groups.rows)),
         ]
         with m.If(in_main):
@@ -115,7 +120,7 @@ class RecordLoader(wiring.Component):  # type: ignore[misc]
             ]
         with m.Else():
             m.d.comb += [
-                channel_last.eq(Mux(slot == SUM, ~layer.copies, slot == COPY)),
+                channel_last.eq(Mux(slot == sum_, ~layer.copies, slot == copy)),
                 next_slot.eq(slot + 1),
             ]
 
@@ -177,8 +182,10 @@ class RecordStore(wiring.Component):  # type: ignore[misc]
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         value = signed(value_bits(config))
+        four = data.ArrayLayout(signed(COEFFICIENT_BITS), COEFFICIENTS_IN_FIELD)
+        coefficients = dict.fromkeys(COEFFICIENT_SLOTS, four) if config.array == "sign" else {}
         self.parts: dict[str, dict[str, object]] = {
-            "correction": {"bias": value, "zero": signed(ZERO_POINT_BITS)},
+            "correction": {"bias": value, "zero": signed(ZERO_POINT_BITS), **coefficients},
             "main": {"main": main_layout()},
             "thresholds": {f"threshold_{index}": value for index in range(THRESHOLDS)},
             "operands": {"own": scale_layout(), "other": scale_layout()},
@@ -204,13 +211,14 @@ class RecordStore(wiring.Component):  # type: ignore[misc]
         descending = Signal()
         turn = descending.replicate(value_bits(self.config))
         main = data.View(main_layout(), write.field[ZERO_POINT_BITS:][: main_layout().size])
-        with m.If(write.valid & (write.slot == MAIN)):
+        slots = record_slots(self.config)
+        with m.If(write.valid & (write.slot == slots.index("main"))):
             m.d.sync += descending.eq(main.descending)
         for part, shapes in self.parts.items():
             for name, shape in shapes.items():
                 bits = Shape.cast(shape).width
                 written: Value = write.field[:bits]
-                slot = MAIN if name == "zero" else RECORD_SLOTS.index(name)
+                slot = slots.index("main" if name == "zero" else name)
                 if name == "main":
                     written = main.as_value()
                 elif part == "thresholds":

@@ -151,6 +151,12 @@ class PostUnit(wiring.Component):  # type: ignore[misc]
                 lanes.beat_chunk.eq(drain.chunk),
                 lanes.beat_mask.eq(drain.mask),
             ]
+            if config.array == "sign":
+                m.d.sync += [
+                    lanes.beat_plane.eq(drain.plane),
+                    lanes.beat_first.eq(drain.plane == 0),
+                    lanes.beat_last.eq(drain.plane_last),
+                ]
         for port, source, index in (
             (lanes.acc, self.drain_acc, drain.chunk),
             (lanes.xsum, self.drain_input_sum, drain.chunk),

@@ -6,6 +6,7 @@ from gatewise.kernels.align import alignment_factors
 from gatewise.kernels.dot import DotProductRow
 from gatewise.kernels.mac import MacFormat
 from gatewise.rtl.engine import array as array_module
+from gatewise.rtl.engine import input_sums as sums_module
 from gatewise.rtl.engine import row as row_module
 from gatewise.rtl.engine.array import MacArray
 from gatewise.rtl.multiplier import digit_values
@@ -116,11 +117,11 @@ def test_sums_and_counts_are_the_golden_row_s_one_word_a_cycle(rows, lanes, widt
         (row_module, "unsigned.eq(~(self.a_signed | self.w_signed))", "unsigned.eq(0)"),
         (row_module, "flag.eq(Cat(multiplier.overflow, flag[0]))", "flag.eq(multiplier.overflow.replicate(2))"),
         (array_module, "m.d.sync += [factor.eq(", "m.d.comb += [factor.eq("),
-        (array_module, "Cat(raw, raw[-1] & self.a_signed)", "raw"),
-        (array_module, "Mux(self.sum_mask[lane], ", "Mux(1, "),
-        (array_module, "Mux(self.depthwise, own, total)", "total"),
-        (array_module, "Mux(diagonal == place, ", "Mux(0, "),
-        (array_module, "delayed(m, self.diagonal, 2,", "delayed(m, self.diagonal, 1,"),
+        (sums_module, "Cat(raw, raw[-1] & self.a_signed)", "raw"),
+        (sums_module, "Mux(self.sum_mask[lane], ", "Mux(1, "),
+        (sums_module, "Mux(self.depthwise, own, total)", "total"),
+        (sums_module, "Mux(diagonal == place, ", "Mux(0, "),
+        (sums_module, "delayed(m, self.diagonal, 2,", "delayed(m, self.diagonal, 1,"),
     ],
     ids=[
         "other digit",
@@ -138,6 +139,7 @@ def test_a_planted_fault_is_found(planted, monkeypatch, module, old, new):
     config = EngineConfig(rows=4, lanes=8, mac=MacFormat(product=6, align=10, acc=48))
     given = vectors(config, 0, int("Mux(1, " not in new))
     names = planted(module, old, new)
-    if module is row_module:
-        monkeypatch.setattr(array_module, "MacRow", names["MacRow"])
+    for used, name in ((row_module, "MacRow"), (sums_module, "InputSums")):
+        if module is used:
+            monkeypatch.setattr(array_module, name, names[name])
     assert found(config, given, names.get("MacArray", MacArray)) != expected(config, given)

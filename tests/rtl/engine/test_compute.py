@@ -13,7 +13,7 @@ from gatewise.kernels.conv import ConvShape, Operands, conv2d
 from gatewise.kernels.digits import digit_count, split_digits
 from gatewise.kernels.mac import MacFormat
 from gatewise.rtl import accumulator, align, mac, multiplier
-from gatewise.rtl.engine import accumulators, address, array, compute, counters, loader, row, sequencer
+from gatewise.rtl.engine import accumulators, address, array, compute, counters, input_sums, loader, row, sequencer
 from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.sim.geometry import layer_values
 
@@ -510,7 +510,7 @@ FAULTS = {
     "not from zero": (accumulators, "running = settled(m, Mux(first, 0, ", "running = settled(m, Mux(0, 0, "),
     "half taken too early": (sequencer, "~still_occupied.bit_select(half, 1)", "1"),
     "rows of the group before": (sequencer, "Mux(new_rows, next_rows, used_rows)", "used_rows"),
-    "low digit signed": (sequencer, "self.step.w_signed.eq(w_upper == layer.w_top)", "self.step.w_signed.eq(1)"),
+    "low digit signed": (sequencer, "self.step.w_signed.eq(w_upper == w_top)", "self.step.w_signed.eq(1)"),
     "every lane summed": (sequencer, "(lane < word_end)", "(lane < lanes)"),
     "lanes before the group summed": (sequencer, "(lane >= word_begin) & ", ""),
     "the next word masked": (sequencer, "word_begin.eq(0), word_end", "word_end"),
@@ -520,7 +520,7 @@ FAULTS = {
     "taper rounded down": (sequencer, "(rest + 1) >> 1", "rest >> 1"),
     "taper too far": (sequencer, "(rest > layer.taper)", "(rest >= layer.taper)"),
     "not serial": (sequencer, "Mux(layer.serial, ", "Mux(0, "),
-    "one input sum": (array, "Mux(self.depthwise, own, total)", "total"),
+    "one input sum": (input_sums, "Mux(self.depthwise, own, total)", "total"),
     "digit pass too short": (sequencer, "(pixel >= MIN_PIXELS - 1)", "(pixel >= MIN_PIXELS - 2)"),
     "first step repeated": (sequencer, "tile_first.eq(last_tap)", "tile_first.eq(1)"),
 }
@@ -565,6 +565,7 @@ def test_a_planted_fault_is_found(fault, planted, monkeypatch, tile_words):
         (compute, "ComputeSequencer"),
         (accumulators, "OverflowCounters"),
         (array, "MacRow"),
+        (array, "InputSums"),
     ):
         if name in names and names[name].__module__ == module.__name__ and hasattr(module, name):
             monkeypatch.setattr(user, name, names[name])

@@ -251,7 +251,7 @@ FAULTS = {
     "never on to the next group": (stream_walk, "self.again.eq(tile_end & ~row_group_end)", "self.again.eq(tile_end)"),
     "taper in every row group": (stream_walk, "m.Elif(last_group & (", "m.Elif(("),
     "taper rounded down": (stream_walk, "(left + 1) >> 1", "left >> 1"),
-    "amounts forgotten": (stream_walk, "Mux(layer.aligned, amount_words, 0)", "0"),
+    "amounts forgotten": (stream_walk, 'Mux(optional(layer, "aligned"), amount_words, 0)', "0"),
     "lane groups from lane 0": (stream_walk, "first_lane.eq(layer.in_lane)", "first_lane.eq(0)"),
     "every group in the first one's lane": (stream_walk, "first_lane.eq(group_lanes)", "first_lane.eq(first_lane)"),
     "rows of the next group": (stream_walk, "(layer.depthwise, rows, rows", "(layer.depthwise, rows, row_groups.rows"),
