@@ -14,7 +14,19 @@ from .kernels.errors import (
     UnsupportedError,
 )
 from .kernels.mac import MacFormat
-from .sim import EngineConfig, Grid, ImageSet, InputSpec, Network, NetworkBuilder, RunResult, Thresholds, load
+from .kernels.xor import XorNetwork
+from .sim import (
+    EngineConfig,
+    Grid,
+    ImageSet,
+    InputSpec,
+    Network,
+    NetworkBuilder,
+    RunResult,
+    Thresholds,
+    WeightCodes,
+    load,
+)
 
 __all__ = [
     "CapacityError",
@@ -32,5 +44,7 @@ __all__ = [
     "Thresholds",
     "ToolMissingError",
     "UnsupportedError",
+    "WeightCodes",
+    "XorNetwork",
     "load",
 ]

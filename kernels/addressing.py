@@ -7,6 +7,8 @@ weights say which weight is the n-th of a stream that cannot be re-tiled.
 
 import numpy as np
 
+from .errors import FormatError
+
 __all__ = [
     "channel_pad",
     "stream_weights",
@@ -54,6 +56,8 @@ def tile_order(shape: tuple[int, int, int, int], groups: int, rows: int, lanes: 
     other through the words. Depthwise layers use the diagonal of the array: row groups of min(rows, lanes)
     channels, then ky, kx, channel.
     """
+    if min(rows, lanes) < 1:
+        raise FormatError(f"a tile must have rows and lanes, not {rows} x {lanes}")
     out, inputs, ky, kx = shape
     output, channel, y, x = np.ogrid[:out, :inputs, :ky, :kx]
     if inputs == 1 and out == groups:

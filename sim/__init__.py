@@ -7,6 +7,7 @@ from .images import ImageSet, load_images
 from .manifest import InputSpec
 from .network import Network
 from .run import RunResult, run
+from .weights import WeightCodes
 
 __all__ = [
     "EngineConfig",
@@ -18,6 +19,7 @@ __all__ = [
     "RunResult",
     "Tensor",
     "Thresholds",
+    "WeightCodes",
     "load",
     "load_images",
     "run",

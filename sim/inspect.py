@@ -4,15 +4,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .file import dump_manifest, load
-from .graph import Value
-from .manifest import Conv2dNode, LinearNode, Node
-from .network import Network
+import numpy as np
 
-__all__ = ["Inspection", "NodeFacts", "inspect_file"]
+from ..kernels.huffman import entropy
+from .file import dump_manifest, load
+from .graph import MacNode, Value
+from .manifest import Node, XorWeights
+from .network import Network
+from .weights import Symbols, huffman_code, least_code
+
+__all__ = ["Inspection", "NodeFacts", "WeightFacts", "inspect_file"]
 
 SCHEMA = 1
 FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFacts:
+    """The weights of a layer as they are stored.
+
+    `bits` are those of a code or, for sign planes, their number: what a weight takes when it is decoded.
+    """
+
+    scheme: str
+    coding: str
+    bits: int
+    bits_per_weight: float
+    """Of the coded bytes: with end mark and spare bits, without code table, coefficients or XOR networks."""
+    code_bits: float | None = None
+    """Average length of a Huffman code word."""
+    entropy: float | None = None
+    """Of the Huffman-coded codes, bits: what no code of single weights goes below."""
+    xor_bits: float | None = None
+    """Encrypted bits for each weight that the XOR networks give, all planes together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +49,14 @@ class NodeFacts:
     value: Value
     macs: int
     weights: int
-    weight_bits: int
+    stored: WeightFacts | None
     coded_bytes: int
     parameter_bytes: int
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a decoded weight; 0 without weights."""
+        return self.stored.bits if self.stored else 0
 
     @property
     def detail(self) -> str:
@@ -99,6 +128,12 @@ class Inspection:
                     "macs": node.macs,
                     "weights": node.weights,
                     "weight_bits": node.weight_bits,
+                    "scheme": node.stored and node.stored.scheme,
+                    "coding": node.stored and node.stored.coding,
+                    "bits_per_weight": node.stored and node.stored.bits_per_weight,
+                    "code_bits": node.stored and node.stored.code_bits,
+                    "entropy": node.stored and node.stored.entropy,
+                    "xor_bits": node.stored and node.stored.xor_bits,
                     "coded_bytes": node.coded_bytes,
                     "parameter_bytes": node.parameter_bytes,
                 }
@@ -118,8 +153,22 @@ def inspect_file(path: str | Path) -> Inspection:
 def _facts(network: Network, node: Node) -> NodeFacts:
     sizes = {name: array.nbytes for name, array in network.arrays.items() if name.rpartition(".")[0] == node.name}
     coded = sizes.pop(f"{node.name}.weight", 0)
-    macs = weights = bits = 0
-    if isinstance(node, Conv2dNode | LinearNode):
-        macs, weights, bits = network.macs(node), network.layers[node.name].codes.size, node.weights.bits
-    value = network.values[node.name]
-    return NodeFacts(node.name, node.op, node.inputs, value, macs, weights, bits, coded, sum(sizes.values()))
+    value, stored, macs, weights = network.values[node.name], None, 0, 0
+    if isinstance(node, MacNode):
+        macs, weights = network.macs(node), network.layers[node.name].codes.size
+        stored = _weight_facts(network, node, 8 * coded / weights)
+    return NodeFacts(node.name, node.op, node.inputs, value, macs, weights, stored, coded, sum(sizes.values()))
+
+
+def _weight_facts(network: Network, node: MacNode, bits_per_weight: float) -> WeightFacts:
+    spec = node.weights
+    facts = spec.scheme, "raw", spec.bits, bits_per_weight
+    if isinstance(spec, XorWeights):
+        specs = [network.manifest.xor_networks[name] for name in spec.planes]
+        return WeightFacts(*facts, xor_bits=sum(each.n_in / each.n_out for each in specs))
+    if not isinstance(spec, Symbols) or spec.coding == "raw":
+        return WeightFacts(*facts)
+    symbols = network.layers[node.name].codes.astype(np.int64).reshape(-1) - least_code(spec)
+    counts = np.bincount(symbols, minlength=1 << spec.bits)
+    code = huffman_code(spec, network.arrays[f"{node.name}.huffman"])
+    return WeightFacts(spec.scheme, spec.coding, spec.bits, bits_per_weight, code.average_bits(counts), entropy(counts))

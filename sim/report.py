@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .compile import CompiledNetwork
 from .descriptor import descriptor_words
-from .inspect import Inspection
+from .inspect import Inspection, WeightFacts
 from .run import RunResult
 
 __all__ = ["compiled_report", "inspection_report", "run_report", "terminal"]
@@ -20,7 +20,7 @@ PIPED_WIDTH = 200
 """Columns of output that goes to no terminal: nothing is cut off for want of a screen."""
 UNLIMITED = 10_000
 RUN_DETAIL = {"MMAC", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"}
-INSPECTION_DETAIL = {"inputs", "MMAC", "parameter\nbytes"}
+INSPECTION_DETAIL = {"inputs", "MMAC", "scheme", "entropy", "parameter\nbytes"}
 
 
 def terminal() -> Console:
@@ -137,9 +137,21 @@ def compiled_report(compiled: CompiledNetwork, console: Console) -> Group:
     return Group(_table(console, title, columns, rows, set()), Text("\n".join(lines)))
 
 
+def _stored(facts: WeightFacts | None) -> tuple[str, str, str, str]:
+    """Scheme, bits of a decoded weight, of a stored one, and the entropy where it was coded."""
+    if facts is None:
+        return "", "", "", ""
+    scheme = facts.scheme if facts.coding == "raw" else f"{facts.scheme} {facts.coding}"
+    held = "" if facts.entropy is None else f"{facts.entropy:.3f}"
+    return scheme, str(facts.bits), f"{facts.bits_per_weight:.3f}", held
+
+
 def inspection_report(found: Inspection, console: Console) -> Group:
     """Graph, widths and bytes by node, then the file's figures."""
-    columns = ("node", "op", "inputs", "output", "MMAC", "weights", "bits", "coded\nbytes", "parameter\nbytes")
+    columns = (
+        *("node", "op", "inputs", "output", "MMAC", "weights", "scheme", "bits", "stored\nbits", "entropy"),
+        *("coded\nbytes", "parameter\nbytes"),
+    )
     rows = [
         (
             node.name,
@@ -148,7 +160,7 @@ def inspection_report(found: Inspection, console: Console) -> Group:
             node.detail,
             f"{node.macs / 1e6:.3f}" if node.macs else "",
             f"{node.weights:,}" if node.weights else "",
-            str(node.weight_bits) if node.weights else "",
+            *_stored(node.stored),
             f"{node.coded_bytes:,}" if node.weights else "",
             f"{node.parameter_bytes:,}" if node.parameter_bytes else "",
         )

@@ -34,3 +34,11 @@ def small_file(samples, tmp_path) -> Path:
     path = tmp_path / "small.gw"
     samples.small().save(path)
     return path
+
+
+@pytest.fixture
+def schemes_file(samples, tmp_path) -> Path:
+    """A network with every scheme, written to a file."""
+    path = tmp_path / "schemes.gw"
+    samples.schemes().save(path)
+    return path

@@ -13,6 +13,103 @@ def unpack(data, shape, bits):
     return np.where(planes[:, -1] == 1, values - (1 << bits), values).reshape(shape)
 
 
+def bits_of(data, count):
+    return np.unpackbits(data, bitorder="little")[:count].astype(np.int64)
+
+
+def huffman(table, stream, count):
+    """Symbols of a canonical Huffman stream, bit by bit, as the file's documents say."""
+    nibbles = [nibble for byte in table[1:].tolist() for nibble in (byte & 15, byte >> 4)]
+    lengths, at = [], 0
+    while len(lengths) < int(table[0]) + 1:
+        nibble, after = nibbles[at], [*nibbles, 0][at + 1]
+        at += 2 if nibble in (0, 15) else 1
+        if nibble == 0:
+            lengths += [0] * (after + 1)
+        elif nibble == 15:
+            lengths += [15 + after] if after < 2 else [lengths[-1]] * (after + 1)
+        else:
+            lengths.append(nibble)
+    words, word, last = {}, 0, 0
+    for length, symbol in sorted((length, symbol) for symbol, length in enumerate(lengths) if length):
+        word <<= length - last
+        words[length, word], word, last = symbol, word + 1, length
+    symbols, length, value = [], 0, 0
+    for bit in bits_of(stream, 8 * len(stream)):
+        length, value = length + 1, 2 * value + int(bit)
+        if len(symbols) == count:
+            assert value == 1, "the end mark"
+            return np.array(symbols)
+        if (length, value) in words:
+            symbols.append(words[length, value])
+            length = value = 0
+    raise AssertionError("the stream has an end mark")
+
+
+def tile_walk(shape, rows, lanes, groups):
+    """(out, in, ky, kx) of every weight in the order in which an array of rows x lanes takes them."""
+    out, ky, kx, inputs = shape
+    each = out // groups
+    for group in range(groups):
+        for first in range(0, each, rows):
+            for y in range(ky):
+                for x in range(kx):
+                    for word in range(groups * inputs // lanes + 1):
+                        for row in range(first, min(first + rows, each)):
+                            for channel in range(inputs):
+                                if (group * inputs + channel) // lanes == word:
+                                    yield group * each + row, y, x, channel
+
+
+def weights_of(node, arrays, shape, networks):
+    """Exact integer weights (out, ky, kx, in) of any scheme; those of planes with their coefficients' fraction bits."""
+    spec, count = node["weights"], int(np.prod(shape))
+    stream = arrays[f"{node['name']}.weight"]
+    scheme = spec["scheme"]
+    if scheme in ("xor", "basis"):
+        coefs = arrays[f"{node['name']}.coef"].astype(np.int64)
+        total = np.zeros(shape, dtype=np.int64)
+        for plane, coef in enumerate(coefs):
+            if scheme == "basis":
+                used = -(-count // 8)
+                bits = bits_of(stream, count)
+            else:
+                network = networks[spec["planes"][plane]]
+                slices = -(-count // network["n_out"])
+                used = -(-slices * network["n_in"] // 8)
+                stored = bits_of(stream, slices * network["n_in"]).reshape(slices, -1)
+                taps = np.array([[int(row, 16) >> j & 1 for j in range(network["n_in"])] for row in network["rows"]])
+                bits = (stored @ taps.T % 2).reshape(-1)[:count]
+            stream = stream[used:]
+            signs = np.empty(shape, dtype=np.int64)
+            if spec.get("order", "natural") == "natural":
+                signs[...] = (2 * bits - 1).reshape(shape)
+            else:
+                walk = tile_walk(shape, spec["tile"]["rows"], spec["tile"]["lanes"], node.get("groups", 1))
+                for place, bit in zip(walk, bits, strict=True):
+                    signs[place] = 2 * bit - 1
+            total += coef[:, None, None, None] * signs
+        assert len(stream) == 0
+        return total
+    focused, k = scheme == "focused", spec.get("exponent_bits", 0)
+    bits = spec["bits"] if scheme == "int" else k + 2 + focused
+    if spec.get("coding") == "huffman":
+        codes = huffman(arrays[f"{node['name']}.huffman"], stream, count).reshape(shape)
+        if scheme == "int":
+            return codes - (1 << (bits - 1))
+    elif scheme == "int":
+        return unpack(stream, shape, bits)
+    else:
+        codes = unpack(stream, shape, bits) & ((1 << bits) - 1)
+    state = codes >> k & 3
+    sign = np.array([0, 1, -1, 0])[state]
+    if not focused:
+        return sign << (codes & (1 << k) - 1)
+    means = np.array([spec.get(name, default) for name, default in (("minus", (-1, 0)), ("plus", (1, 0)))])
+    mu = (means[:, 0] << means[:, 1])[codes >> (k + 2)]
+    return np.where(state == 3, 0, (sign << (codes & (1 << k) - 1) + spec.get("value_shift", 0)) + mu)
+
+
 def digits(values, bits, signed):
     """(value, signed) of each 4-bit digit, the lowest first."""
     count = (bits + 3) // 4

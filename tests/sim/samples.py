@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gatewise import Grid, InputSpec, NetworkBuilder, Thresholds
+from gatewise import Grid, InputSpec, NetworkBuilder, Thresholds, WeightCodes, XorNetwork
 
 
 def input_spec(shape=(3, 12, 12), **changes):
@@ -82,6 +82,44 @@ def small(rounding="half_even", multiplier_bits=24):
     )
     final = net.linear("classes", hidden, codes(rng, 8, 7, 9), bits=8, scale=0.01, out=Grid(0.002, 16, signed=True))
     assert final.shape == (7, 1, 1)
+    return net
+
+
+def signs(rng, *shape):
+    return rng.choice((-1, 1), shape)
+
+
+def focused(rng, *shape, **settings):
+    """Focused codes: a third pruned, a fifth exactly at a mean."""
+    sign = rng.choice((-1, 0, 1), shape, p=(0.4, 0.2, 0.4))
+    return WeightCodes.focused(
+        sign, rng.integers(-3, 1, shape), rng.integers(0, 2, shape), rng.random(shape) < 0.3,
+        minus=(-1, -1), plus=(1, 2), **settings,
+    )  # fmt: skip
+
+
+def schemes():
+    """Every scheme and coding once, with odd sizes, groups, and two XOR networks of which one is used twice."""
+    rng = np.random.default_rng(8)
+    net = NetworkBuilder("schemes", input_spec((3, 7, 6)))
+    out = {"scale": 0.01, "out": Grid(0.1, 4, zero_point=3)}
+    peaked = np.clip(np.rint(rng.normal(0, 2, (6, 3, 3, 3))), -8, 7).astype(int)
+    x = net.conv2d("int", net.input, peaked, bits=4, coding="huffman", bias=0.3, padding=1, **out)
+    small, large = XorNetwork.random(5, 11, None, 1), XorNetwork.random(12, 10, 2, 2)
+    for coding in ("raw", "huffman"):
+        sign, exponent = rng.choice((-1, 0, 1), (6, 6, 1, 3)), np.minimum(rng.geometric(0.5, (6, 6, 1, 3)), 6) - 4
+        codes = WeightCodes.shift(sign, exponent, coding=coding)
+        x = net.conv2d(f"shift_{coding}", x, codes, padding=(0, 1), **out)
+        x = net.conv2d(f"focused_{coding}", x, focused(rng, 6, 3, 3, 1, coding=coding), groups=2, padding=(1, 0), **out)
+    planes, coefs = signs(rng, 2, 9, 2, 3, 2), rng.normal(0, 1, (2, 9))
+    plain = WeightCodes.encrypt(planes, [small, large], coefs, groups=3)
+    x = net.conv2d("xor", x, plain, groups=3, padding=(1, 0, 1, 1), **out)
+    numbers = rng.integers(-300, 300, (1, 9))
+    tiled = WeightCodes.encrypt(signs(rng, 1, 9, 3, 1, 2), [small], numbers, groups=3, fraction=9, tile=(2, 4))
+    x = net.conv2d("tiled", x, tiled, groups=3, **out)
+    x = net.flatten("flat", x)
+    basis = WeightCodes.basis(signs(rng, 3, 5, x.shape[0]), np.array([4, -2, 1]), fraction=2)
+    net.linear("basis", x, basis, scale=0.01, zero_point=0.25, bias=-0.1, out=Grid(0.002, 16, signed=True))
     return net
 
 

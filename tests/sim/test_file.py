@@ -6,12 +6,13 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gatewise import FormatError, GatewiseError, Grid, NetworkBuilder, load
-from gatewise.sim import atomic
+from gatewise.sim import atomic, demo, save_network
 from gatewise.sim.graph import MAX_ELEMENTS
 
 
@@ -44,9 +45,22 @@ def changed(samples, small_file):
     return change
 
 
-def test_what_is_written_is_read_again(samples, small_file):
-    network = samples.small().build()
-    found = load(small_file)
+@pytest.fixture
+def coded(samples, schemes_file):
+    """The same with the network of every scheme."""
+
+    def change(edit):
+        parts = samples.read(schemes_file)
+        edit(parts)
+        return refusal(samples.write(schemes_file, parts))
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["small", "schemes"])
+def test_what_is_written_is_read_again(samples, small_file, schemes_file, name):
+    network = getattr(samples, name)().build()
+    found = load({"small": small_file, "schemes": schemes_file}[name])
     assert found.manifest == network.manifest
     assert found.arrays.keys() == network.arrays.keys()
     for name, array in network.arrays.items():
@@ -59,10 +73,21 @@ def test_a_file_that_is_signed_again_unchanged_is_sound(samples, small_file):
     assert load(small_file).manifest == samples.small().build().manifest
 
 
-def test_the_same_network_makes_the_same_bytes(samples, tmp_path):
+@pytest.mark.parametrize("network", ["small", "schemes"])
+def test_the_same_network_makes_the_same_bytes(samples, tmp_path, network):
     for name in ("a.gw", "b.gw"):
-        samples.small().save(tmp_path / name)
+        getattr(samples, network)().save(tmp_path / name)
     assert (tmp_path / "a.gw").read_bytes() == (tmp_path / "b.gw").read_bytes()
+
+
+SHIPPED = "58a78bcc566dd5bb272439fcc490d4206e4dda4dea9c6ab413c70114faa2a5d5"
+
+
+def test_a_file_from_before_other_schemes_is_written_again_byte_for_byte(tmp_path):
+    shipped = demo.FOLDER / "digits-w4a4.gw"
+    save_network(load(shipped), tmp_path / "again.gw")
+    assert hashlib.sha256(shipped.read_bytes()).hexdigest() == SHIPPED
+    assert hashlib.sha256((tmp_path / "again.gw").read_bytes()).hexdigest() == SHIPPED
 
 
 def test_weights_are_stored_in_the_documented_order(samples, reference, tmp_path):
@@ -367,6 +392,234 @@ ARRAYS = [
 @pytest.mark.parametrize(("edit", "expected"), ARRAYS, ids=[expected[:40] for _, expected in ARRAYS])
 def test_a_signed_file_with_a_wrong_array_is_refused_by_name(changed, edit, expected):
     assert changed(lambda parts: edit(parts.arrays)).startswith(expected)
+
+
+def weights(name):
+    """The entry of a node's weights."""
+    return lambda p: p.node(name)["weights"]
+
+
+def network_of(p, plane=0):
+    """The entry of a network of the node ``xor``."""
+    return p.manifest["xor_networks"][p.node("xor")["weights"]["planes"][plane]]
+
+
+def renamed(p):
+    p.manifest["xor_networks"]["other"] = p.manifest["xor_networks"].pop(p.node("tiled")["weights"]["planes"][0])
+
+
+CODED = [
+    (lambda p: weights("int")(p).update(coding="zip"), "manifest: nodes.0.conv2d.weights.int.coding: "),
+    (lambda p: weights("int")(p).pop("coding"), "tensor 'int.weight' must be uint8 of shape (81,), not uint8 of shape"),
+    (lambda p: weights("shift_raw")(p).update(coding="huffman"), "tensor 'shift_raw.huffman' is missing"),
+    (lambda p: weights("int")(p).update(bits=3), "int: the Huffman table of 3-bit codes must have 8 symbols, not 16"),
+    (lambda p: weights("shift_raw")(p).update(exponent_bits=6), "manifest: nodes.1.conv2d.weights.shift.exponent_bits"),
+    (lambda p: weights("shift_raw")(p).update(exponent_bits=1), "tensor 'shift_raw.weight' must be uint8 of shape"),
+    (lambda p: weights("shift_raw")(p).update(bits=4), "manifest: nodes.1.conv2d.weights.shift.bits is not a known"),
+    (lambda p: weights("focused_raw")(p).update(value_shift=16), "manifest: nodes.2.conv2d.weights.focused.value"),
+    (lambda p: weights("focused_raw")(p).update(minus=[2, 0]), "manifest: nodes.2.conv2d.weights.focused.minus.0: "),
+    (lambda p: weights("focused_raw")(p).update(plus=[1, 16]), "manifest: nodes.2.conv2d.weights.focused.plus.1: "),
+    (lambda p: weights("focused_raw")(p).update(plus=[1]), "manifest: nodes.2.conv2d.weights.focused.plus.1 is mis"),
+    (lambda p: weights("focused_raw")(p).update(value_shift=14), "focused_raw: shift exponents must be at most 1"),
+    (lambda p: weights("focused_raw")(p).update(scheme="shift"), "manifest: nodes.2.conv2d.weights.shift."),
+    (lambda p: p.node("shift_raw").update(align="shift"), "shift_raw: alignment must come with scheme int, not with"),
+    (lambda p: weights("xor")(p).update(planes=[]), "manifest: nodes.5.conv2d.weights.xor.planes: "),
+    (lambda p: weights("xor")(p).update(planes=["a"] * 9), "manifest: nodes.5.conv2d.weights.xor.planes: "),
+    (lambda p: weights("xor")(p)["planes"].pop(), "XOR network 'xor12of10-"),
+    (lambda p: weights("xor")(p)["planes"].append("none"), "xor: plane 'none' must be one of the manifest's XOR netw"),
+    (renamed, "xor: plane 'xor5of11-"),
+    (lambda p: p.manifest.pop("xor_networks"), "xor: plane 'xor5of11-"),
+    (lambda p: p.manifest["xor_networks"].update(free=network_of(p)), "XOR network 'free' must belong to a node"),
+    (lambda p: p.manifest["xor_networks"].update({"a b": network_of(p)}), "manifest: xor_networks.a b.[key]: "),
+    (lambda p: network_of(p)["rows"].pop(), "manifest: xor_networks.xor5of11-"),
+    (lambda p: network_of(p)["rows"].__setitem__(3, "0"), "manifest: xor_networks.xor5of11-"),
+    (lambda p: network_of(p)["rows"].__setitem__(3, "20"), "manifest: xor_networks.xor5of11-"),
+    (lambda p: network_of(p)["rows"].__setitem__(3, "-1"), "manifest: xor_networks.xor5of11-"),
+    (lambda p: network_of(p)["rows"].__setitem__(3, "0x1"), "manifest: xor_networks.xor5of11-"),
+    (lambda p: network_of(p)["rows"].__setitem__(3, "1" * 17), "manifest: xor_networks.xor5of11-"),
+    (lambda p: network_of(p).update(n_in=0), "manifest: xor_networks.xor5of11-"),
+    (lambda p: network_of(p).update(n_in=1 << 20), "manifest: xor_networks.xor5of11-"),
+    (lambda p: network_of(p).update(n_in=6), "tensor 'xor.weight' must be uint8 of shape"),
+    (lambda p: weights("tiled")(p).pop("tile"), "manifest: nodes.6.conv2d.weights.xor tile must be given"),
+    (lambda p: weights("tiled")(p).pop("order"), "manifest: nodes.6.conv2d.weights.xor tile must be given"),
+    (lambda p: weights("tiled")(p)["tile"].update(rows=0), "manifest: nodes.6.conv2d.weights.xor.tile.rows: "),
+    (lambda p: weights("tiled")(p)["tile"].update(lanes=128), "manifest: nodes.6.conv2d.weights.xor.tile.lanes: "),
+    (lambda p: p.node("tiled").update(fraction=16), "manifest: nodes.6.conv2d.fraction: "),
+    (lambda p: weights("basis")(p).update(planes=0), "manifest: nodes.8.linear.weights.basis.planes: "),
+    (lambda p: weights("basis")(p).update(planes=9), "manifest: nodes.8.linear.weights.basis.planes: "),
+    (lambda p: weights("basis")(p).update(planes=2), "tensor 'basis.weight' must be uint8 of shape"),
+    (lambda p: weights("basis")(p).update(scheme="int", bits=1), "manifest: nodes.8.linear.weights.int.planes is not"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "expected"), CODED, ids=[expected[:50] for _, expected in CODED])
+def test_a_wrong_entry_about_coded_weights_is_refused_by_name(coded, edit, expected):
+    assert coded(edit).startswith(expected)
+
+
+def replaced(name, change):
+    """Put ``change(array)`` in the place of an array."""
+
+    def edit(p):
+        p.arrays[name] = np.ascontiguousarray(change(p.arrays[name]))
+
+    return edit
+
+
+def at(place, value):
+    """An array with another element at a place."""
+
+    def change(array):
+        array = array.copy()
+        array[place] = value
+        return array
+
+    return change
+
+
+def codes_of(bits, place, code):
+    """Packed codes with another one at a place."""
+
+    def change(array):
+        planes = np.unpackbits(array, bitorder="little")
+        planes[place * bits : (place + 1) * bits] = [code >> bit & 1 for bit in range(bits)]
+        return np.packbits(planes, bitorder="little")
+
+    return change
+
+
+def cut(array):
+    return array[:-1]
+
+
+def longer(array):
+    return np.append(array, np.zeros(1, array.dtype))
+
+
+# Tables: the alphabet's size less one, then nibbles, the lower one first.
+KRAFT = np.array([15, *[0x11] * 8], dtype=np.uint8)
+"""Sixteen code words of one bit."""
+ABSENT = np.array([15, 0xF0], dtype=np.uint8)
+"""Sixteen symbols without a code word."""
+ENDLESS = np.array([255, *[0xFF] * 200], dtype=np.uint8)
+
+STREAMS = [
+    (replaced("shift_raw.weight", cut), "tensor 'shift_raw.weight' must be uint8 of shape"),
+    (replaced("shift_raw.weight", longer), "tensor 'shift_raw.weight' must be uint8 of shape"),
+    (replaced("shift_raw.weight", codes_of(5, 4, 0b00001)), "shift_raw: shift codes without a value must have expon"),
+    (replaced("shift_raw.weight", codes_of(5, 4, 0b11000)), "shift_raw: codes of a plain shift format must not be p"),
+    (replaced("shift_raw.weight", at(-1, 0xF0)), "shift_raw: the last 4 bits of a weight stream must be 0, not 0xf"),
+    (replaced("focused_raw.weight", codes_of(5, 7, 0b01101)), "focused_raw: shift codes without a value must have"),
+    (replaced("focused_raw.weight", codes_of(5, 7, 0b11100)), "focused_raw: pruned shift codes must have component"),
+    *(
+        case
+        for name in ("int", "shift_huffman", "focused_huffman")
+        for case in (
+            (replaced(f"{name}.weight", cut), f"{name}: a Huffman stream must "),
+            (replaced(f"{name}.weight", longer), f"{name}: a Huffman stream must end after "),
+            (replaced(f"{name}.weight", lambda a: a[:5]), f"tensor '{name}.weight' must be uint8 of "),
+            (replaced(f"{name}.weight", lambda a: np.tile(a, 40)), f"tensor '{name}.weight' must be uint8 of "),
+            (replaced(f"{name}.weight", lambda a: a[:, None]), f"tensor '{name}.weight' must be uint8 of "),
+            (replaced(f"{name}.weight", lambda a: a.astype(np.int16)), f"tensor '{name}.weight' must be uint8 of "),
+            (replaced(f"{name}.weight", lambda a: 0 * a), f"{name}: a Huffman stream must "),
+            (replaced(f"{name}.huffman", cut), f"{name}: a Huffman table must "),
+            (replaced(f"{name}.huffman", longer), f"{name}: a Huffman table must be written in its one shortest way"),
+            (replaced(f"{name}.huffman", lambda a: a[:0]), f"tensor '{name}.huffman' must be uint8 of 1 to 257 elem"),
+            (replaced(f"{name}.huffman", lambda a: np.tile(a, 99)), f"tensor '{name}.huffman' must be uint8 of 1 to "),
+            (replaced(f"{name}.huffman", lambda a: ENDLESS), f"{name}: a Huffman table must give the lengths"),
+            (replaced(f"{name}.huffman", lambda a: ABSENT), f"{name}: a Huffman code must have a code word for at"),
+            (replaced(f"{name}.huffman", lambda a: KRAFT), f"{name}: Huffman lengths must have a Kraft sum of at mos"),
+            (replaced(f"{name}.huffman", at(0, 6)), f"{name}: "),
+            (lambda p, name=name: p.arrays.pop(f"{name}.huffman"), f"tensor '{name}.huffman' is missing"),
+        )
+    ),
+    (replaced("xor.weight", cut), "tensor 'xor.weight' must be uint8 of shape"),
+    (replaced("xor.weight", longer), "tensor 'xor.weight' must be uint8 of shape"),
+    (replaced("xor.weight", at(-1, 0xFF)), "xor: spare bits of an XOR stream must be 0, found 0xf"),
+    (replaced("tiled.weight", at(-1, 0xFF)), "tiled: spare bits of an XOR stream must be 0, found 0x"),
+    (replaced("xor.coef", lambda a: a[:1]), "tensor 'xor.coef' must be int16 of shape (2, 9), not int16 of shape (1, "),
+    (replaced("xor.coef", lambda a: a.T), "tensor 'xor.coef' must be int16 of shape (2, 9), not int16 of shape (9, 2)"),
+    (replaced("xor.coef", lambda a: a.astype(np.int32)), "tensor 'xor.coef' must be int16 of shape"),
+    (lambda p: p.arrays.pop("xor.coef"), "tensor 'xor.coef' is missing"),
+    (lambda p: p.arrays.update({"int.coef": p.arrays["xor.coef"]}), "tensor 'int.coef' must belong to a node"),
+    (lambda p: p.arrays.update({"xor.huffman": KRAFT}), "tensor 'xor.huffman' must belong to a node"),
+    (replaced("basis.weight", cut), "tensor 'basis.weight' must be uint8 of shape"),
+    (replaced("basis.weight", at(-1, 0xFF)), "basis: the last "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "expected"), STREAMS, ids=[expected[:50] for _, expected in STREAMS])
+def test_a_wrong_weight_stream_or_table_is_refused_by_name(coded, edit, expected):
+    assert coded(edit).startswith(expected)
+
+
+def test_any_entry_about_weights_may_be_of_any_type_without_another_exception(samples, schemes_file):
+    original, arrays = vars(samples.read(schemes_file)).values()
+    values = (None, True, -1, 0, 1.5, 1 << 80, "", "x", [], [[]], {}, {"a": 1})
+
+    def entries(tree, path):
+        yield path
+        for key in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():
+            yield from entries(tree[key], (*path, key))
+
+    paths = list(entries(original["xor_networks"], ("xor_networks",)))
+    for index, node in enumerate(original["nodes"]):
+        paths += entries(node["weights"], ("nodes", index, "weights")) if "weights" in node else []
+    refused = []
+    for path in paths:
+        for value in values:
+            parts = samples.Parts(copy.deepcopy(original), arrays)
+            target = parts.manifest
+            for key in path[:-1]:
+                target = target[key]
+            target[path[-1]] = value
+            samples.write(schemes_file, parts)
+            try:
+                load(schemes_file)
+            except GatewiseError as error:
+                refused.append(str(error))
+    assert len(refused) > 10 * len(paths)
+    assert all(message.startswith(f"{schemes_file}: ") and "\n" not in message for message in refused)
+
+
+def test_any_change_of_a_coded_tensor_is_refused_in_one_line_or_read(samples, schemes_file):
+    rng = np.random.default_rng(3)
+    parts = samples.read(schemes_file)
+    names = [name for name in parts.arrays if name.endswith((".weight", ".huffman", ".coef"))]
+    read, refused = 0, []
+    for name in names:
+        array = parts.arrays[name]
+        for place in rng.choice(array.nbytes, min(40, array.nbytes), replace=False):
+            changed = np.frombuffer(array.tobytes(), np.uint8).copy()
+            changed[place] ^= 1 << rng.integers(8)
+            arrays = parts.arrays | {name: changed.view(array.dtype).reshape(array.shape)}
+            samples.write(schemes_file, samples.Parts(parts.manifest, arrays))
+            try:
+                load(schemes_file)
+                read += 1
+            except GatewiseError as error:
+                refused.append((f"{schemes_file}: {name.rpartition('.')[0]}: ", str(error)))
+    assert read > 50
+    assert len(refused) > 50
+    assert all(message.startswith(place) and "\n" not in message for place, message in refused)
+
+
+CODED_BOMBS = [
+    lambda p: p.node("shift_huffman").update(channels=1 << 20),
+    lambda p: p.node("xor").update(channels=9 << 16),
+    lambda p: p.node("basis").update(channels=1 << 20),
+    lambda p: p.node("focused_huffman").update(kernel=[1 << 20, 1 << 20], padding=[65536] * 4),
+]
+
+
+@pytest.mark.parametrize("edit", CODED_BOMBS)
+def test_absurd_layers_of_coded_weights_are_refused_before_memory_is_taken(coded, edit):
+    tracemalloc.start()
+    message = coded(edit)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "\n" not in message
+    assert peak < 1 << 24
 
 
 def test_an_input_sum_beyond_its_32_bits_is_refused(samples, tmp_path):

@@ -4,16 +4,16 @@ import json
 import os
 
 import numpy as np
-from gatewise import Grid, NetworkBuilder
-from gatewise.sim.inspect import inspect_file
+from gatewise import Grid, NetworkBuilder, WeightCodes, XorNetwork
+from gatewise.sim.inspect import WeightFacts, inspect_file
 
 KEYS = {
     "schema", "network", "scheme", "file_bytes", "manifest_bytes", "coded_bytes", "float32_bytes", "compression",
     "weights", "bits_per_weight", "macs", "provenance", "layers",
 }  # fmt: skip
 LAYER_KEYS = {
-    "name", "op", "inputs", "shape", "bits", "signed", "macs", "weights", "weight_bits", "coded_bytes",
-    "parameter_bytes",
+    "name", "op", "inputs", "shape", "bits", "signed", "macs", "weights", "weight_bits", "scheme", "coding",
+    "bits_per_weight", "code_bits", "entropy", "xor_bits", "coded_bytes", "parameter_bytes",
 }  # fmt: skip
 
 
@@ -61,3 +61,41 @@ def test_the_json_has_the_documented_keys_and_plain_values(small_file):
     assert content["provenance"] == {"note": "made up", "epochs": 3}
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert sum(layer["macs"] for layer in content["layers"]) == content["macs"] > 0
+
+
+def test_coded_weights_by_hand(samples, tmp_path):
+    net = NetworkBuilder("hand", samples.input_spec((4, 1, 1)))
+    settings = {"scale": 0.1, "out": Grid(0.1, 8)}
+    # 1, 2 and 3 occur 8, 4 and 4 times: code words of 1, 2 and 2 bits, 24 bits and an end mark.
+    counted = np.array([1] * 8 + [2] * 4 + [3] * 4).reshape(4, 4)
+    x = net.linear("huffman", net.input, counted, bits=4, coding="huffman", **settings)
+    x = net.linear("shift", x, WeightCodes.shift(np.ones((3, 4), int), np.arange(12).reshape(3, 4) % 8), **settings)
+    networks = [XorNetwork.random(4, 10, None, 0), XorNetwork.random(8, 10, 2, 0)]
+    signs, halves = np.ones((2, 20, 3), int), np.full(2, 0.5)
+    x = net.linear("xor", x, WeightCodes.encrypt(signs, networks, halves), **settings)
+    net.linear("basis", x, WeightCodes.basis(np.ones((2, 3, 20), int), halves), **settings)
+    net.save(tmp_path / "hand.gw")
+    huffman, shift, xor, basis = (node.stored for node in inspect_file(tmp_path / "hand.gw").nodes)
+    assert huffman == WeightFacts("int", "huffman", 4, 8 * 4 / 16, code_bits=1.5, entropy=1.5)
+    assert shift == WeightFacts("shift", "raw", 5, 8 * 8 / 12)  # 12 codes of 5 bits in 8 bytes
+    assert xor == WeightFacts("xor", "raw", 2, 8 * (3 + 6) / 60, xor_bits=0.4 + 0.8)  # 6 slices of 4 and of 8 bits
+    assert basis == WeightFacts("basis", "raw", 2, 8 * 16 / 60)  # two planes of 60 bits in 8 bytes each
+
+
+def test_every_scheme_is_named_and_counted(samples, schemes_file):
+    found = inspect_file(schemes_file)
+    assert found.network.scheme == "basis+focused+int+shift+xor"
+    arrays = samples.read(schemes_file).arrays
+    assert found.coded_bytes == sum(array.nbytes for name, array in arrays.items() if name.endswith(".weight"))
+    for node in found.nodes:
+        if node.stored is None:
+            continue
+        assert node.stored.bits_per_weight == 8 * arrays[f"{node.name}.weight"].nbytes / node.weights
+        assert (node.stored.coding == "huffman") == (f"{node.name}.huffman" in arrays)
+        if node.stored.coding == "huffman":
+            assert node.stored.entropy <= node.stored.code_bits < node.stored.entropy + 1
+            assert node.stored.code_bits < node.stored.bits_per_weight < node.stored.code_bits + 9 / node.weights
+            assert node.parameter_bytes > arrays[f"{node.name}.huffman"].nbytes
+    content = found.to_json()
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert [layer["scheme"] for layer in content["layers"]].count(None) == 1

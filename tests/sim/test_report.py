@@ -27,16 +27,17 @@ def result(samples):
 
 
 @pytest.mark.parametrize("width", [80, 100, 140, 200])
-def test_no_figure_is_cut_off_at_any_usual_width(result, small_file, monkeypatch, width):
+def test_no_figure_is_cut_off_at_any_usual_width(result, small_file, schemes_file, monkeypatch, width):
     text = printed(run_report, result, width, monkeypatch)
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
     for layer in result.layers:
         assert f" {layer.total:,} " in text
         assert f" {layer.name} " in text
-    text = printed(inspection_report, inspect_file(small_file), width, monkeypatch)
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= width
+    for file in (small_file, schemes_file):
+        text = printed(inspection_report, inspect_file(file), width, monkeypatch)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
 
 
 def test_all_columns_are_there_where_they_fit_and_the_parts_go_first(result, monkeypatch):
@@ -86,3 +87,14 @@ def test_overflows_are_shown_by_layer_and_with_their_warning(samples, monkeypatc
     assert "the codes depend on the 16 lanes where a width overflows" in text
     text = printed(run_report, network.run(samples.pixels(network, 2)), 200, monkeypatch)
     assert "depend on" not in text
+
+
+def test_coded_weights_are_shown_with_their_entropy(schemes_file, monkeypatch):
+    found = inspect_file(schemes_file)
+    text = printed(inspection_report, found, 160, monkeypatch)
+    for node in found.nodes:
+        if node.stored is not None:
+            assert f" {node.stored.bits_per_weight:.3f} " in text
+        if node.stored is not None and node.stored.entropy is not None:
+            assert f" {node.stored.scheme} huffman " in text
+            assert f" {node.stored.entropy:.3f} " in text
