@@ -424,7 +424,7 @@ class HuffmanCode:
                 low = next(nibbles, -1)
             if nibble is None or low < 0 or (nibble == ESCAPE and low >= len(ESCAPED_LENGTHS) and not lengths):
                 raise FormatError(
-                    f"a Huffman table must give the lengths of {count} symbols, but ends after {len(lengths)}"
+                    f"a Huffman table must give the lengths of {count} symbols, found only {len(lengths)}"
                 )
             if nibble == ESCAPE:
                 lengths += [ESCAPED_LENGTHS[low]] if low < len(ESCAPED_LENGTHS) else [lengths[-1]] * (low + 1)
