@@ -216,7 +216,7 @@ class XorProgrammable:
         ((n_in, n_out),) = sizes
         if n_in > self.n_in or n_out > self.n_out:
             raise FormatError(
-                f"an XOR network must fit {self.n_in} inputs and {self.n_out} outputs, not {n_in}, {n_out}"
+                f"XOR networks must have at most {self.n_in} inputs and {self.n_out} outputs, not {n_in} and {n_out}"
             )
 
     def compute(self, masks: np.ndarray, slices: np.ndarray, n_out: np.ndarray) -> np.ndarray:

@@ -6,11 +6,12 @@ slice or not, or it restarts: at the next slice of the stream, whose first `skip
 which the slices were coded runs continue; in any other order the stream holds every slice that a run touches once
 more, and the run restarts.
 
-Cycles, words always there and rows always taken. The hardware takes a word when the next slice is incomplete, and
-decodes a slice when a row lacks bits. Let w(s) = ceil(s * n_in / B) be the words of the first s slices. The first
-slice of a frame is decoded no earlier than w(1) cycles after the frame's first cycle, slice s, counted from 0, no
-earlier than max(1, w(s + 1) - w(s)) cycles after the one before: one slice a cycle wherever B >= n_in, else one in
-n_in / B cycles on average.
+Cycles, words always offered and rows always taken. The hardware takes a word when the next slice is incomplete, and
+decodes a slice when a row lacks bits. Let w(s) = ceil(s * n_in / B) be the words of the first s slices. The first slice
+of a frame is decoded w(1) cycles after the frame's first cycle. Slice s, counted from 0, is decoded
+max(w(s + 1) - w(s), 1 + e) cycles after the one before, e being the rows in between that needed no slice: one slice a
+cycle wherever B >= n_in and rows can take them, else one in n_in / B cycles on average. A run ends as many cycles after
+its last slice as rows follow that need none; its cycles are counted from the end of the run before.
 
 Where B >= n_in, a run of R = ceil(length / W) rows has a closed form. It needs p(d) slices for its first d bits:
 
@@ -21,9 +22,8 @@ Where B >= n_in, a run of R = ceil(length / W) rows has a closed form. It needs 
     cycles = p(length) + [p(length) = p((R - 1) * W)]             if W > n_out
 
 and one more cycle for the first run of a frame, in which its first word comes. Both are the sum over the rows of
-max(1, slices that the row needs). Where B < n_in and W >= n_out, every row but a short last one waits for slices, and
-the cycles of a continuing run are w(last slice) - w(first slice) + [p(length) = p((R - 1) * W)]; else only the
-recursion of `schedule_runs` says it.
+max(1, slices that the row needs). Where B < n_in and W >= n_out, the first run of a frame takes
+w(p(length)) + 1 + [p(length) = p((R - 1) * W)] cycles: the words set the pace.
 """
 
 from collections.abc import Sequence
