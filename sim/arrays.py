@@ -3,22 +3,31 @@
 The kernels' weights and the codes of the memory image come from here together, so that they cannot differ.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..kernels.correction import ZERO_POINT_BITS, Correction
 from ..kernels.errors import UnsupportedError
+from ..kernels.mac import MacFormat, signed_range
+from ..kernels.planes import PlaneCorrection, int_planes, sign_planes
+from ..kernels.requant import MAX_SHIFT
 from ..kernels.shift import NEGATIVE, POSITIVE, ShiftFormat, signed_digit_passes
 from .engine import Array, EngineConfig
 from .layer import MacLayer
+from .manifest import FocusedWeights, IntWeights, ScaleRequant, ShiftWeights
 
 if TYPE_CHECKING:
     from .network import Network
 
 __all__ = ["ArrayForm", "array_form", "check_arrays"]
 
-SCHEMES: dict[Array, tuple[str, ...]] = {"digit": ("int",), "shift": ("int", "shift", "focused")}
+SCHEMES: dict[Array, tuple[str, ...]] = {
+    "digit": ("int",),
+    "sign": ("int", "xor", "basis"),
+    "shift": ("int", "shift", "focused"),
+}
 """What each array that there is runs."""
 
 
@@ -28,46 +37,92 @@ class ArrayForm:
 
     Parameters
     ----------
+    layer : the layer, with its constants in `fraction` fraction bits
+    fraction : of the values that its requantiser takes
     weights : digits (digits, out, in per group, ky, kx), or the exact integers of parts whose rows nothing limits
     codes : what streams: codes of whole weights (1, out, in per group, ky, kx), or of a part each
     bits : of a streamed code
     signed : whether the loader extends a code by its sign
+    exact_rows : whether weights are parts
+    coefficients : of parts that have accumulators of their own (planes), int64 (planes, out)
     registers : those that only this array has
     """
 
+    layer: MacLayer
+    fraction: int
     weights: np.ndarray
     codes: np.ndarray
     bits: int
-    signed: bool
-    exact_rows: bool
+    signed: bool = False
+    exact_rows: bool = True
+    coefficients: np.ndarray | None = None
     registers: dict[str, int] = field(default_factory=dict)
 
     @property
-    def passes(self) -> int:
-        """Digits or parts of a weight."""
-        return len(self.weights)
+    def planes(self) -> int:
+        """Accumulators of a pixel and row."""
+        return 1 if self.coefficients is None else len(self.coefficients)
+
+    def corrected_bits(self, fmt: MacFormat) -> int:
+        """Bits of the value that is requantised at these widths, and so of bias and thresholds."""
+        return (Correction(fmt, self.fraction) if self.coefficients is None else PlaneCorrection(fmt)).out_bits
+
+    def corrected(
+        self, fmt: MacFormat, accs: np.ndarray, input_sum: np.ndarray, zero: np.ndarray, bias: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Values of accumulators (planes, N, out, H, W) and what broadcasts against one; which did not fit."""
+        if self.coefficients is None:
+            return Correction(fmt, self.fraction).compute(accs[0], input_sum, zero, bias)
+        coefficients = self.coefficients[:, None, :, None, None]
+        return PlaneCorrection(fmt).compute(accs, coefficients, input_sum, zero, bias)
+
+    def held(self, fmt: MacFormat) -> MacLayer:
+        """The layer with bias and thresholds as registers of `corrected_bits` hold them.
+
+        At the widths that a network was made for nothing changes; at narrower ones a constant
+        that does not fit is the nearest one that does.
+        """
+        low, high = signed_range(self.corrected_bits(fmt))
+        thresholds = None if self.layer.thresholds is None else np.clip(self.layer.thresholds, low, high)
+        return replace(self.layer, bias=np.clip(self.layer.bias, low, high), thresholds=thresholds)
+
+    def clipped_constants(self, fmt: MacFormat) -> int:
+        """Biases and thresholds that do not fit these widths."""
+        held = self.held(fmt)
+        clipped = int((held.bias != self.layer.bias).sum())
+        if held.thresholds is not None and self.layer.thresholds is not None:
+            clipped += int((held.thresholds != self.layer.thresholds).sum())
+        return clipped
 
 
 def array_form(layer: MacLayer, array: Array) -> ArrayForm:
-    """The layer as that array runs it."""
-    if array == "shift":
-        return _on_shift(layer)
-    return ArrayForm(layer.digits, layer.codes[None], layer.node.weights.bits, True, False)
+    """The layer as that array runs it.
+
+    Raises `UnsupportedError` where its constants do not fit the form that the array needs.
+    """
+    match array:
+        case "sign":
+            return _on_sign(layer)
+        case "shift":
+            return _on_shift(layer)
+        case _:
+            codes = layer.codes[None]
+            bits, fraction = layer.node.weights.bits, layer.node.fraction
+            return ArrayForm(layer, fraction, layer.digits, codes, bits, signed=True, exact_rows=False)
 
 
 def check_arrays(network: "Network", engine: EngineConfig) -> None:
     """Raise `UnsupportedError` where the engine's array or decoder does not run a layer, with what would."""
     if engine.array not in SCHEMES:
-        raise UnsupportedError(f"array must be {' or '.join(SCHEMES)}, not {engine.array}: that one is not built yet")
+        raise UnsupportedError(f"array must be one of {', '.join(SCHEMES)}, not {engine.array}, which is not built yet")
     if engine.decoder != "raw":
-        raise UnsupportedError(f"decoder must be raw, not {engine.decoder}: that one is not built yet")
+        raise UnsupportedError(f"decoder must be raw, not {engine.decoder}, which is not built yet")
     for layer in network.layers.values():
         scheme, name = layer.node.weights.scheme, layer.node.name
         if scheme not in SCHEMES[engine.array]:
-            able = [array for array, schemes in SCHEMES.items() if scheme in schemes]
-            wanted = f'array = "{able[0]}"' if able else "an array that is not built yet"
+            able = next(array for array, schemes in SCHEMES.items() if scheme in schemes)
             raise UnsupportedError(
-                f'{name}: scheme {scheme} must run on an engine with {wanted}, not array = "{engine.array}"'
+                f'{name}: scheme {scheme} must run on an engine with array = "{able}", not array = "{engine.array}"'
             )
         if engine.array != "digit" and layer.node.align is not None:
             raise UnsupportedError(
@@ -78,13 +133,13 @@ def check_arrays(network: "Network", engine: EngineConfig) -> None:
 def _on_shift(layer: MacLayer) -> ArrayForm:
     """Shift codes as they are; an integer as its least number of signed powers of two, a part each."""
     spec = layer.node.weights
-    if spec.scheme == "int":
+    if isinstance(spec, ShiftWeights | FocusedWeights):
+        fmt = spec.format
+        pe_codes, weights = fmt.pe_codes(layer.codes)[None], layer.weights[None]
+    else:
         fmt, pe_codes = ShiftFormat((spec.bits - 1).bit_length()), signed_digit_passes(layer.codes, spec.bits)
         sign = (pe_codes >> 4 == POSITIVE).astype(np.int32) - (pe_codes >> 4 == NEGATIVE)
         weights = sign << (pe_codes & 15).astype(np.int32)
-    else:
-        fmt = spec.format
-        pe_codes, weights = fmt.pe_codes(layer.codes)[None], fmt.weights(layer.codes)[None]
     registers = {"part_top": len(weights) - 1}
     if fmt.focused:
         registers |= {"focused": 1, "value_shift": fmt.value_shift}
@@ -93,4 +148,51 @@ def _on_shift(layer: MacLayer) -> ArrayForm:
     # The state is complemented in the stream: lanes without a weight hold zeros, and do nothing.
     exponent, state, component = pe_codes & 15, pe_codes >> 4 & 3, pe_codes >> 6
     streamed = (3 - state) | (component << 2 | exponent << 3 if fmt.focused else exponent << 2)
-    return ArrayForm(weights, streamed, fmt.bits, False, True, registers)
+    return ArrayForm(layer, layer.node.fraction, weights, streamed, fmt.bits, registers=registers)
+
+
+def _on_sign(layer: MacLayer) -> ArrayForm:
+    """Planes with their coefficients; an integer as planes of its bits, each of which weighs half as much."""
+    spec, fraction = layer.node.weights, layer.node.fraction
+    planes, coefficients = layer.planes, layer.coefs.astype(np.int64)
+    if isinstance(spec, IntWeights):
+        fraction = max(1, fraction)
+        layer = _finer(layer, fraction)
+        planes = sign_planes(layer.codes, spec.bits)
+        halves = int_planes(spec.bits, fraction)
+        coefficients = np.repeat(halves.coefficients.astype(np.int64)[:, None], layer.shape.out_channels, axis=1)
+        layer = _checked(replace(layer, zero=layer.zero + halves.zero))
+    weights = 2 * planes.astype(np.int32) - 1
+    registers = {"part_top": len(planes) - 1}
+    return ArrayForm(layer, fraction, weights, planes, 1, coefficients=coefficients, registers=registers)
+
+
+def _finer(layer: MacLayer, fraction: int) -> MacLayer:
+    """The same layer with more fraction bits in its constants, which its requantiser takes away again."""
+    more = fraction - layer.node.fraction
+    if not more:
+        return layer
+    requant = layer.node.requant
+    if isinstance(requant, ScaleRequant) and requant.rounding == "tflite":
+        raise UnsupportedError(
+            f'{layer.node.name}: tflite rounding of an int layer must run on an engine with array = "digit", '
+            f'not array = "sign", which adds a fraction bit'
+        )
+    scale = layer.scale and replace(layer.scale, shift=layer.scale.shift + more)
+    thresholds = None if layer.thresholds is None else layer.thresholds << more
+    return replace(layer, zero=layer.zero << more, bias=layer.bias << more, scale=scale, thresholds=thresholds)
+
+
+def _checked(layer: MacLayer) -> MacLayer:
+    low, high = signed_range(ZERO_POINT_BITS)
+    if layer.zero.min() < low or layer.zero.max() > high:
+        raise UnsupportedError(
+            f"{layer.node.name}: zero-point constants must lie in {low}..{high} on a sign array, not in "
+            f"{layer.zero.min()}..{layer.zero.max()}"
+        )
+    if layer.scale is not None and layer.scale.shift.max() > MAX_SHIFT:
+        raise UnsupportedError(
+            f"{layer.node.name}: shifts must be at most {MAX_SHIFT - 1} on a sign array, "
+            f"not {layer.scale.shift.max() - 1}"
+        )
+    return layer

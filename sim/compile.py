@@ -16,11 +16,11 @@ import numpy as np
 from ..kernels.addressing import unfold_x
 from ..kernels.errors import CapacityError
 from ..kernels.mac import DIGIT_BITS
-from .arrays import array_form
+from .arrays import ArrayForm, array_form
 from .descriptor import descriptor_words, encode_descriptor
 from .engine import EngineConfig
 from .graph import Value
-from .image import TileLayout, in_words, main_field, rescale_field, tensor_codes, tensor_words
+from .image import TileLayout, coefficient_field, in_words, main_field, rescale_field, tensor_codes, tensor_words
 from .layer import MacLayer
 from .lower import lower
 from .lowered import LoweredLayer, RowGroup, row_groups
@@ -224,10 +224,19 @@ def _records(network: Network, layer: EngineLayer, engine: EngineConfig) -> np.n
                 scale = network.scales[node.name, ""]
                 columns.append(rescale_field(scale.multiplier, scale.shift))
             case _ if node.name in network.layers:
-                columns += _main_columns(network.layers[node.name].held(engine.mac))
+                form = array_form(network.layers[node.name], engine.array)
+                columns += [*_coefficient_columns(form), *_main_columns(form.held(engine.mac))]
         made.add(node.name)
     channels = network.values[layer.lead.name].shape[0]
     return np.stack(columns, axis=1) if columns else np.empty((channels, 0), dtype=np.int64)
+
+
+def _coefficient_columns(form: ArrayForm) -> list[np.ndarray]:
+    """Fields of four planes' coefficients each, the last planes first."""
+    if form.coefficients is None:
+        return []
+    starts = reversed(range(0, form.planes, 4))
+    return [coefficient_field(form.coefficients[start : start + 4]) for start in starts]
 
 
 def _main_columns(mac: MacLayer) -> list[np.ndarray]:

@@ -140,7 +140,7 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
     parts = 1 + registers.get("part_top", 0)
     pairs = (1 + registers["a_top"]) * (1 + registers.get("w_top", 0))
     interval = registers["interval"]
-    beats = _reads(layer) + registers["beats"] - 1  # from a slot to its last beat
+    beats = _reads(layer) + layer.beat_cycles - 1  # from a slot to its last beat
     stages = array_stages(engine)
 
     taken = _stream_start(engine) - 1  # the last word taken
@@ -182,7 +182,7 @@ def _tile_layout(registers: Mapping[str, int], group: RowGroup, engine: EngineCo
     return TileLayout(
         group.rows,
         engine.lanes,
-        1 << registers["container"],
+        1 << registers.get("container", 0),
         bool(registers.get("aligned", 0)),
         bool(registers["depthwise"]),
     )
@@ -217,7 +217,7 @@ def _tail(layer: LoweredLayer) -> int:
     """From a layer's last slot to the end of the cycle of its last write."""
     registers = layer.registers
     written = words_of(registers, "out") + words_of(registers, "second")
-    return _reads(layer) + registers["beats"] - 1 + WRITE_DELAY[layer.op] + written
+    return _reads(layer) + layer.beat_cycles - 1 + WRITE_DELAY[layer.op] + written
 
 
 def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
@@ -264,7 +264,7 @@ def _post_only(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
             words += layer.record.words(group.rows, engine.bus_bits)
         slots.append((next_slot, count))
         next_slot += count * interval
-        buffer_free[index % 2] = next_slot - interval + _reads(layer) + registers["beats"] - 1 + FREE_DELAY
+        buffer_free[index % 2] = next_slot - interval + _reads(layer) + layer.beat_cycles - 1 + FREE_DELAY
     fill = slots[0][0]
     compute = sum(count for _, count in slots) * interval
     return LayerCycles(

@@ -38,6 +38,7 @@ __all__ = [
     "descriptor_fields",
     "descriptor_words",
     "encode_descriptor",
+    "has_register",
     "record_slots",
 ]
 
@@ -250,8 +251,13 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "other_pixel_step": address("words from pixel to pixel of the other operand, in a row"),
         "other_row_step": address("words from a row's last pixel of the other operand to the next row"),
     }
-    others = {name for array, names in ARRAY_FIELDS.items() if array != engine.array for name in names}
-    return {name: field for name, field in fields.items() if name not in others - {*ARRAY_FIELDS[engine.array]}}
+    return {name: field for name, field in fields.items() if has_register(engine, name)}
+
+
+def has_register(engine: EngineConfig, name: str) -> bool:
+    """Whether the engine's array has that register: some are of some arrays only."""
+    special = any(name in names for names in ARRAY_FIELDS.values())
+    return not special or name in ARRAY_FIELDS[engine.array]
 
 
 def record_slots(engine: EngineConfig) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..kernels.errors import FormatError
 from ..kernels.mac import MacFormat
+from ..kernels.planes import MAX_PLANE_ACC
 from .validation import first_problem
 
 __all__ = ["EngineConfig"]
@@ -96,6 +97,8 @@ class EngineConfig(BaseModel):
                 f"post_lanes must be a power of two from 1 to the lesser of rows and lanes ({most}), "
                 f"not {self.post_lanes}"
             )
+        if self.array == "sign" and self.mac.acc > MAX_PLANE_ACC:
+            raise ValueError(f"mac acc must be at most {MAX_PLANE_ACC} in a sign array, not {self.mac.acc}")
         least = self.bus_latency + PREFETCH_MARGIN
         if self.prefetch_words < least:
             raise ValueError(

@@ -126,11 +126,8 @@ def _mac(
     size: tuple[int, int] | None,
     array: Array,
 ) -> tuple[np.ndarray, Overflows]:
-    layer = network.layers[node.name].held(mac)
-    source = network.source(node)
-    correction = layer.correction(mac)
-    zero_point = source.codes.zero_point
-    zero, bias = layer.zero, layer.bias
+    layer = network.layers[node.name]
+    zero_point = network.source(node).codes.zero_point
     if unfold and isinstance(node, Conv2dNode):
         padding = (node.padding[1], node.padding[3])
         x = unfold_x(x, node.kernel[1], node.stride[1], node.dilation[1], padding, zero_point)
@@ -139,34 +136,50 @@ def _mac(
         layer = layer.over_map(size)
         x = x.reshape(len(x), layer.shape.in_channels, *size)
     form = array_form(layer, array)
-    result = conv2d(
-        x,
-        form.weights,
-        layer.factors,
-        layer.shape,
-        layer.operands,
-        mac,
-        lanes[0],
-        zero_point,
-        first_lane=lanes[1],
-        exact_rows=form.exact_rows,
-    )
+    layer = form.held(mac)
+    # Planes have accumulators of their own: to each the others do not exist.
+    parts = [form.weights] if form.coefficients is None else np.split(form.weights, form.planes)
+    results = [
+        conv2d(
+            x,
+            part,
+            layer.factors,
+            layer.shape,
+            layer.operands,
+            mac,
+            lanes[0],
+            zero_point,
+            first_lane=lanes[1],
+            exact_rows=form.exact_rows,
+        )
+        for part in parts
+    ]
     per_channel = (-1, 1, 1)
-    input_sum = np.repeat(result.input_sum, layer.shape.group_outputs, axis=1)
-    values, limited = correction.compute(result.acc, input_sum, zero.reshape(per_channel), bias.reshape(per_channel))
+    input_sum = np.repeat(results[0].input_sum, layer.shape.group_outputs, axis=1)
+    values, limited = form.corrected(
+        mac,
+        np.stack([result.acc for result in results]),
+        input_sum,
+        layer.zero.reshape(per_channel),
+        layer.bias.reshape(per_channel),
+    )
     post = limited.sum(axis=(0, 2, 3))
+    value_bits = form.corrected_bits(mac)
     if layer.scale is not None and isinstance(node.requant, ScaleRequant):
-        unit = _scaler(correction.out_bits, node.requant, node.out.bits, node.out.signed)
+        unit = _scaler(value_bits, node.requant, node.out.bits, node.out.signed)
         codes, saturated = unit.compute(
             values, layer.scale.multiplier, layer.scale.shift, node.out.zero_point, node.requant.low, node.requant.high
         )
         post = post + saturated
     elif layer.thresholds is not None and layer.descending is not None:
-        counter = ThresholdRequantizer(correction.out_bits, node.out.bits, node.out.signed)
+        counter = ThresholdRequantizer(value_bits, node.out.bits, node.out.signed)
         codes = counter.compute(values, layer.thresholds, layer.descending)
     else:
         raise AssertionError(f"{node.name}: decoding gives scales or thresholds")
-    return codes, Overflows(result.product_overflows, result.align_overflows, result.acc_overflows, post)
+    product, align, acc = (
+        sum(getattr(result, f"{width}_overflows") for result in results) for width in ("product", "align", "acc")
+    )
+    return codes, Overflows(product, align, acc, post)
 
 
 def _scaler(in_bits: int, requant: ScaleRequant, out_bits: int, signed: bool) -> ScaleRequantizer:

@@ -10,7 +10,7 @@ from ..kernels.conv import ConvShape, Operands
 from ..kernels.digits import digit_count
 from ..kernels.errors import CapacityError
 from ..kernels.mac import DIGIT_BITS
-from .descriptor import act_address_bits
+from .descriptor import act_address_bits, has_register
 from .engine import EngineConfig
 from .image import container_bits
 
@@ -129,12 +129,7 @@ def layer_values(
         view=view,
         row=row,
     )
-    digit_array = {
-        "w_top": digit_count(operands.w_bits) - 1,
-        "aligned": int(alignment is not None),
-        "multiply": int(alignment == "mul"),
-    }
-    return {
+    values = {
         **window,
         # The channels of a depthwise layer run beside each other, as if they were one group.
         "groups": 1 if depthwise else shape.groups,
@@ -150,5 +145,8 @@ def layer_values(
         "a_top": top_digit,
         "a_signed": int(operands.a_signed),
         "container": container_bits(code_bits or operands.w_bits).bit_length() - 1,
-        **(digit_array if engine.array == "digit" else {}),
+        "w_top": digit_count(operands.w_bits) - 1,
+        "aligned": int(alignment is not None),
+        "multiply": int(alignment == "mul"),
     }
+    return {name: value for name, value in values.items() if has_register(engine, name)}

@@ -13,11 +13,13 @@ import numpy as np
 from ..kernels.digits import digit_count, split_digits
 from ..kernels.mac import DIGIT_BITS
 from ..kernels.packing import pack_codes, unpack_codes
+from ..kernels.planes import COEFFICIENT_BITS
 from .manifest import AddNode, Conv2dNode, LinearNode, Node, RequantiseNode, ThresholdRequant
 
 __all__ = [
     "RecordLayout",
     "TileLayout",
+    "coefficient_field",
     "container_bits",
     "in_words",
     "main_field",
@@ -30,6 +32,8 @@ AMOUNT_BITS = 8
 """Of a lane's alignment amount: a shift or a multiplier."""
 FIELD_BITS = 64
 """Of one field of a channel's record."""
+COEFFICIENTS = FIELD_BITS // COEFFICIENT_BITS
+"""In a field."""
 
 
 def container_bits(bits: int) -> int:
@@ -100,16 +104,16 @@ class RecordLayout:
     """The record of one channel: fields of 64 bits that stream to the post lanes with its row group.
 
     A layer of the array has its bias in one field, zero-point constant (16 bits), multiplier (31) and
-    shift (6) in the next, and one field for each threshold. Each further rescale (both operands
-    and the sum of an add, a copy) is a field of multiplier and shift.
+    shift (6) in the next, and one field for each threshold; in a sign array the planes' coefficients come before, four
+    to a field. Each further rescale (both operands and the sum of an add, a copy) is a field of multiplier and shift.
     """
 
     fields: int
 
     @classmethod
-    def of(cls, nodes: tuple[Node, ...]) -> "RecordLayout":
-        """The record of an engine layer that runs these nodes."""
-        fields = 0
+    def of(cls, nodes: tuple[Node, ...], coefficients: int = 0) -> "RecordLayout":
+        """The record of an engine layer that runs these nodes, with so many planes' coefficients."""
+        fields = -(-coefficients // COEFFICIENTS)
         for node in nodes:
             match node:
                 case Conv2dNode() | LinearNode():
@@ -133,6 +137,12 @@ class RecordLayout:
 def main_field(zero: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, descending: np.ndarray) -> np.ndarray:
     """Zero-point constants (bits 0..15), multipliers (16..46), shifts (47..52), directions (53): int64 (channels,)."""
     return np.asarray((zero & 0xFFFF) | multiplier << 16 | shift << 47 | descending << 53)
+
+
+def coefficient_field(coefficients: np.ndarray) -> np.ndarray:
+    """Coefficients (at most 4, channels), the first in the lowest bits: int64 (channels,)."""
+    places = COEFFICIENT_BITS * np.arange(len(coefficients))[:, None]
+    return np.asarray(((coefficients & ((1 << COEFFICIENT_BITS) - 1)) << places).sum(axis=0))
 
 
 def rescale_field(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:

@@ -8,13 +8,12 @@ import numpy as np
 from ..kernels.addressing import unfold_x_weights
 from ..kernels.align import alignment_factors
 from ..kernels.conv import ConvShape, Operands
-from ..kernels.correction import INPUT_SUM_BITS, Correction
+from ..kernels.correction import INPUT_SUM_BITS
 from ..kernels.digits import split_digits
 from ..kernels.errors import FormatError, UnsupportedError
-from ..kernels.mac import MacFormat, signed_range
-from ..kernels.planes import PlaneCorrection
+from ..kernels.mac import signed_range
 from ..kernels.requant import ScaleRequantizer
-from .graph import MacNode, PlaneWeights, Value, conv_shape
+from .graph import MacNode, Value, conv_shape
 from .manifest import IntWeights, ScaleRequant, XorNetworkSpec
 from .weights import Arrays, decode_weights
 
@@ -115,34 +114,6 @@ class MacLayer:
         bound = int(groups.max()) * taps * max(abs(code) for code in source.codes.range)
         if bound > signed_range(INPUT_SUM_BITS)[1]:
             raise UnsupportedError(f"the input sum must fit {INPUT_SUM_BITS} signed bits, but can reach {bound}")
-
-    def correction(self, fmt: MacFormat) -> Correction:
-        """The zero-point stage at these widths, of any scheme but those of planes."""
-        return Correction(fmt, self.node.fraction)
-
-    def corrected_bits(self, fmt: MacFormat) -> int:
-        """Bits of the corrected value at these widths, and so of bias and thresholds."""
-        if isinstance(self.node.weights, PlaneWeights):
-            return PlaneCorrection(fmt).out_bits
-        return self.correction(fmt).out_bits
-
-    def held(self, fmt: MacFormat) -> "MacLayer":
-        """The same layer with bias and thresholds as registers of `corrected_bits` hold them.
-
-        At the widths that a network was made for nothing changes; at narrower ones a constant
-        that does not fit is the nearest one that does.
-        """
-        low, high = signed_range(self.corrected_bits(fmt))
-        thresholds = None if self.thresholds is None else np.clip(self.thresholds, low, high)
-        return replace(self, bias=np.clip(self.bias, low, high), thresholds=thresholds)
-
-    def clipped_constants(self, fmt: MacFormat) -> int:
-        """Biases and thresholds that do not fit these widths."""
-        held = self.held(fmt)
-        clipped = int((held.bias != self.bias).sum())
-        if held.thresholds is not None and self.thresholds is not None:
-            clipped += int((held.thresholds != self.thresholds).sum())
-        return clipped
 
     def over_map(self, size: tuple[int, int]) -> "MacLayer":
         """The same linear layer as a convolution over the (height, width) map that was flattened.

@@ -107,15 +107,16 @@ class _Lowerer:
             pad_code=self.network.values[source].codes.zero_point,
             alignment=node.align,
             code_bits=form.bits,
+            tile_pixels=engine.pixels // form.planes,
             serial=layer.name in self.plan.serial,
         )
-        registers |= {"fraction": node.fraction, **form.registers}
+        registers |= {"fraction": form.fraction, **form.registers}
         if isinstance(node.requant, ScaleRequant):
             registers |= _scaled("main", node.requant, node.out)
         else:
             registers |= {"thresholds": (1 << node.out.bits) - 1, "main_zero": node.out.range[0]}
         registers |= self._post(layer, node.out)
-        return self._finished(layer, "mac", registers, mac)
+        return self._finished(layer, "mac", registers, mac, 0 if form.coefficients is None else form.planes)
 
     def _pool(self, layer: EngineLayer) -> LoweredLayer:
         node = layer.lead
@@ -237,7 +238,12 @@ class _Lowerer:
         )
 
     def _finished(
-        self, layer: EngineLayer, op: Operation, registers: dict[str, int], mac: MacLayer | None = None
+        self,
+        layer: EngineLayer,
+        op: Operation,
+        registers: dict[str, int],
+        mac: MacLayer | None = None,
+        coefficients: int = 0,
     ) -> LoweredLayer:
         """With what follows from all the rest: words that straddle, and the cycles of a slot."""
         registers = {"in_lane": 0, "depthwise": 0, "group_inputs": 0, **registers}
@@ -248,8 +254,9 @@ class _Lowerer:
         span = min(self.engine.rows, self.engine.lanes)
         lanes = self.engine.post_lanes if op in ("mac", "stream") else span  # a pool's word comes at once
         registers["beats"] = max(-(-min(group.rows, span) // lanes) for group in groups)
-        registers["interval"] = _interval(op, registers)
-        return LoweredLayer(layer.name, layer.op, op, registers, layer, mac, RecordLayout.of(layer.nodes))
+        registers["interval"] = _interval(op, registers, max(1, coefficients))
+        record = RecordLayout.of(layer.nodes, coefficients)
+        return LoweredLayer(layer.name, layer.op, op, registers, layer, mac, record, max(1, coefficients))
 
     def _straddles(self, channel: int, groups: list[RowGroup]) -> bool:
         """Whether a span of a row group lies in two words of a tensor that holds output channel 0 at `channel`."""
@@ -262,7 +269,7 @@ class _Lowerer:
         )
 
 
-def _interval(op: Operation, registers: Mapping[str, int]) -> int:
+def _interval(op: Operation, registers: Mapping[str, int], planes: int) -> int:
     """Cycles from slot to slot: the greatest of what each part of the post unit needs for one."""
     written = words_of(registers, "out") + words_of(registers, "second")
     if op in ("max_pool", "average_pool"):
@@ -270,7 +277,7 @@ def _interval(op: Operation, registers: Mapping[str, int]) -> int:
         division = DIVIDER_CYCLES if op == "average_pool" else 1
         return max(taps * words_of(registers, "first"), written, division)
     read = words_of(registers, "other") + (words_of(registers, "first") if op == "stream" else 0)
-    return max(registers["beats"], written, read)
+    return max(registers["beats"] * planes, written, read)
 
 
 def _scaled(prefix: str, requant: ScaleRequant, out: Codes) -> dict[str, int]:

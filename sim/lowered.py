@@ -21,7 +21,7 @@ class LoweredLayer:
     """One descriptor to be: the registers by name, and what streams with it.
 
     `label` are the operations of the network that the layer runs, `source` where it comes from: nothing
-    for the input's load and the result's store.
+    for the input's load and the result's store. `planes` are the accumulators of a pixel and row.
     """
 
     name: str
@@ -31,6 +31,12 @@ class LoweredLayer:
     source: EngineLayer | None = None
     mac: MacLayer | None = None
     record: RecordLayout = EMPTY
+    planes: int = 1
+
+    @property
+    def beat_cycles(self) -> int:
+        """Cycles of a slot's beats: one for each plane."""
+        return self.registers["beats"] * self.planes
 
 
 @dataclass(frozen=True, slots=True)

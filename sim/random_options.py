@@ -51,7 +51,7 @@ GROUPS: dict[str, Sequence[object]] = {
         "serial", "copied view", "strided view", "other first lane", "two tensors written", "add and copy",
         "across banks",
     ),
-    "array": ("digit", "shift"),
+    "array": ("digit", "sign", "shift"),
     "rows": ("R < L", "R = L", "R > L"),
     "post lanes": (1, 2, 4, 8),
     "bus": (8, 16, 32, 64, 128, 256, 512),

@@ -9,10 +9,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..kernels.errors import FormatError, UnsupportedError
+from .arrays import array_form
 from .cycles import LayerCycles, network_cycles
 from .engine import EngineConfig
 from .execute import Overflows, Trace, execute
 from .images import ImageSet, quantise_images
+from .layer import MacLayer
 from .lower import lower
 from .lowered import LoweredLayer
 from .network import Network
@@ -85,7 +87,10 @@ class RunResult:
     @property
     def clipped_constants(self) -> int:
         """Biases and thresholds that the datapath is too narrow to hold: the nearest ones were used."""
-        return sum(layer.clipped_constants(self.engine.mac) for layer in self.network.layers.values())
+        return sum(self._clipped(layer) for layer in self.network.layers.values())
+
+    def _clipped(self, layer: MacLayer) -> int:
+        return array_form(layer, self.engine.array).clipped_constants(self.engine.mac)
 
     def overflow(self, kind: Literal["product", "align", "acc", "post"]) -> int:
         """Overflows of a kind in all layers and images."""
@@ -131,7 +136,7 @@ class RunResult:
         for kind in ("product", "align", "acc", "post"):
             content[f"overflow_{kind}"] = int(getattr(self.overflows[layer.name], kind).sum()) if on_array else 0
         mac = self.network.layers.get(layer.name) if on_array else None
-        content["clipped_constants"] = 0 if mac is None else mac.clipped_constants(self.engine.mac)
+        content["clipped_constants"] = 0 if mac is None else self._clipped(mac)
         content["form"] = "faithful" if on_array else None
         return content
 
