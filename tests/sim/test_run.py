@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from gatewise import EngineConfig, FormatError, Grid, ImageSet, MacFormat, NetworkBuilder, UnsupportedError
+from gatewise.sim.arrays import array_form
 from gatewise.sim.run import run
 
 DOCUMENTED = {"schema", "network", "scheme", "images", "top1", "top5", "cycles_per_image", "engine", "layers"}
@@ -153,8 +154,8 @@ def test_constants_too_wide_for_the_datapath_are_clipped_and_counted(samples, ne
     assert run(network, images).clipped_constants == 0
     narrow = EngineConfig(mac=MacFormat(acc=12))
     result = run(network, images, narrow)
-    stem = network.layers["stem"]
+    stem = array_form(network.layers["stem"], narrow.array)
     assert 0 < stem.clipped_constants(narrow.mac) <= result.clipped_constants
-    bits = narrow.mac.acc + stem.node.fraction
+    bits = narrow.mac.acc + stem.layer.node.fraction
     assert np.abs(stem.held(narrow.mac).bias).max() <= 1 << (bits - 1)
     assert sum(layer["clipped_constants"] for layer in result.to_json()["layers"]) == result.clipped_constants

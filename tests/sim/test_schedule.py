@@ -273,15 +273,23 @@ def test_what_does_not_fit_is_refused_with_node_need_and_memory(samples):
         schedule(net.build(), EngineConfig(act_bytes=need - 1))
 
 
+ARRAYS = "array must be one of digit, sign, shift"
+
+
 @pytest.mark.parametrize(
-    ("other", "message"),
+    ("name", "other", "message"),
     [
-        ({"array": "fusion"}, "array must be digit or shift, not fusion: that one is not built yet"),
-        ({"array": "sign"}, "array must be digit or shift, not sign: that one is not built yet"),
-        ({"decoder": "huffman"}, "decoder must be raw, not huffman: that one is not built yet"),
-        ({"array": "shift"}, 'stem: an aligned layer must run on an engine with array = "digit", not array = "shift"'),
+        ("small", {"array": "fusion"}, f"{ARRAYS}, not fusion, which is not built yet"),
+        ("small", {"decoder": "huffman"}, "decoder must be raw, not huffman, which is not built yet"),
+        ("schemes", {"decoder": "xor"}, "decoder must be raw, not xor, which is not built yet"),
+        ("small", {"array": "sign"}, 'down: an aligned layer must run on an engine with array = "digit"'),
+        ("small", {"array": "shift"}, 'down: an aligned layer must run on an engine with array = "digit"'),
+        ("schemes", {}, 'shift_raw: scheme shift must run on an engine with array = "shift"'),
+        ("schemes", {"array": "sign"}, 'shift_raw: scheme shift must run on an engine with array = "shift"'),
+        ("schemes", {"array": "shift"}, 'xor: scheme xor must run on an engine with array = "sign"'),
     ],
 )
-def test_arrays_and_decoders_that_cannot_run_a_network_are_refused(samples, other, message):
-    with pytest.raises(UnsupportedError, match=f"^{message}$"):
-        schedule(samples.residual().build(), EngineConfig(**other))
+def test_arrays_and_decoders_that_cannot_run_a_network_are_refused(samples, name, other, message):
+    own = "" if "which" in message else f', not array = "{other.get("array", "digit")}"'
+    with pytest.raises(UnsupportedError, match=f"^{message}{own}$"):
+        schedule(getattr(samples, name)().build(), EngineConfig(**other))
