@@ -4,7 +4,6 @@ Everything here is validated when it is read. Arrays are not in the manifest: th
 of the file, named ``<node>.<role>`` and listed with their dtypes in `gatewise.sim.graph`.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -66,14 +65,6 @@ Side = Annotated[int, Field(ge=1, le=64)]
 Mask = Annotated[str, Field(pattern=r"^[0-9a-f]{1,16}$")]
 Coding = Literal["raw", "huffman"]
 MAX_WEIGHT_PLANES = 8
-
-
-def _as_value_error(make: Callable[[], object]) -> None:
-    """Let pydantic report what `make` refuses, so that the entry's place is named."""
-    try:
-        make()
-    except FormatError as error:
-        raise ValueError(str(error)) from error
 
 
 class _Model(BaseModel):
@@ -182,11 +173,6 @@ class FocusedWeights(_Model):
         """Bits of a stored code before entropy coding."""
         return self.format.bits
 
-    @model_validator(mode="after")
-    def _check(self) -> "FocusedWeights":
-        _as_value_error(lambda: self.format)
-        return self
-
 
 class XorNetworkSpec(_Model):
     """An XOR network: row o is the mask, in hexadecimal, of the inputs that output o is the XOR of."""
@@ -202,7 +188,10 @@ class XorNetworkSpec(_Model):
 
     @model_validator(mode="after")
     def _check(self) -> "XorNetworkSpec":
-        _as_value_error(lambda: self.network)
+        try:
+            _ = self.network
+        except FormatError as error:
+            raise ValueError(str(error)) from error
         return self
 
 

@@ -94,7 +94,7 @@ def focused(rng, *shape, **settings):
     sign = rng.choice((-1, 0, 1), shape, p=(0.4, 0.2, 0.4))
     return WeightCodes.focused(
         sign, rng.integers(-3, 1, shape), rng.integers(0, 2, shape), rng.random(shape) < 0.3,
-        minus=(-1, -1), plus=(1, 2), **settings,
+        minus=(-1, -4), plus=(1, 2), **settings,
     )  # fmt: skip
 
 

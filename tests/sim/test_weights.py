@@ -1,10 +1,14 @@
 """Weights of every scheme: plain integers in, the same integers out of the file, whoever reads it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gatewise import FormatError, Grid, NetworkBuilder, UnsupportedError, WeightCodes, XorNetwork, load
 from gatewise.kernels.conv import ConvShape
 from gatewise.kernels.huffman import HuffmanCode
+from gatewise.kernels.shift import ShiftFormat
+from gatewise.sim import weights as weights_module
 from gatewise.sim.weights import decode_weights
 
 LAYERS = ("int", "shift_raw", "focused_raw", "shift_huffman", "focused_huffman", "xor", "tiled", "basis")
@@ -18,13 +22,82 @@ def decoded(codes, groups=1):
     return decode_weights(codes.spec, shape, arrays.__getitem__, codes.networks), arrays
 
 
+@pytest.fixture
+def documented(samples, reference, schemes_file):
+    """A layer's weights as a reader finds them that knows only the file's documents."""
+    parts = samples.read(schemes_file)
+
+    def read(layer):
+        out, inputs, ky, kx = layer.codes.shape
+        node, networks = parts.node(layer.node.name), parts.manifest["xor_networks"]
+        return reference.weights_of(node, parts.arrays, (out, ky, kx, inputs), networks).transpose(0, 3, 1, 2)
+
+    return read
+
+
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_file_says_the_same_to_a_reader_that_knows_only_its_documents(samples, reference, schemes_file, name):
-    layer, parts = load(schemes_file).layers[name], samples.read(schemes_file)
-    out, inputs, ky, kx = layer.codes.shape
-    found = reference.weights_of(parts.node(name), parts.arrays, (out, ky, kx, inputs), parts.manifest["xor_networks"])
-    assert layer.weights.tolist() == found.transpose(0, 3, 1, 2).tolist()
-    assert len(np.unique(found)) > 1
+def test_the_file_says_the_same_to_a_reader_that_knows_only_its_documents(documented, schemes_file, name):
+    layer = load(schemes_file).layers[name]
+    assert layer.weights.tolist() == documented(layer).tolist()
+    assert len(np.unique(layer.weights)) > 1
+
+
+def swap_sizes(original):
+    return lambda *arguments: original(*arguments)[::-1]
+
+
+def opposite_bits(original):
+    return lambda *arguments: 1 - original(*arguments)
+
+
+def another_tile(original):
+    return lambda stream, shape, groups=1, tile=None: original(stream, shape, groups, tile and tile[::-1])
+
+
+def ungrouped(original):
+    return lambda stream, shape, groups=1, tile=None: original(stream, shape, 1, tile)
+
+
+def channels_first(original):
+    return lambda stream, shape, groups=1, tile=None: (
+        original(stream, shape, groups, tile) if tile else stream.reshape(shape)
+    )
+
+
+def next_code(original):
+    return lambda spec: original(spec) + 1
+
+
+def means_exchanged(original):
+    return lambda self, codes: original(replace(self, minus=self.plus, plus=self.minus), codes)
+
+
+def unshifted(original):
+    return lambda self, codes: original(replace(self, value_shift=0), codes)
+
+
+FAULTS = [
+    (weights_module, "plane_bytes", swap_sizes, {"xor"}),
+    (weights_module, "least_code", next_code, {"int"}),
+    (weights_module, "stream_weights", another_tile, {"tiled"}),
+    (weights_module, "stream_weights", ungrouped, {"tiled"}),
+    (weights_module, "stream_weights", channels_first, {*LAYERS} - {"tiled", "basis"}),
+    (XorNetwork, "decode_stream", opposite_bits, {"xor", "tiled"}),
+    (ShiftFormat, "weights", means_exchanged, {"focused_raw", "focused_huffman"}),
+    (ShiftFormat, "weights", unshifted, {"focused_raw", "focused_huffman"}),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "fault", "wrong"), FAULTS, ids=[fault.__name__ for _, _, fault, _ in FAULTS])
+def test_that_reader_sees_faults(documented, schemes_file, monkeypatch, owner, name, fault, wrong):
+    monkeypatch.setattr(owner, name, fault(getattr(owner, name)))
+    try:
+        layers = load(schemes_file).layers.values()
+    except FormatError as error:
+        found = {str(error).removeprefix(f"{schemes_file}: ").partition(":")[0]}
+    else:
+        found = {layer.node.name for layer in layers if layer.weights.tolist() != documented(layer).tolist()}
+    assert found == wrong
 
 
 def test_decoded_layers_have_the_documented_types_and_shapes(schemes_file):
@@ -122,6 +195,7 @@ def test_layers_of_zeros_alone_are_stored():
     assert decoded(WeightCodes.shift(zeros, zeros - 7))[0].weights.any() == np.False_
     mean = WeightCodes.focused(zeros, zeros, zeros, minus=(1, 3), plus=(-1, 5))
     assert (decoded(mean)[0].weights * mean.unit == 8).all()
+    assert mean.unit == 8
     assert not decoded(WeightCodes.focused(zeros, zeros, zeros, zeros == 0))[0].weights.any()
 
 
@@ -182,16 +256,16 @@ def test_encrypted_slices_are_what_the_network_decodes():
     assert found.planes.reshape(-1).tolist() == network.decode(slices).reshape(-1)[:33].tolist()
 
 
-def test_important_signs_are_kept_where_not_all_can_be():
+@pytest.mark.parametrize("tile", [None, (2, 4)])
+def test_important_signs_are_kept_where_not_all_can_be(tile):
     rng, network = np.random.default_rng(9), XorNetwork.random(4, 12, None, 1)
-    signs, importance = rng.choice((-1, 1), (1, 8, 9)), np.full((1, 8, 9), 1e-3)
-    importance[0, 0] = 1.0
+    signs, important = rng.choice((-1, 1), (1, 16, 36)), rng.random((1, 16, 36)) < 0.2
     plain, weighted = (
-        decoded(WeightCodes.encrypt(signs, [network], np.array([1]), importance=costs))[0].weights[:, :, 0, 0]
-        for costs in (None, importance)
+        decoded(WeightCodes.encrypt(signs, [network], np.array([1]), importance=costs, tile=tile))[0].weights
+        for costs in (None, np.where(important, 1.0, 1e-3))
     )
-    wrong = [(found != signs[0])[0].sum() for found in (plain, weighted)]
-    assert wrong[1] < wrong[0]
+    wrong = [(found[..., 0, 0] != signs[0])[important[0]].mean() for found in (plain, weighted)]
+    assert wrong[1] < wrong[0] / 3
 
 
 def test_a_network_stands_once_in_the_manifest_whoever_uses_it(schemes_file, samples):
