@@ -6,20 +6,24 @@ from amaranth.hdl import Shape
 from amaranth.lib import wiring
 
 from ..kernels.mac import DIGIT_BITS
+from ..kernels.planes import COEFFICIENT_BITS
 from ..sim.descriptor import (
     ADDRESS_BITS,
     CHECK,
     DESCRIPTOR_STEP,
-    RECORD_SLOTS,
+    SHIFT_BITS,
     descriptor_bits,
     descriptor_fields,
     descriptor_words,
+    record_slots,
 )
+from ..sim.engine import EngineConfig
 from ..sim.image import AMOUNT_BITS, FIELD_BITS, TileLayout
 from .engine.check import ErrorCode
 from .engine.control import COUNTED_LAYERS
 from .engine.counters import COUNTER_BITS
 from .engine.engine import Engine
+from .engine.loader import CONTAINER_BITS, code_bits
 from .engine.ports import PORTS
 
 __all__ = ["MAIN_PARTS", "PAGES", "RESCALE_PARTS", "pages", "ports"]
@@ -85,8 +89,9 @@ space, and so are the steps between them; a step to the next row includes the wa
     return text + _table(("field", "bit", "bits", "signed", "meaning"), rows)
 
 
-def _record_rows() -> list[tuple[str, str, str]]:
+def _record_rows(config: EngineConfig) -> list[tuple[str, str, str]]:
     """Field, which layers have it, content."""
+    slots = record_slots(config)
     main = [("bias", "bias, signed, with the layer's fraction bits"), ("main", "zero point and scale, below")]
     rescales = [
         ("own", "`adds`", "rescale of the own codes in a sum, below"),
@@ -94,28 +99,79 @@ def _record_rows() -> list[tuple[str, str, str]]:
         ("sum", "`adds`", "rescale of the sum, below"),
         ("copy", "`copies`", "rescale of the second tensor, below"),
     ]
-    thresholds = [name for name in RECORD_SLOTS if name.startswith("threshold_")]
+    coefficients = [name for name in slots if name.startswith("coefficients_")]
+    thresholds = [name for name in slots if name.startswith("threshold_")]
+    planes = FIELD_BITS // COEFFICIENT_BITS
     rows = [
+        *((name, _coefficients_present(name, planes), _coefficients_content(name, planes)) for name in coefficients),
         *((name, "`op` is `mac`", content) for name, content in main),
         *((name, f"`thresholds` > {index}", "threshold, signed") for index, name in enumerate(thresholds)),
         *rescales,
     ]
-    if tuple(name for name, *_ in rows) != RECORD_SLOTS:
-        raise AssertionError(f"a record's fields must be {', '.join(RECORD_SLOTS)}")
+    if tuple(name for name, *_ in rows) != slots:
+        raise AssertionError(f"a record's fields must be {', '.join(slots)}")
     return [(f"`{name}`", present, content) for name, present, content in rows]
+
+
+def _coefficients_present(name: str, planes: int) -> str:
+    first = planes * int(name[-1])
+    return f"`part_top` >= {first}" if first else "`op` is `mac`"
+
+
+def _coefficients_content(name: str, planes: int) -> str:
+    first = planes * int(name[-1])
+    return (
+        f"coefficients of planes {first} to {first + planes - 1}, the first in the lowest {COEFFICIENT_BITS} bits, "
+        "signed, with the layer's fraction bits"
+    )
+
+
+def _codes_text(config: EngineConfig) -> str:
+    """What a weight tile's codes are in each array."""
+    lanes = config.lanes
+    if config.array == "sign":
+        return f"""A tile holds the signs of the row group's channels, row after row, each row {lanes} bits, 1 for +1 and 0
+for -1; a depthwise layer's rows are one bit each. Bits of lanes that are not the convolution group's say nothing. Each
+of the layer's `part_top` + 1 planes has a tile of its own: within a lane group they follow each other."""
+    if config.array == "shift":
+        return f"""A tile holds the codes of the row group's channels, row after row, each row {lanes} codes in
+containers of `1 << container` bits; a depthwise layer's rows are one code each. From bit 0 on, a code is its state,
+complemented (2 bits: 3 zero, 2 plus, 1 minus, 0 pruned), its component in a `focused` layer (1 bit: 0 minus, 1 plus),
+its exponent (up to {SHIFT_BITS} bits). Lanes that are not the convolution group's hold 0. Each of the layer's
+`part_top` + 1 parts of weights has a tile of its own: within a lane group they follow each other."""
+    return f"""Where the layer is `aligned`, a row of {lanes} amounts of {AMOUNT_BITS} bits comes first, in bus words of
+its own. Then the codes of the row group's channels, row after row, each row {lanes} codes in containers of
+`1 << container` bits, two's complement; a depthwise layer's rows are one code each. Lanes that are not the
+convolution group's hold 0."""
+
+
+def _tiles_table(config: EngineConfig) -> str:
+    """Bus words of whole tiles, by container."""
+    bus, lanes, rows = config.bus_bits, config.lanes, config.rows
+    columns: dict[str, dict[str, bool]] = {
+        "codes": {},
+        "with amounts": {"aligned": True},
+        "depthwise": {"depthwise": True},
+    }
+    if config.array != "digit":
+        del columns["with amounts"]
+    tiles = [
+        (
+            bits,
+            *(
+                TileLayout(min(rows, lanes) if "depthwise" in form else rows, lanes, bits, **form).words(bus)
+                for form in columns.values()
+            ),
+        )
+        for bits in CONTAINER_BITS
+        if bits <= code_bits(config)
+    ]
+    return _table(("container bits", *columns), tiles)
 
 
 def _streams_page(engine: Engine) -> str:
     config = engine.config
     bus, lanes, rows = config.bus_bits, config.lanes, config.rows
-    tiles = []
-    for bits in (1, 2, 4, 8):
-        layouts = (
-            TileLayout(rows, lanes, bits),
-            TileLayout(rows, lanes, bits, aligned=True),
-            TileLayout(min(rows, lanes), lanes, bits, depthwise=True),
-        )
-        tiles.append((bits, *(layout.words(bus) for layout in layouts)))
     parts = ("part", "bit", "bits", "meaning")
     return f"""# What streams with a layer
 
@@ -128,7 +184,7 @@ records and every weight tile starts on a fresh bus word of {bus} bits; bit 0 is
 
 A channel's record is the fields of {FIELD_BITS} bits that its layer has, in this order, without gaps.
 
-{_table(("field", "present where", "content"), _record_rows())}
+{_table(("field", "present where", "content"), _record_rows(config))}
 `main`:
 
 {_table(parts, MAIN_PARTS)}
@@ -137,12 +193,11 @@ A channel's record is the fields of {FIELD_BITS} bits that its layer has, in thi
 {_table(parts, RESCALE_PARTS)}
 ## Weight tiles
 
-Where the layer is `aligned`, a row of {lanes} amounts of {AMOUNT_BITS} bits comes first, in bus words of its own.
-Then the codes of the row group's channels, row after row, each row {lanes} codes in containers of
-`1 << container` bits, two's complement; a depthwise layer's rows are one code each. Lanes that are not the
-convolution group's hold 0. Bus words of a tile of all rows:
+{_codes_text(config)}
 
-{_table(("container bits", "codes", "with amounts", "depthwise"), tiles)}"""
+Bus words of a tile of all rows:
+
+{_tiles_table(config)}"""
 
 
 def _memory_page(engine: Engine) -> str:

@@ -3,6 +3,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from gatewise import Grid, InputSpec, NetworkBuilder, WeightCodes
 from gatewise.cli.app import run_app
 from gatewise.kernels.errors import FormatError
 from gatewise.rtl import export, export_pages, icarus
@@ -11,7 +12,8 @@ from gatewise.rtl.engine.engine import Engine
 from gatewise.rtl.engine.ports import PORTS
 from gatewise.rtl.export import MARK, export_engine, verilog_text
 from gatewise.rtl.regress import run_bench
-from gatewise.sim.descriptor import descriptor_bits, descriptor_fields, encode_descriptor
+from gatewise.sim.arrays import array_form
+from gatewise.sim.descriptor import descriptor_bits, descriptor_fields, encode_descriptor, record_slots
 from gatewise.sim.engine import EngineConfig
 from gatewise.sim.image import main_field, rescale_field
 
@@ -166,6 +168,33 @@ def test_the_record_parts_are_where_the_page_says(exported):
         assert [part[:2] for part in page].count([name, str(bit)]) == 1
     assert [part[0] for part in page][:2] == ["bias", "main"]
     assert ["threshold_14", "thresholds` > 14", "threshold, signed"] in page
+
+
+def test_the_streams_page_follows_the_array():
+    for array in ("digit", "sign", "shift"):
+        config = SMALL.model_copy(update={"array": array})
+        text = export_pages.pages(used(Engine(config)))["streams"]
+        records, words = text.split("`main`:")[0], rows(text.split("## Weight tiles")[1])
+        assert tuple(part[0] for part in rows(records)) == record_slots(config)
+        assert [part[0] for part in words] == (["1"] if array == "sign" else ["1", "2", "4", "8"])
+        assert {len(part) for part in words} == {4 if array == "digit" else 3}
+        for part in words:
+            assert int(part[1]) == -(-SMALL.rows * SMALL.lanes * int(part[0]) // SMALL.bus_bits)
+        assert ("amounts" in text, "complemented" in text, "planes 4 to 7" in text) == (
+            array == "digit", array == "shift", array == "sign",
+        )  # fmt: skip
+
+
+def test_the_page_of_a_shift_code_is_its_layout():
+    codes = WeightCodes.focused(
+        np.array([[1, -1, 0, 0]]), np.array([[2, 1, 0, 0]]), np.array([[1, 0, 1, 0]]), np.array([[False] * 3 + [True]])
+    )
+    net = NetworkBuilder("net", InputSpec(shape=(4, 1, 1), bits=4, scale=1.0, mean=(0.0,) * 4, std=(1.0,) * 4))
+    net.linear("fc", net.input, codes, scale=1.0, out=Grid(1.0, 8))
+    streamed = array_form(net.build().layers["fc"], "shift").codes.reshape(-1).tolist()
+    exponents = [code >> 3 for code in streamed]
+    assert exponents[0] - exponents[1] == 1
+    assert [(code & 3, code >> 2 & 1) for code in streamed] == [(2, 1), (1, 0), (3, 1), (0, 0)]
 
 
 def test_the_memory_page_follows_the_engine(exported):
