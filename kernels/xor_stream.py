@@ -53,7 +53,10 @@ MAX_ROW_BITS = 64
 
 
 class XorRun(NamedTuple):
-    """A run of `length` weight bits, at least 1; `skip` counts only where it restarts, `plane` is its matrix."""
+    """A run of `length` weight bits, at least 1, of the matrix `plane`.
+
+    `skip` counts only where it restarts; the first run of a frame begins at its first slice either way.
+    """
 
     length: int
     skip: int = 0
@@ -105,12 +108,11 @@ def _schedule(length, skip, restart, n_in, n_out, word_bits, row_bits, slices, w
 
 
 def schedule_runs(runs: Sequence[XorRun], n_in: int, n_out: int, word_bits: int, row_bits: int) -> XorSchedule:
-    """Slices, words, rows and cycles of the runs of one frame; the first of them restarts, whatever it says."""
+    """Slices, words, rows and cycles of the runs of one frame."""
     table = np.array([(run.length, run.skip, run.restart) for run in runs], dtype=np.int64).reshape(-1, 3)
     length, skip, restart = (np.ascontiguousarray(column) for column in table.T)
     if table.size and (length.min() < 1 or skip.min() < 0 or skip.max() >= n_out):
         raise FormatError(f"an XOR run must have at least 1 bit and skip 0 to {n_out - 1} outputs")
-    restart[:1] = 1
     slices, words, cycles = (np.zeros_like(length) for _ in range(3))
     _schedule(length, skip, restart, n_in, n_out, word_bits, row_bits, slices, words, cycles)
     return XorSchedule(slices, words, -(-length // row_bits), cycles)
@@ -218,8 +220,8 @@ class XorRows:
     def cut(self, bits: np.ndarray, runs: Sequence[XorRun], n_out: int) -> np.ndarray:
         """Rows (rows, W), uint8, of the outputs `bits` of all slices in order; beyond its run's length a row is 0."""
         rows, at = [], 0
-        for index, run in enumerate(runs):
-            if run.restart or index == 0:
+        for run in runs:
+            if run.restart:
                 at = -(-at // n_out) * n_out + run.skip
             padded = np.zeros(-(-run.length // self.row_bits) * self.row_bits, dtype=np.uint8)
             padded[: run.length] = bits[at : at + run.length]
@@ -287,9 +289,9 @@ class XorDecoder:
         """Which rows come after the stream's end."""
         marks = []
         at, lost = 0, False
-        for index, (run, end) in enumerate(zip(runs, np.cumsum(counts), strict=True)):
-            if run.restart or index == 0:
-                at, lost = int(end - counts[index]) * n_out + run.skip, False
+        for run, first in zip(runs, (np.cumsum(counts) - counts).tolist(), strict=True):
+            if run.restart:
+                at, lost = first * n_out + run.skip, False
             for start in range(0, run.length, self.row_bits):
                 needed = -(-(at + min(start + self.row_bits, run.length)) // n_out)
                 lost = lost or needed > present
