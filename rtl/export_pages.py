@@ -130,9 +130,10 @@ def _codes_text(config: EngineConfig) -> str:
     """What a weight tile's codes are in each array."""
     lanes = config.lanes
     if config.array == "sign":
-        return f"""A tile holds the signs of the row group's channels, row after row, each row {lanes} bits, 1 for +1 and 0
-for -1; a depthwise layer's rows are one bit each. Bits of lanes that are not the convolution group's say nothing. Each
-of the layer's `part_top` + 1 planes has a tile of its own: within a lane group they follow each other."""
+        return f"""A tile holds the signs of the row group's channels, row after row, each row {lanes} bits,
+1 for +1 and 0 for -1; a depthwise layer's rows are one bit each. Bits of lanes that are not the convolution group's
+say nothing. Each of the layer's `part_top` + 1 planes has a tile of its own: within a lane group they follow each
+other."""
     if config.array == "shift":
         return f"""A tile holds the codes of the row group's channels, row after row, each row {lanes} codes in
 containers of `1 << container` bits; a depthwise layer's rows are one code each. From bit 0 on, a code is its state,
