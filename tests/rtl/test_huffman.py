@@ -318,7 +318,7 @@ class TestBank:
         chunks = kernels.interleave([code.encode(row) for row in symbols], code, 62_500, bank)
         error, cycles = checked(bench, code, chunks, 62_500, 16, stalls=False, patience=10**6)
         assert (error, cycles) == (HuffmanError.NONE, bank.cycles(sizes))
-        # 16 rows of 2.6 bits are two thirds of a chunk a cycle.
+        # 16 rows of 2.7 bits are two thirds of a chunk a cycle.
         assert cycles < 1.001 * 62_500
 
     @pytest.mark.parametrize(("rows", "chunk_bits", "max_length"), BANKS)
