@@ -4,7 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gatewise import FormatError, Grid, NetworkBuilder, UnsupportedError, WeightCodes, XorNetwork, load
+from gatewise import (
+    EngineConfig,
+    FormatError,
+    Grid,
+    ImageSet,
+    NetworkBuilder,
+    UnsupportedError,
+    WeightCodes,
+    XorNetwork,
+    load,
+)
 from gatewise.kernels.conv import ConvShape
 from gatewise.kernels.huffman import HuffmanCode
 from gatewise.kernels.shift import ShiftFormat
@@ -304,7 +314,7 @@ def case(kind, rng, shape=(5, 40)):
     sign, exponent = rng.choice((-1, 0, 1), shape), rng.integers(-2, 3, shape)
     component, pruned = rng.integers(0, 2, shape), rng.random(shape) < 0.3
     planes, coefs = rng.choice((-1, 1), (2, *shape)), rng.normal(0, 1, (2, shape[0]))
-    whole = rng.integers(-500, 500, (2, shape[0]))
+    whole, channels = rng.integers(-500, 500, (2, shape[0])), (2, shape[0], *[1] * (len(shape) - 1))
     match kind:
         case "int":
             codes = rng.integers(0, 16, shape)
@@ -316,10 +326,10 @@ def case(kind, rng, shape=(5, 40)):
             codes = WeightCodes.focused(sign, exponent, component, pruned, minus=(-1, -3), plus=(1, 2))
             return codes, np.where(pruned, 0, sign * 2.0**exponent + mu)
         case "basis":
-            return WeightCodes.basis(planes, whole, fraction=7), (planes * whole[:, :, None] / 128.0).sum(axis=0)
+            return WeightCodes.basis(planes, whole, fraction=7), (planes * whole.reshape(channels) / 128.0).sum(axis=0)
         case "xor":
             network = XorNetwork(5, 5, (1, 3, 6, 12, 24))
-            return WeightCodes.encrypt(planes, [network] * 2, coefs), (planes * coefs[:, :, None]).sum(axis=0)
+            return WeightCodes.encrypt(planes, [network] * 2, coefs), (planes * coefs.reshape(channels)).sum(axis=0)
 
 
 @pytest.mark.parametrize("zero_point", [0.0, 0.75])
@@ -338,6 +348,31 @@ def test_a_layer_computes_what_its_real_weights_do(samples, kind, zero_point):
     steps = scale * codes.unit * 0.02
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=float(np.max(steps)) / 2 + 2e-3 * (kind == "xor"))
     assert np.abs(expected).max() > 1
+
+
+@pytest.mark.parametrize(("kind", "array"), [
+    ("int", "digit"), ("int", "shift"), ("int", "sign"), ("shift", "shift"), ("focused", "shift"),
+    ("basis", "sign"), ("xor", "sign"),
+])  # fmt: skip
+def test_an_engine_rounds_what_the_real_weights_give(samples, kind, array):
+    rng = np.random.default_rng(12)
+    codes, weights = case(kind, rng, (5, 8, 3, 2))
+    net = NetworkBuilder("net", samples.input_spec((8, 6, 5), zero_point=37, scale=0.02))
+    scale, bias, out = rng.uniform(0.01, 0.1, 5), rng.normal(0, 1, 5), Grid(0.1, 12, signed=True, zero_point=5)
+    zero_point = 0.0 if kind == "xor" else 0.5
+    if kind == "int":
+        codes = WeightCodes.integer(weights, 4, signed=False)
+    net.conv2d("conv", net.input, codes, scale=scale, bias=bias, zero_point=zero_point, padding=1, out=out)
+    x = rng.integers(0, 256, (3, 8, 6, 5))
+    found = net.build().run(ImageSet(x, coded=True), EngineConfig(array=array)).codes.reshape(3, 5, 6, 6)
+    real = np.pad(0.02 * (x - 37.0), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(real, (3, 2), axis=(2, 3))
+    expected = np.einsum("niyxab,oiab->noyx", windows, scale[:, None, None, None] * (weights - zero_point))
+    exact = (expected + bias[:, None, None]) / 0.1 + 5
+    distance = np.abs(found - np.clip(exact, -2048, 2047))
+    # Halfway between codes either will do, within the rounding of coefficients and multipliers.
+    assert (distance <= 0.5 + 1e-3 * np.abs(exact) + 0.05).all(), distance.max()
+    assert len(np.unique(found)) > 50
 
 
 @pytest.mark.parametrize("fault", ["unit", "offset", "zero", "bias"])
