@@ -133,7 +133,7 @@ class TestEveryCycle:
     def test_a_fault_is_found(self, planted, block, old, new):
         component = steppable(planted(xor_stream, old, new)[COMPONENTS[block]])
         faulty = replace(BLOCKS[block], component=component)
-        found = [run_bench(faulty, case, vectors=1500).mismatch for case in BLOCKS[block].cases]
+        found = (run_bench(faulty, case, vectors=1500).mismatch for case in BLOCKS[block].cases)
         assert any(mismatch is not None for mismatch in found)
 
 
