@@ -2,10 +2,10 @@
 
     python bench/mutation.py [NAME ...] [--limit COUNT] [--jobs 2] [--list]
 
-Every mutation of `mutations.MUTATIONS` changes one line of the RTL. The engine is compiled with it and runs the
-networks of `mutation_regress` beside the simulator, as the unchanged engine has done before. A mutation survives where
-nothing differs; where it must change only cycles, or only overflow counters, all the rest must be equal in every run.
-Exits with 1 where a mutation survives, changes what it must not, or leaves the RTL as it is.
+Every mutation of `mutations.MUTATIONS` changes one line of the RTL. The engine that it names is compiled with it and
+runs its networks of `mutation_regress` beside the simulator, as the unchanged engine has done before. A mutation
+survives where nothing differs; where it must change only cycles, or only overflow counters, all the rest must be equal
+in every run. Exits with 1 where a mutation survives, changes what it must not, or leaves the RTL as it is.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import gatewise
-from mutation_regress import BUILD, build, cases, regress
+from mutation_regress import build, cases, regress
 from mutations import MUTATIONS, Mutation
 from rich.console import Console
 from rich.table import Table
@@ -40,7 +40,7 @@ def main() -> None:
     """Print the table."""
     arguments = _arguments()
     if arguments.worker:
-        _work(*map(Path, arguments.worker), arguments.until)
+        _work(*map(Path, arguments.worker), arguments.engine, arguments.until)
         return
     known = {mutation.name: mutation for mutation in MUTATIONS}
     unknown = [name for name in arguments.names if name not in known]
@@ -48,7 +48,9 @@ def main() -> None:
         raise SystemExit(f"error: a mutation's name must be one of --list, not {unknown[0]}")
     if arguments.list:
         for mutation in MUTATIONS:
-            print(f"{mutation.name:20} {mutation.block:24} {mutation.kind:9} {mutation.description}")
+            print(
+                f"{mutation.name:22} {mutation.build:13} {mutation.block:24} {mutation.kind:9} {mutation.description}"
+            )
         return
     chosen = [known[name] for name in arguments.names] or list(MUTATIONS)
     raise SystemExit(_bench(chosen[: arguments.limit], arguments.jobs))
@@ -61,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="engines at a time (default 2)")
     parser.add_argument("--list", action="store_true", help="say what the mutations are, and run none")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--engine", help=argparse.SUPPRESS)
     parser.add_argument("--until", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -76,32 +79,45 @@ def _bench(chosen: list[Mutation], jobs: int) -> int:
             except (OSError, ValueError) as error:
                 raise SystemExit(f"error: {error}") from error
             shutil.rmtree(work / "try")
-        with (work / "cases").open("wb") as file:
-            pickle.dump(list(cases()), file)
-        outcome = _run(work, "sound")
-        if outcome.get("error") or outcome["first"]:
-            raise SystemExit(f"error: the unchanged engine must pass: {outcome.get('error') or outcome['first']}")
-        compared = _compared(outcome)
-        _note(f"unchanged engine {BUILD}: passes, {compared} ({time.perf_counter() - began:.0f} s)")
+        compared = {name: _unchanged(work, name) for name in dict.fromkeys(mutation.build for mutation in chosen)}
         with ThreadPoolExecutor(jobs) as pool:
             outcomes = list(pool.map(lambda mutation: _mutant(work, mutation), chosen))
     verdicts = [_verdict(mutation, outcome) for mutation, outcome in zip(chosen, outcomes, strict=True)]
-    table = Table("mutation", "block", "fault", "caught by", "differs", title=f"mutations of engine {BUILD}")
+    table = Table("mutation", "engine", "block", "fault", "caught by", "differs", title="mutations of the engine")
     for mutation, outcome, bad in zip(chosen, outcomes, verdicts, strict=True):
         kinds = bad or _kinds(mutation, outcome)
-        table.add_row(mutation.name, mutation.block, mutation.description, outcome.get("first") or "-", kinds)
-    console = Console(width=180)
+        found = outcome.get("first") or "-"
+        table.add_row(mutation.name, mutation.build, mutation.block, mutation.description, found, kinds)
+    console = Console(width=200)
     console.print(table)
     failed = [mutation.name for mutation, bad in zip(chosen, verdicts, strict=True) if bad]
     alone = ", ".join(f"{sum(each.kind == kind for each in chosen)} in {kind} alone" for kind in ALONE)
     blocks = len({mutation.file for mutation in chosen})
+    unchanged = "; ".join(f"{name}: {found}" for name, found in compared.items())
     console.print(
         f"{len(chosen) - len(failed)} of {len(chosen)} mutations caught, in {blocks} blocks, {alone}; "
-        f"unchanged: {compared}; {time.perf_counter() - began:.0f} s"
+        f"unchanged: {unchanged}; {time.perf_counter() - began:.0f} s"
     )
     if failed:
         console.print(f"not as they must be: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _unchanged(work: Path, name: str) -> str:
+    """Make the cases of an engine and run them on it as it is; what was compared."""
+    began = time.perf_counter()
+    with _cases_file(work, name).open("wb") as file:
+        pickle.dump(list(cases(name)), file)
+    outcome = _run(work, "sound", name)
+    if outcome.get("error") or outcome["first"]:
+        raise SystemExit(f"error: the unchanged engine must pass: {outcome.get('error') or outcome['first']}")
+    compared = _compared(outcome)
+    _note(f"unchanged engine {name}: passes, {compared} ({time.perf_counter() - began:.0f} s)")
+    return compared
+
+
+def _cases_file(work: Path, build: str) -> Path:
+    return work / f"cases {build.replace('/', ' ')}"
 
 
 def _copy(package: Path, parent: Path, *files: str) -> Path:
@@ -123,17 +139,18 @@ def _mutant(work: Path, mutation: Mutation) -> dict[str, Any]:
     """Plant one mutation and run the regression."""
     mutation.apply(_copy(work / "sound" / "gatewise", work / mutation.name))
     try:
-        outcome = _run(work, mutation.name, None if mutation.kind in ALONE else mutation.kind)
+        outcome = _run(work, mutation.name, mutation.build, None if mutation.kind in ALONE else mutation.kind)
     finally:
         shutil.rmtree(work / mutation.name)
     _note(f"{mutation.name}: {outcome.get('error') or outcome['first'] or 'nothing differs'}")
     return outcome
 
 
-def _run(work: Path, name: str, until: str | None = None) -> dict[str, Any]:
-    """Have another process regress the engine of a copy, until a kind of difference is seen."""
+def _run(work: Path, name: str, engine: str, until: str | None = None) -> dict[str, Any]:
+    """Have another process regress an engine of a copy, until a kind of difference is seen."""
     paths = [str(work / name), *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = [sys.executable, __file__, "--worker", str(work / name), str(work / "cases"), str(work / "cache")]
+    folders = [str(work / name), str(_cases_file(work, engine)), str(work / "cache")]
+    command = [sys.executable, __file__, "--worker", *folders, "--engine", engine]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     if until is not None:
         command += ["--until", until]
@@ -147,11 +164,11 @@ def _run(work: Path, name: str, until: str | None = None) -> dict[str, Any]:
     return outcome
 
 
-def _work(copy: Path, chosen: Path, cache: Path, until: str | None) -> None:
+def _work(copy: Path, chosen: Path, cache: Path, engine: str, until: str | None) -> None:
     """In a process whose package is the copy: compile, run, print what was found."""
     if copy not in PACKAGE.parents:
         raise SystemExit(f"gatewise must come from {copy}, not from {PACKAGE}")
-    design = build(cache)
+    design = build(engine, cache)
     # Libraries are kept by the RTL that they are made of, the unchanged engine's before all others.
     if design.cached:
         raise SystemExit("the RTL must differ from that of the other engines")

@@ -1,17 +1,27 @@
 """The regression that tells a mutated engine from a sound one, and what of it differs: digits, counters or cycles.
 
-A fixed handful of networks on the smallest engine of `sim.random_cases`, hand-made ones first: each runs without
+A fixed handful of networks on one engine of each array of `sim.random_cases`, hand-made ones first: each runs without
 stalls, where cycles count, and some again on a bus that stalls.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gatewise import EngineConfig, Grid, InputSpec, MacFormat, Network, NetworkBuilder, Thresholds
+from gatewise import (
+    EngineConfig,
+    Grid,
+    InputSpec,
+    MacFormat,
+    Network,
+    NetworkBuilder,
+    Thresholds,
+    WeightCodes,
+    XorNetwork,
+)
 from gatewise.rtl.cxxrtl import CompiledDesign, compile_design
 from gatewise.rtl.engine.comparison import Shadow, compare_counters, compare_cycles, compare_layer, written_tensors
 from gatewise.rtl.engine.cosim import EngineProbe, EngineRun, EngineSimulation, cycle_limit
@@ -23,13 +33,15 @@ from gatewise.sim.images import ImageSet
 from gatewise.sim.random_cases import ENGINES, Steered, random_cases
 from gatewise.sim.run import RunResult, run
 
-__all__ = ["BUILD", "KINDS", "Case", "Outcome", "build", "cases", "regress"]
+__all__ = ["KINDS", "Case", "Outcome", "build", "cases", "regress"]
 
-BUILD = "4x4/8"
 KINDS = ("stops", "digits", "counters", "cycles")
 """What may differ: the run itself (a hang, an error code, a broken rule of the bus), or one of its results."""
 RANDOM_CASES, SEED = 24, 1
+RANDOM_CASES_BESIDES = 8
+"""Of the arrays other than the digit array: what is like there has its faults planted here."""
 STALL = 0.3
+Making = tuple[Callable[[np.random.Generator], Network], int, MacFormat]
 
 
 @dataclass(frozen=True)
@@ -72,35 +84,30 @@ class Outcome:
 class _Narrow(Steered):
     """Decisions for the one engine that is mutated."""
 
+    def __init__(self, seed: int, engine: EngineConfig) -> None:
+        super().__init__(seed)
+        # Array and bus name the engine.
+        self.fixed = {"bus": engine.bus_bits, "array": engine.array}
+
     def option(self, group: str, values: Any) -> Any:
-        """Array and bus name the engine."""
-        fixed = {"bus": ENGINES[BUILD].bus_bits, "array": ENGINES[BUILD].array}
-        return fixed[group] if group in fixed else super().option(group, values)
+        """One of the values, of the engine's own where they name it."""
+        return self.fixed[group] if group in self.fixed else super().option(group, values)
 
 
-def cases() -> Iterator[Case]:
-    """Always the same ones."""
-    for made, latency, mac in (
-        (_residual, 9, MacFormat(10, 24, 32)),
-        (_overflowing, 0, MacFormat(6, 8, 13)),
-        (_overflowing, 3, MacFormat(6, 8, 13, "wrap")),
-        (_beyond_32_bits, 1, MacFormat(10, 24, 40)),
-        (_pooled, 20, MacFormat(8, 16, 20, "wrap")),
-        # As long as the prefetch covers.
-        (_compared_with_thresholds, 200, MacFormat(8, 16, 20)),
-    ):
+def cases(name: str) -> Iterator[Case]:
+    """Those of the engine of that name, always the same ones."""
+    engine = ENGINES[name]
+    for made, latency, mac in {"digit": DIGIT_CASES, "sign": SIGN_CASES, "shift": SHIFT_CASES}[engine.array]:
         rng = np.random.default_rng(SEED)
         network = made(rng)
         spec = network.manifest.input
         codes = rng.integers(*spec.range, (2, *spec.shape), endpoint=True).astype(np.int16)
-        name = f"{network.name} ({mac.overflow})"
-        yield Case.of(name, network, _engine(mac, latency), codes, 0.0, STALL)
-    for case in random_cases(RANDOM_CASES, SEED, _Narrow(SEED)):
+        label = f"{network.name} ({mac.overflow})"
+        narrowed = EngineConfig(**dict(engine) | {"mac": mac, "bus_latency": latency})
+        yield Case.of(label, network, narrowed, codes, 0.0, STALL)
+    count = RANDOM_CASES if engine.array == "digit" else RANDOM_CASES_BESIDES
+    for case in random_cases(count, SEED, _Narrow(SEED, engine)):
         yield Case.of(case.name, case.network, case.engine, case.codes, 0.0, *((case.stall,) if case.stall else ()))
-
-
-def _engine(mac: MacFormat, latency: int) -> EngineConfig:
-    return EngineConfig(**dict(ENGINES[BUILD]) | {"mac": mac, "bus_latency": latency})
 
 
 def _input(
@@ -177,9 +184,95 @@ def _compared_with_thresholds(rng: np.random.Generator) -> Network:
     return net.build()
 
 
-def build(cache: Path) -> CompiledDesign:
-    """The engine compiled, with its formats as inputs."""
-    return compile_design(EngineProbe(Engine(ENGINES[BUILD], formats=True)), cache=cache)
+def _planes(rng: np.random.Generator) -> Network:
+    """Planes of integers, bases and XOR networks, up to eight; tiles that are short; lanes outside of the groups."""
+    net = _input("planes", (11, 5, 5), 4, zero_point=3)
+    narrow = Grid(4.0, 8, signed=True, zero_point=-4)
+    x = net.conv2d(
+        "bits", net.input, _weights(rng, 5, 6, 11, 2, 2), bits=5, scale=0.2, out=narrow, padding=(1, 0, 0, 1),
+        zero_point=rng.uniform(-2, 2, 6), bias=rng.normal(0, 30.0, 6),
+    )  # fmt: skip
+    coefs = rng.integers(-30000, 30000, (7, 6))
+    x = net.conv2d(
+        "basis", x, WeightCodes.basis(_signs(rng, 7, 6, 3, 1, 2), coefs, 6), scale=0.002, out=narrow, groups=2
+    )
+    joined = net.concat("joined", [x, net.stride_slice("cut", x, 1)])
+    depthwise = WeightCodes.basis(_signs(rng, 2, 12, 1, 2, 1), np.array([3, -2]))
+    x = net.conv2d("depthwise", joined, depthwise, scale=0.5, out=Grid(2.0, 4, zero_point=7), groups=12)
+    networks = [XorNetwork.random(6, 8, 2, 1), XorNetwork.random(5, 9, None, 2)]
+    encrypted = WeightCodes.encrypt(_signs(rng, 2, 5, 12, 1, 1), networks, rng.normal(0, 1, (2, 5)))
+    steps = Thresholds(np.sort(rng.integers(-1 << 18, 1 << 18, (5, 7)), axis=1), np.arange(5) % 2)
+    net.conv2d("encrypted", x, encrypted, scale=1.0, out=Grid(1.0, 3), thresholds=steps)
+    return net.build()
+
+
+def _short_planes(rng: np.random.Generator) -> Network:
+    """Sums and constants that the widths do not hold."""
+    net = _input("short planes", (9, 4, 4), 8)
+    coefs = rng.integers(20000, 32767, (5, 9)) * rng.choice((-1, 1), (1, 9))
+    signs = rng.choice((-1, 1), (5, 9, 9, 2, 2), p=(0.1, 0.9))
+    x = net.conv2d("basis", net.input, WeightCodes.basis(signs, coefs, 3), scale=0.001, out=Grid(4.0, 4))
+    net.conv2d("bits", x, _weights(rng, 8, 5, 9, 1, 1), bits=8, scale=0.2, out=Grid(1.0, 8, signed=True))
+    return net.build()
+
+
+def _shifts(rng: np.random.Generator) -> Network:
+    """Integers in parts, powers of two, focused codes with all they have; groups and depthwise row groups."""
+    net = _input("shifts", (11, 5, 5), 4, zero_point=3)
+    narrow = Grid(2.0, 8, signed=True, zero_point=-4)
+    x = net.conv2d(
+        "bits", net.input, _weights(rng, 8, 6, 11, 2, 2), bits=8, scale=0.01, out=narrow, padding=(1, 0, 0, 1),
+        zero_point=rng.integers(-3, 4, 6), bias=rng.normal(0, 30.0, 6),
+    )  # fmt: skip
+    x = net.conv2d("focused", x, _focused(rng, (-1, -2), (1, 1), 6, 3, 1, 2), scale=0.1, out=narrow, groups=2)
+    joined = net.concat("joined", [x, net.stride_slice("cut", x, 1)])
+    one_by_one = _focused(rng, (1, 0), (-1, 2), 12, 1, 2, 1)
+    x = net.conv2d(
+        "depthwise", joined, one_by_one, scale=0.1, out=Grid(2.0, 4, zero_point=7), groups=12,
+        zero_point=rng.integers(-9, 10, 12),
+    )  # fmt: skip
+    powers = WeightCodes.shift(rng.choice((-1, 0, 1), (5, 12, 1, 1)), rng.integers(0, 15, (5, 12, 1, 1)))
+    net.conv2d("powers", x, powers, scale=0.001, out=Grid(1.0, 8, signed=True))
+    return net.build()
+
+
+def _signs(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.choice((-1, 1), shape)
+
+
+def _focused(rng: np.random.Generator, minus: tuple[int, int], plus: tuple[int, int], *shape: int) -> WeightCodes:
+    """A fifth of the weights pruned, a fifth at the mean of their component."""
+    sign = rng.choice((-1, 0, 1), shape, p=(0.4, 0.2, 0.4))
+    component, pruned = rng.integers(0, 2, shape), rng.random(shape) < 0.2
+    return WeightCodes.focused(sign, rng.integers(0, 4, shape), component, pruned, minus=minus, plus=plus)
+
+
+DIGIT_CASES: tuple[Making, ...] = (
+    (_residual, 9, MacFormat(10, 24, 32)),
+    (_overflowing, 0, MacFormat(6, 8, 13)),
+    (_overflowing, 3, MacFormat(6, 8, 13, "wrap")),
+    (_beyond_32_bits, 1, MacFormat(10, 24, 40)),
+    (_pooled, 20, MacFormat(8, 16, 20, "wrap")),
+    # As long as the prefetch covers.
+    (_compared_with_thresholds, 200, MacFormat(8, 16, 20)),
+)
+SIGN_CASES: tuple[Making, ...] = (
+    (_planes, 4, MacFormat(10, 24, 40)),
+    (_short_planes, 0, MacFormat(8, 16, 12, "wrap")),
+    (_short_planes, 1, MacFormat(8, 16, 12)),
+    (_compared_with_thresholds, 20, MacFormat(8, 16, 20)),
+)
+SHIFT_CASES: tuple[Making, ...] = (
+    (_shifts, 4, MacFormat(10, 24, 40)),
+    (_shifts, 0, MacFormat(8, 16, 14, "wrap")),
+    (_compared_with_thresholds, 20, MacFormat(8, 16, 20)),
+)
+"""What makes a network, the latency of the bus, and the widths."""
+
+
+def build(name: str, cache: Path) -> CompiledDesign:
+    """The engine of that name compiled, with its formats as inputs."""
+    return compile_design(EngineProbe(Engine(ENGINES[name], formats=True)), cache=cache)
 
 
 def regress(design: CompiledDesign, chosen: list[Case], until: str | None = None) -> Outcome:

@@ -14,6 +14,8 @@ __all__ = ["MUTATIONS", "Kind", "Mutation", "engine_blocks"]
 
 Kind = Literal["digits", "counters", "cycles", "stops"]
 TOP = "rtl/engine/engine.py"
+SIGN, SHIFT = "4x8/16 sign", "4x8/32 shift"
+"""Engines of the other arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Mutation:
     new: str
     kind: Kind
     description: str
+    build: str = "4x4/8"
+    """The engine of `sim.random_cases` that it is planted in."""
 
     @property
     def block(self) -> str:
@@ -182,7 +186,7 @@ MUTATIONS = (
     ),
     Mutation(
         "sequencer-first", "rtl/engine/sequencer.py",
-        "self.step.first.eq(tile_first & ~a_upper & ~w_upper)", "self.step.first.eq(tile_first & ~a_upper)",
+        "tile_first) & ~a_upper & ~w_upper)", "tile_first) & ~a_upper)",
         "digits", "the accumulators start anew with the second weight digit",
     ),
     Mutation(
@@ -273,7 +277,7 @@ MUTATIONS = (
     ),
     Mutation(
         "check-tile", "rtl/engine/check.py",
-        "layer.tile_pixels <= config.pixels", "layer.tile_pixels < config.pixels",
+        "layer.tile_pixels * planes <= config.pixels", "layer.tile_pixels * planes < config.pixels",
         "stops", "a tile that fills the accumulators is refused",
     ),
     Mutation(
@@ -392,6 +396,209 @@ MUTATIONS = (
         "writer-mask", "rtl/engine/post/writer.py",
         "used = Cat(slots.channels > lane", "used = Cat(slots.channels >= lane",
         "digits", "a digit beside the slot's channels is written",
+    ),
+    # The sign array, planes and their coefficients.
+    Mutation(
+        "sign-negated", "rtl/sign.py",
+        "self.bits[lane] ^ (digit[0] | ~self.binary)", "self.bits[lane] ^ (digit[0] & self.binary)",
+        "digits", "a bit of 1 subtracts, and 0 adds", SIGN,
+    ),
+    Mutation(
+        "sign-mask", "rtl/sign.py",
+        "(digit[0] | self.binary) & mask", "(digit[0] | self.binary)",
+        "digits", "the lowest bit of a digit counts in lanes outside of the mask", SIGN,
+    ),
+    Mutation(
+        "sign-extension", "rtl/sign.py",
+        "digit[-1] & upper & self.a_signed", "digit[-1] & upper",
+        "digits", "unsigned digits are read as signed ones", SIGN,
+    ),
+    Mutation(
+        "sign-carry", "rtl/sign.py",
+        "return terms[0] + carries[0]", "return terms[0]",
+        "digits", "the one that completes the last lane's negative is lost", SIGN,
+    ),
+    Mutation(
+        "sign-carries", "rtl/sign.py",
+        "Cat(Const(1, 1), lower)", "Cat(Const(0, 1), lower)",
+        "digits", "the adders' carry inputs are ignored", SIGN,
+    ),
+    Mutation(
+        "sign-array-own", "rtl/engine/sign_array.py",
+        "Mux(self.depthwise, own, self.sum_mask)", "self.sum_mask",
+        "digits", "rows of a depthwise layer add all lanes", SIGN,
+    ),
+    Mutation(
+        "sign-array-diagonal", "rtl/engine/sign_array.py",
+        "<< (self.diagonal * size)", "<< (self.diagonal * 0)",
+        "digits", "every row group of a depthwise layer takes the first lanes of a word", SIGN,
+    ),
+    Mutation(
+        "sign-array-mask", "rtl/engine/sign_array.py",
+        "Mux(self.depthwise, own, self.sum_mask)", "Mux(self.depthwise, own, self.sum_mask | own)",
+        "digits", "a row adds its own lane, whether it is the group's or not", SIGN,
+    ),
+    Mutation(
+        "sign-array-signed", "rtl/engine/sign_array.py",
+        "row.a_signed.eq(self.a_signed)", "row.a_signed.eq(0)",
+        "digits", "rows read signed digits as unsigned ones", SIGN,
+    ),
+    Mutation(
+        "sign-array-rows", "rtl/engine/sign_array.py",
+        "row.bits.eq(self.codes[at])", "row.bits.eq(self.codes[at ^ 1])",
+        "digits", "two rows have each other's weights", SIGN,
+    ),
+    Mutation(
+        "sequencer-planes", "rtl/engine/sequencer.py",
+        "plane_pixel + layer.tile_pixels", "plane_pixel + n",
+        "digits", "the planes of a short tile lie closer than the drain reads them", SIGN,
+    ),
+    Mutation(
+        "sequencer-plane-first", "rtl/engine/sequencer.py",
+        "(tap_first if planes else tile_first)", "tile_first",
+        "digits", "only the first plane's accumulators start from zero", SIGN,
+    ),
+    Mutation(
+        "loader-code", "rtl/engine/loader.py",
+        "low = place * bits % bus", "low = (place ^ 1) * bits % bus",
+        "digits", "two neighbours in a row are taken for each other", SIGN,
+    ),
+    Mutation(
+        "planes-coefficient", "rtl/planes.py",
+        "product.eq(self.coef * acc)", "product.eq(self.coef * self.acc)",
+        "digits", "a coefficient meets the accumulator of the next plane", SIGN,
+    ),
+    Mutation(
+        "planes-input-sum", "rtl/planes.py",
+        "offset.eq(self.zero * xsum)", "offset.eq(self.zero * self.xsum)",
+        "digits", "the zero point meets what lies beside the second plane, not the input sum", SIGN,
+    ),
+    Mutation(
+        "planes-first", "rtl/planes.py",
+        "Mux(first[1], bias - offset, total)", "Mux(first[0], bias - offset, total)",
+        "digits", "the constants are added with the second plane, and those before it forgotten", SIGN,
+    ),
+    Mutation(
+        "planes-total", "rtl/planes.py",
+        "total.eq(exact)", "total.eq(product)",
+        "digits", "of all planes but the last one only one counts", SIGN,
+    ),
+    Mutation(
+        "planes-overflow", "rtl/planes.py",
+        "overflow.eq(lost & ends)", "overflow.eq(lost & ~ends)",
+        "counters", "a sum that does not fit is counted for the planes before the last", SIGN,
+    ),
+    Mutation(
+        "drain-planes", "rtl/engine/post/drain.py",
+        "plane_pixel + layer.tile_pixels", "plane_pixel + 1",
+        "digits", "the next plane is read from the next pixel", SIGN,
+    ),
+    Mutation(
+        "drain-plane", "rtl/engine/post/drain.py",
+        "self.plane.eq(plane)", "self.plane.eq(0)",
+        "digits", "all planes are weighed with the first one's coefficient", SIGN,
+    ),
+    Mutation(
+        "drain-plane-last", "rtl/engine/post/drain.py",
+        "self.plane_last.eq(plane_last)", "self.plane_last.eq(1)",
+        "digits", "every plane ends a value", SIGN,
+    ),
+    Mutation(
+        "lanes-plane", "rtl/engine/post/lanes.py",
+        'delayed(m, self.beat_plane, 1, "plane")', "self.beat_plane",
+        "digits", "a plane has the coefficient of the one that comes next", SIGN,
+    ),
+    Mutation(
+        "lanes-coefficients", "rtl/engine/post/lanes.py",
+        "for name in reversed(COEFFICIENT_SLOTS)", "for name in COEFFICIENT_SLOTS",
+        "digits", "the first four coefficients for the last four", SIGN,
+    ),
+    Mutation(
+        "records-coefficients", "rtl/engine/post/records.py",
+        "layer.part_top >= COEFFICIENTS_IN_FIELD", "layer.part_top > COEFFICIENTS_IN_FIELD",
+        "stops", "the second field of five planes' coefficients is not expected", SIGN,
+    ),
+    Mutation(
+        "stream-coefficients", "rtl/engine/stream_walk.py",
+        "1 + (layer.part_top >> 2) if", "1 if",
+        "stops", "records are read without the second field of coefficients", SIGN,
+    ),
+    # The shift array.
+    Mutation(
+        "shift-negative", "rtl/shift.py",
+        "_negated(m, digit, negative)", "digit",
+        "digits", "negative powers of two are positive", SHIFT,
+    ),
+    Mutation(
+        "shift-zero", "rtl/shift.py",
+        "Mux(odd ^ negative, ", "Mux(odd | negative, ",
+        "digits", "a pruned weight shifts", SHIFT,
+    ),
+    Mutation(
+        "shift-pruned", "rtl/shift.py",
+        "settled(m, ~(odd & negative))", "settled(m, ~odd | negative)",
+        "digits", "the component of a pruned weight counts", SHIFT,
+    ),
+    Mutation(
+        "shift-plus", "rtl/shift.py",
+        "Mux(counted & component, digit, 0)", "Mux(counted & ~component, digit, 0)",
+        "digits", "the plus component takes the other one's digits", SHIFT,
+    ),
+    Mutation(
+        "shift-value", "rtl/shift.py",
+        "Mux(self.focused, self.value_shift, 0)", "0 * self.value_shift",
+        "digits", "the shifted sum is not brought to the components' unit", SHIFT,
+    ),
+    Mutation(
+        "shift-carry", "rtl/shift.py",
+        "(inverted + negative)[: len(value)]", "inverted[: len(value)]",
+        "digits", "a negative is a complement, without its one", SHIFT,
+    ),
+    Mutation(
+        "shift-array-state", "rtl/engine/shift_array.py",
+        "Cat(exponent, ~code[:2], self.focused & code[2])", "Cat(exponent, code[:2], self.focused & code[2])",
+        "digits", "the state is taken as it streams: pruned for zero, minus for plus", SHIFT,
+    ),
+    Mutation(
+        "shift-array-component", "rtl/engine/shift_array.py",
+        "self.focused & code[2])", "0 * code[2])",
+        "digits", "every weight has the minus component", SHIFT,
+    ),
+    Mutation(
+        "shift-array-exponent", "rtl/engine/shift_array.py",
+        "code[3 : 3 + SHIFT_BITS], code[2 : 2 + SHIFT_BITS]", "code[2 : 2 + SHIFT_BITS], code[2 : 2 + SHIFT_BITS]",
+        "digits", "a focused exponent begins at the component", SHIFT,
+    ),
+    Mutation(
+        "shift-array-signed", "rtl/engine/shift_array.py",
+        "row.a_signed.eq(self.a_signed)", "row.a_signed.eq(0)",
+        "digits", "rows read signed digits as unsigned ones", SHIFT,
+    ),
+    Mutation(
+        "shift-array-sums", "rtl/engine/shift_array.py",
+        'for name in ("digits", "sum_mask", "a_signed", "depthwise", "diagonal")',
+        'for name in ("digits", "sum_mask", "a_signed", "depthwise")',
+        "digits", "every row group of a depthwise layer sums the inputs of the first one's lanes", SHIFT,
+    ),
+    Mutation(
+        "rows-shift", "rtl/engine/rows.py",
+        "return ShiftRow(config.lanes).out_bits", "return ShiftRow(config.lanes).out_bits - 8",
+        "digits", "a row's sum loses its eight highest bits", SHIFT,
+    ),
+    Mutation(
+        "compute-parts", "rtl/engine/sequencer.py",
+        "self.step.w_upper.eq(w_upper | (part != 0))", "self.step.w_upper.eq(w_upper)",
+        "digits", "the input sum counts each word once for every part", SHIFT,
+    ),
+    Mutation(
+        "stream-parts", "rtl/engine/stream_walk.py",
+        'part_end.eq(part == optional(layer, "part_top"))', "part_end.eq(1)",
+        "stops", "the reader goes on after a weight's first part", SHIFT,
+    ),
+    Mutation(
+        "sequencer-parts", "rtl/engine/sequencer.py",
+        "m.d.sync += part.eq(Mux(last_part, 0, part + 1))", "m.d.sync += part.eq(part + 1)",
+        "stops", "the parts of the next word are counted on", SHIFT,
     ),
 )  # fmt: skip
 """In the order of the blocks that a word passes."""
