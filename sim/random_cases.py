@@ -19,8 +19,8 @@ from ..kernels.mac import MacFormat, Overflow
 from .engine import PREFETCH_MARGIN, EngineConfig
 from .images import ImageSet
 from .network import Network
-from .random_network import Decisions, Drawing, Value
-from .random_options import COUNTERS, LATENCIES, OPTIONS, network_options
+from .random_network import Drawing
+from .random_options import COUNTERS, LATENCIES, OPTIONS, Decisions, Value, network_options
 from .run import RunResult, run
 
 __all__ = ["ENGINES", "TIED", "RandomCase", "Steered", "random_case", "random_cases"]
@@ -43,9 +43,11 @@ ENGINES = {
     "8x8/64": _engine(8, 8, 8, 64, pixels=32),
     "4x4/128": _engine(4, 4, 4, 128, pixels=20, act_banks=8, prefetch_words=64),
     "4x8/256": _engine(4, 8, 1, 256, act_bytes=4096, act_banks=16),
-    "4x8/32 shift": _engine(4, 8, 2, 32, array="shift"),
+    "4x8/32 shift": _engine(4, 8, 2, 32, array="shift", act_bytes=4096, act_banks=16),
     "8x4/128 shift": _engine(8, 4, 4, 128, array="shift", pixels=24, prefetch_words=64),
-    "4x8/16 sign": _engine(4, 8, 2, 16, array="sign", pixels=40, mac=MacFormat(10, 24, 40)),
+    "4x8/16 sign": _engine(
+        4, 8, 2, 16, array="sign", pixels=40, act_bytes=4096, act_banks=16, mac=MacFormat(10, 24, 40)
+    ),
     "8x8/256 sign": _engine(8, 8, 4, 256, array="sign", pixels=32, mac=MacFormat(10, 24, 40)),
     "8x4/512": _engine(8, 4, 2, 512, mac=MacFormat(product=7, align=12, acc=16, overflow="wrap")),
 }
@@ -140,7 +142,7 @@ def random_case(draw: Decisions, name: str = "random") -> RandomCase:
 
 
 def _attempt(draw: Decisions, name: str) -> RandomCase | None:
-    array = draw.option("array", ("digit", "digit", "sign", "shift"))
+    array = draw.option("array", ("digit", "digit", "digit", "sign", "sign", "shift", "shift"))
     builds = {engine.bus_bits: key for key, engine in ENGINES.items() if engine.array == array}
     build = builds[draw.option("bus", tuple(builds))]
     engine = _narrowed(draw, ENGINES[build], tied=build == TIED)
@@ -162,21 +164,22 @@ def _narrowed(draw: Decisions, engine: EngineConfig, tied: bool) -> EngineConfig
     most = engine.prefetch_words - PREFETCH_MARGIN
     low, high = LATENCIES[draw.option("latency", [key for key, (low, _) in LATENCIES.items() if low <= most])]
     latency = draw.between(low, min(high, most))
-    mac = engine.mac if tied else _format(draw, engine.mac.acc)
+    mac = engine.mac if tied else _format(draw, engine)
     return EngineConfig(
         **{name: getattr(engine, name) for name in EngineConfig.model_fields} | {"bus_latency": latency, "mac": mac}
     )
 
 
-def _format(draw: Decisions, most_acc: int) -> MacFormat:
+def _format(draw: Decisions, engine: EngineConfig) -> MacFormat:
     """Wide formats, or such that one or all of their widths are too narrow for full codes."""
-    narrow = draw.option("overflows of", ("none", "all", *COUNTERS))
-    product, align, acc = draw.between(8, 10), draw.between(16, 24), draw.between(24, most_acc)
+    kinds = COUNTERS if engine.array == "digit" else ("acc", "post")
+    narrow = draw.option("overflows of", ("none", "all", *kinds))
+    product, align, acc = draw.between(8, 10), draw.between(16, 24), draw.between(24, engine.mac.acc)
     if narrow in ("product", "all"):
         product = draw.between(6, 7)
     if narrow in ("align", "all"):
-        align = draw.between(8, 10)
+        align = draw.between(8, 9)
     if narrow in ("acc", "post", "all"):
-        acc = draw.between(12, 16)
+        acc = draw.between(12, 13 if engine.array == "sign" else 16)
     overflow: Overflow = draw.option("overflow", get_args(Overflow))
     return MacFormat(product, align, acc, overflow)

@@ -3,25 +3,29 @@
 All is decided by `Decisions`; the codes themselves come of a generator that one decision seeds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Protocol, TypeVar
 
 import numpy as np
 
 from ..kernels.align import Alignment
+from ..kernels.planes import PlaneCorrection
 from ..kernels.requant import MULTIPLIER_BITS, Rounding
-from .builder import Grid, NetworkBuilder, Tensor, Thresholds
+from .arrays import SCHEMES
+from .builder import Grid, MacSettings, NetworkBuilder, Tensor, Thresholds
 from .engine import EngineConfig
+from .fixed_point import fraction_bits
 from .manifest import InputSpec
 from .network import Network
-from .random_options import GROUPS
+from .random_options import GROUPS, Decisions
+from .random_weights import RandomWeights, ZeroTerm, draw_weights
 
-__all__ = ["Decisions", "Drawing"]
+__all__ = ["Drawing"]
 
 MAX_STEPS = 4
 MAX_CHANNELS = 40
+NARROW_ACC = 16
+"""Bits of accumulators that are meant to overflow."""
 MAX_CONCAT = 64
 MAX_SIZE = 12
 MAX_FEATURES = 192
@@ -40,19 +44,8 @@ LEADS_TO = {
 }
 """Steps that may lead to options that few networks hit."""
 
-Value = TypeVar("Value")
 Form = tuple[Grid, Alignment | None]
 """What tensors that are joined must have in common."""
-
-
-class Decisions(Protocol):
-    """Whoever decides what a case looks like."""
-
-    def option(self, group: str, values: Sequence[Value]) -> Value:
-        """One of the values; with a group of `GROUPS`, "group value" is the option that it leads to."""
-
-    def between(self, low: int, high: int) -> int:
-        """A whole number, both ends included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +265,9 @@ class Drawing:
         if not narrow and self.draw.option("output bits", ("8 or less", "8 or less", "8 or less", "16")) == "16":
             return Grid(scale, 16, signed=True, zero_point=self.draw.option("zero point", (0, 0, -77, 1000)))
         signed = self.draw.option("activations", ("unsigned", "signed")) == "signed"
-        grid = Grid(scale, self.draw.option("activation bits", range(1, 9)), signed)
+        # The sums of a plane are small: only wide codes overflow them.
+        wide = self.engine.array == "sign" and self.engine.mac.acc <= NARROW_ACC and self.draw.between(0, 2) > 0
+        grid = Grid(scale, self.draw.option("activation bits", range(7 if wide else 1, 9)), signed)
         low, high = grid.codes.range
         zero_point = self.draw.between(low, high) if self.draw.between(0, 1) else 0
         if self.draw.between(0, 3) == 0:
@@ -375,7 +370,8 @@ class Drawing:
     ) -> Tensor:
         """A layer of the array, its constants such that the codes of its result are spread."""
         draw, rng, outputs = self.draw, self.rng, shape[0]
-        bits = draw.option("weight bits", range(1, 5 if x.grid.align == "mul" else 9))
+        aligned = x.grid.align is not None
+        scheme = "int" if aligned else draw.option("scheme", SCHEMES[self.engine.array])
         thresholds = draw.option("requantiser", ("scale", "scale", "threshold")) == "threshold"
         if form is not None:
             grid, align = form
@@ -388,64 +384,73 @@ class Drawing:
                 grid = self._grid()
             align = self._alignment(grid)
         out = self._aligned(grid, outputs, align)
-        rounding = "half_even" if thresholds else self._rescale(tflite=True)
-        zero_terms = ("none", "whole") if rounding == "tflite" else ("none", "whole", "fraction")
-        term = draw.option("zero term", zero_terms)
-        signed_codes = term == "none" or bool(draw.between(0, 1))
-        low = -(1 << (bits - 1)) if signed_codes else 0
-        codes = rng.integers(low, low + (1 << bits), shape)
-        zero = np.zeros(outputs)
-        if term != "none":
-            zero = rng.integers(low, low + (1 << bits), outputs).astype(np.float64)
-            zero[0] += not zero.any()
-        if term == "fraction":
-            zero += rng.uniform(-0.5, 0.5, outputs)
-            zero[0] = np.floor(zero[0]) + 0.25
-        spread = self._spread(x, codes, zero)
+        # Integers on sign planes have a fraction bit.
+        whole = self.engine.array != "sign" or scheme != "int"
+        tflite = not thresholds and self._rescale(tflite=whole) == "tflite"
+        terms: tuple[ZeroTerm, ...] = ("none", "whole") if tflite else ("none", "whole", "fraction")
+        term = draw.option("zero term", terms)
+        most_bits = 4 if x.grid.align == "mul" else 8
+        weights = draw_weights(draw, rng, scheme, shape, groups, term, whole=tflite, most_bits=most_bits)
+        spread = self._spread(x, weights)
         scale = 1.0
         if not thresholds:
             first, last = out.clamp
             scale = max(1, last - first) / 3 / spread * float(np.median(out.factors)) * 2.0 ** rng.uniform(-1, 2)
-            if rounding == "tflite":
-                scale = min(scale, BELOW_ONE * float(out.factors.min()))
+            if tflite:
+                scale = min(scale, BELOW_ONE * float(out.factors.min()) / float(weights.step.max()))
             scale = scale * out.scale / x.grid.scale
         scales = scale * (rng.uniform(0.5, 1, outputs) if draw.between(0, 1) else np.ones(1))
-        # A bias beyond the accumulator's width meets the limit behind it.
-        size = spread * (0.5 if draw.between(0, 3) else 8)
-        settings = {
-            "bits": bits,
+        size = self._bias_size(weights, spread)
+        settings: MacSettings = {
             "scale": scales,
             "out": out,
-            "zero_point": zero,
+            "zero_point": weights.zero,
             "bias": rng.normal(0, size, outputs) * scales * x.grid.scale,
-            "signed": signed_codes,
             "relu": draw.between(0, 3) == 0,
         }
         if thresholds:
             count = (1 << out.bits) - 1
-            steps = np.sort(rng.normal(0, 1.5 * spread * (256 if term == "fraction" else 1), (outputs, count)), axis=1)
+            steps = np.sort(rng.normal(0, 1.5 * spread, (outputs, count)), axis=1) / self._value_step(weights)[:, None]
             flags = rng.random(outputs) < draw.option("descending", (0, 0.5))
             settings["thresholds"] = Thresholds(np.rint(steps).astype(np.int64), flags)
         if geometry is None:
-            return self.net.linear(name, x, codes, **settings)  # type: ignore[arg-type]
+            return self.net.linear(name, x, weights.codes, **settings)
         return self.net.conv2d(
             name,
             x,
-            codes,
+            weights.codes,
             stride=geometry.stride,
             padding=geometry.padding,
             dilation=geometry.dilation,
             groups=groups,
-            **settings,  # type: ignore[arg-type]
+            **settings,
         )
 
-    def _spread(self, x: Tensor, codes: np.ndarray, zero: np.ndarray) -> float:
-        """About the standard deviation of the accumulators, as far as they fit."""
+    def _spread(self, x: Tensor, weights: RandomWeights) -> float:
+        """About the standard deviation of the accumulators in units of the scale, as far as they fit."""
         low, high = x.grid.clamp
         inputs = (high - low + 1) / 3.5 * float(np.sqrt((x.grid.factors**2).mean()))
-        weights = codes - zero.reshape(-1, *(1,) * (codes.ndim - 1))
-        exact = inputs * float(np.sqrt((weights**2).mean() + 0.01)) * np.sqrt(codes[0].size)
-        return float(min(exact, 2.0 ** (self.engine.mac.acc - 2)))
+        real = weights.real.reshape(len(weights.real), -1)
+        size = np.sqrt(((real - weights.zero[:, None]) ** 2).mean() + 0.01 * np.median(weights.step) ** 2)
+        exact = inputs * float(size) * np.sqrt(real.shape[1])
+        return float(min(exact, 2.0 ** (self.engine.mac.acc - 2) * weights.reach))
+
+    def _bias_size(self, weights: RandomWeights, spread: float) -> float:
+        """Half as much as the accumulators, or so that values meet the limit behind them."""
+        if self.draw.between(0, 3):
+            return 0.5 * spread
+        acc = self.engine.mac.acc
+        if weights.codes.coefs is None or acc > NARROW_ACC:
+            return 8 * spread
+        return float(2.0 ** (PlaneCorrection(self.engine.mac).out_bits - 1) * np.median(weights.step))
+
+    @staticmethod
+    def _value_step(weights: RandomWeights) -> np.ndarray:
+        """A step of the corrected value, with the fraction bits that the zero points need, (out,)."""
+        codes = weights.codes
+        if codes.coefs is not None or not weights.zero.any():
+            return weights.step
+        return weights.step * 2.0 ** -fraction_bits(weights.zero / codes.unit - codes.offset)
 
     def _add(self, operands: tuple[Tensor, Tensor]) -> Tensor:
         grid = self._grid()

@@ -3,24 +3,49 @@
 The hits are found in the finished network, its schedule and its overflows, not in the decisions that led to it.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, Protocol, TypeVar, get_args
 
 from ..kernels.align import Alignment
 from ..kernels.mac import Overflow
 from ..kernels.requant import MULTIPLIER_BITS, Rounding
 from .engine import EngineConfig
 from .graph import MacNode, conv_shape
-from .manifest import AddNode, LinearNode, Node, RequantiseNode, ScaleRequant
+from .manifest import (
+    AddNode,
+    FocusedWeights,
+    IntWeights,
+    LinearNode,
+    Node,
+    RequantiseNode,
+    ScaleRequant,
+    ShiftWeights,
+    Weights,
+    XorWeights,
+)
 from .network import Network
 from .run import RunResult
 from .schedule import Schedule
 
-__all__ = ["COUNTERS", "GROUPS", "LATENCIES", "OPTIONS", "layer_options", "network_options"]
+__all__ = [
+    "COUNTERS",
+    "EXPONENT_BITS",
+    "GROUPS",
+    "LATENCIES",
+    "OPTIONS",
+    "PLANES",
+    "Decisions",
+    "Value",
+    "layer_options",
+    "network_options",
+]
 
+Value = TypeVar("Value")
 Counter = Literal["product", "align", "acc", "post"]
 COUNTERS: tuple[Counter, ...] = get_args(Counter)
 LATENCIES = {"0": (0, 0), "1..20": (1, 20), "21..100": (21, 100), "101..200": (101, 200)}
+PLANES = {"1": (1, 1), "2..4": (2, 4), "5..8": (5, 8)}
+EXPONENT_BITS = {"0": (0, 0), "1..3": (1, 3), "4..5": (4, 5)}
 GROUPS: dict[str, Sequence[object]] = {
     "op": (
         "conv2d", "linear", "linear over a map", "add alone", "add fused", "max_pool", "average_pool",
@@ -38,7 +63,11 @@ GROUPS: dict[str, Sequence[object]] = {
     "tiles": ("one", "whole", "ragged"),
     "activation bits": range(1, 9),
     "activations": ("unsigned", "signed"),
+    "scheme": ("int", "shift", "focused", "xor", "basis"),
     "weight bits": range(1, 9),
+    "exponent bits": tuple(EXPONENT_BITS),
+    "planes": tuple(PLANES),
+    "order": ("natural", "tile"),
     "alignment": ("none", *get_args(Alignment)),
     "requantiser": ("scale", "threshold"),
     "threshold bits": (1, 2, 3, 4),
@@ -65,6 +94,16 @@ OPTIONS = tuple(f"{group} {value}" for group, values in GROUPS.items() for value
 """Everything that cases are counted by, as "group value"."""
 
 
+class Decisions(Protocol):
+    """Whoever decides what a case looks like."""
+
+    def option(self, group: str, values: Sequence[Value]) -> Value:
+        """One of the values; with a group of `GROUPS`, "group value" is the option that it leads to."""
+
+    def between(self, low: int, high: int) -> int:
+        """A whole number, both ends included."""
+
+
 def network_options(golden: RunResult) -> Iterator[str]:
     """The options that a network on its engine hits, and its overflows; some more than once."""
     network, engine, plan = golden.network, golden.engine, golden.plan
@@ -75,7 +114,7 @@ def network_options(golden: RunResult) -> Iterator[str]:
     yield "rows " + (f"R {'<' if engine.rows < engine.lanes else '>' if engine.rows > engine.lanes else '='} L")
     yield f"post lanes {engine.post_lanes}"
     yield f"bus {engine.bus_bits}"
-    yield from (f"latency {key}" for key, (low, high) in LATENCIES.items() if low <= engine.bus_latency <= high)
+    yield from _within("latency", LATENCIES, engine.bus_latency)
     yield from (f"memory {what}" for what in _memory_options(plan, engine))
     found = [kind for kind in COUNTERS if any(getattr(counts, kind).any() for counts in golden.overflows.values())]
     yield from (f"overflows of {kind}" for kind in found)
@@ -90,6 +129,10 @@ def network_options(golden: RunResult) -> Iterator[str]:
         else:
             yield f"op {node.op}"
         yield from layer_options(network, node, engine)
+
+
+def _within(group: str, ranges: Mapping[str, tuple[int, int]], value: int) -> Iterator[str]:
+    yield from (f"{group} {key}" for key, (low, high) in ranges.items() if low <= value <= high)
 
 
 def _memory_options(plan: Schedule, engine: EngineConfig) -> Iterator[str]:
@@ -137,9 +180,22 @@ def layer_options(network: Network, node: Node, engine: EngineConfig) -> Iterato
     yield f"tiles {'one' if pixels <= engine.pixels else 'ragged' if pixels % engine.pixels else 'whole'}"
     yield f"activation bits {source.codes.bits}"
     yield f"activations {'signed' if source.codes.signed else 'unsigned'}"
-    yield f"weight bits {node.weights.bits}"
+    yield from _weight_options(node.weights)
     yield f"alignment {node.align or 'none'}"
     yield f"requantiser {node.requant.kind}"
     if not isinstance(node.requant, ScaleRequant):
         yield f"threshold bits {node.out.bits}"
     yield f"zero term {'none' if not node.zero_term else 'fraction' if node.fraction else 'whole'}"
+
+
+def _weight_options(weights: Weights) -> Iterator[str]:
+    """What a layer's weights are."""
+    yield f"scheme {weights.scheme}"
+    if isinstance(weights, IntWeights):
+        yield f"weight bits {weights.bits}"
+    elif isinstance(weights, ShiftWeights | FocusedWeights):
+        yield from _within("exponent bits", EXPONENT_BITS, weights.exponent_bits)
+    else:
+        yield from _within("planes", PLANES, weights.bits)
+        if isinstance(weights, XorWeights):
+            yield f"order {weights.order}"

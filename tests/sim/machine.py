@@ -69,7 +69,8 @@ class Machine:
         return data
 
     def records(self, r, rows, mac):
-        count = (2 + r["thresholds"] if mac else 0) + 3 * r["adds"] + r["copies"]
+        planes = r["part_top"] + 1 if mac and self.engine.array == "sign" else 0
+        count = (-(-planes // 4) + 2 + r["thresholds"] if mac else 0) + 3 * r["adds"] + r["copies"]
         words = -(-rows * count * 64 // self.engine.bus_bits)
         return self.take(words)[: rows * count * 8].view(np.int64).reshape(rows, count)
 
@@ -117,32 +118,35 @@ class Machine:
     def mac(self, r):
         lanes, bus = self.engine.lanes, self.engine.bus_bits
         self.at = r["stream"]
-        bits = 1 << r["container"]
+        bits = 1 << r.get("container", 0)
+        sign, parts = self.engine.array == "sign", r.get("part_top", 0) + 1
         for first, rows, group in self.row_groups(r):
             fields = self.records(r, rows, mac=True)
             start = r["in_lane"] + (first if r["depthwise"] else group * r["group_inputs"])
             inputs = rows if r["depthwise"] else r["group_inputs"]
             words = 1 if r["depthwise"] else -(-(start % lanes + inputs) // lanes)
-            acc = np.zeros((rows, r["out_pixels"]), dtype=np.int64)
+            acc = np.zeros((parts if sign else 1, rows, r["out_pixels"]), dtype=np.int64)
             sums = np.zeros((rows, r["out_pixels"]), dtype=np.int64)
             for dy, dx, place in self.taps(r):
                 for lane_word in range(words):
                     amounts = np.zeros(lanes, dtype=np.int64)
-                    if r["aligned"]:
+                    if r.get("aligned"):
                         amounts = self.take(-(-8 * lanes // bus))[:lanes].astype(np.int64)
-                    factors = amounts if r["multiply"] else 1 << amounts
-                    count = rows if r["depthwise"] else rows * lanes
-                    data = self.take(-(-count * bits // bus))
-                    raw = np.unpackbits(data, bitorder="little")[: count * bits].reshape(count, bits).astype(np.int64)
-                    codes = raw @ (1 << np.arange(bits))
-                    codes -= (codes >> (bits - 1)) << bits
-                    weights = np.zeros((rows, lanes), dtype=np.int64)
-                    if r["depthwise"]:
-                        weights[np.arange(rows), start % lanes + np.arange(rows)] = codes
-                    else:
-                        weights[:] = codes.reshape(rows, lanes)
+                    factors = amounts if r.get("multiply") else 1 << amounts
                     low = start % lanes - lane_word * lanes
                     used = (np.arange(lanes) >= low) & (np.arange(lanes) < low + inputs)
+                    count = rows if r["depthwise"] else rows * lanes
+                    weights = np.zeros((parts, rows, lanes), dtype=np.int64)
+                    for part in weights:
+                        data = self.take(-(-count * bits // bus))
+                        raw = np.unpackbits(data, bitorder="little")[: count * bits].reshape(count, bits)
+                        values = self.values(r, raw.astype(np.int64) @ (1 << np.arange(bits)), bits)
+                        if r["depthwise"]:
+                            part[np.arange(rows), start % lanes + np.arange(rows)] = values
+                        else:
+                            part[:] = values.reshape(rows, lanes) * (used if sign else 1)
+                    if not sign:
+                        weights = weights.sum(axis=0, keepdims=True)
                     for at, (y, x, pixel) in enumerate(self.window(r)):
                         if self.inside(r, y + dy, x + dx):
                             address = (pixel + place + start // lanes + lane_word) % self.space
@@ -153,22 +157,39 @@ class Machine:
                             top = 8 if r["a_top"] else 4
                             a = np.full(lanes, pad - ((pad >> (top - 1)) << top if r["a_signed"] else 0))
                         aligned = a * factors
-                        acc[:, at] += weights @ aligned
+                        acc[:, :, at] += weights @ aligned
                         if r["depthwise"]:
                             sums[:, at] += aligned[start % lanes + np.arange(rows)]
                         else:
                             sums[:, at] += (aligned * used).sum()
-            own = self.main(r, acc, sums, fields)
-            count = 2 + r["thresholds"]
-            self.finish(r, first, rows, own, fields[:, count:])
+            planes = -(-parts // 4) if sign else 0
+            own = self.main(r, acc, sums, fields[:, :planes], fields[:, planes:])
+            self.finish(r, first, rows, own, fields[:, planes + 2 + r["thresholds"] :])
 
-    def main(self, r, acc, sums, fields):
+    def values(self, r, codes, bits):
+        """What streamed codes are worth."""
+        if self.engine.array == "sign":
+            return 2 * codes - 1
+        if self.engine.array == "digit":
+            return codes - ((codes >> (bits - 1)) << bits)
+        state, exponent = codes & 3, codes >> (3 if r["focused"] else 2) & 15
+        powers = np.array([0, -1, 1, 0])[state] << exponent
+        if not r["focused"]:
+            return powers
+        means = [(-1 if r[f"{name}_negative"] else 1) << r[f"{name}_shift"] for name in ("minus", "plus")]
+        return (powers << r["value_shift"]) + np.where(state == 0, 0, np.array(means)[codes >> 2 & 1])
+
+    def main(self, r, acc, sums, planes, fields):
         bias, main = fields[:, 0], fields[:, 1]
         zero = ((main & 0xFFFF) ^ 0x8000) - 0x8000
-        value = (acc << r["fraction"]) - zero[:, None] * sums + bias[:, None]
-        limit = 1 << (self.engine.mac.acc + r["fraction"] - 1)
+        if self.engine.array == "sign":
+            words = planes[:, ::-1].copy().view(np.int16).astype(np.int64)
+            value, bits = (words.T[: len(acc), :, None] * acc).sum(axis=0), self.engine.mac.acc + 16
+        else:
+            value, bits = acc[0] << r["fraction"], self.engine.mac.acc + r["fraction"]
+        value = value - zero[:, None] * sums + bias[:, None]
+        limit = 1 << (bits - 1)
         value = np.clip(value, -limit, limit - 1)
-        bits = self.engine.mac.acc + r["fraction"]
         if r["thresholds"]:
             unit = ThresholdRequantizer(bits, r["thresholds"].bit_length(), False)
             thresholds = fields[:, 2 : 2 + r["thresholds"]]

@@ -4,12 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from gatewise import Grid, NetworkBuilder
+from gatewise import Grid, NetworkBuilder, WeightCodes, XorNetwork
 from gatewise.kernels.mac import MacFormat
 from gatewise.sim.compile import compile_network
 from gatewise.sim.engine import PREFETCH_MARGIN, EngineConfig
 from gatewise.sim.random_cases import ENGINES, MAX_CYCLES, TIED, Steered, random_case, random_cases
-from gatewise.sim.random_options import COUNTERS, OPTIONS, network_options
+from gatewise.sim.random_options import COUNTERS, GROUPS, OPTIONS, network_options
 from gatewise.sim.run import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 from .machine import Machine
 
 CASES = 300
+NOISE = np.random.default_rng(1).integers(-9, 10, (5, 4, 2, 2))
+SIGNS = np.random.default_rng(2).choice((-1, 1), (5, *NOISE.shape))
+XOR = XorNetwork.random(3, 5, None, 1)
 
 
 class Drawn:
@@ -79,6 +82,7 @@ def test_a_seed_gives_the_same_cases_and_another_one_others(all_cases):
 def test_compiled_cases_give_the_golden_result(all_cases):
     """The interpreter of memory images has exact sums: it stands for the engine where nothing overflows."""
     exact = [case for case in all_cases[0] if not case.overflows]
+    assert {option for case in exact[:60] for option in case.options} >= {f"scheme {name}" for name in GROUPS["scheme"]}
     for case in exact[:60]:
         compiled = compile_network(case.network, case.engine)
         for codes, wanted in zip(case.codes, case.golden.tensors[case.network.output], strict=True):
@@ -118,9 +122,33 @@ def test_options_are_read_off_the_network(samples, settings, expected):
     network = net.build()
     found = set(network_options(run(network, samples.pixels(network), engine)))
     expected = {f"inputs {name}" if name.endswith("divide L") else name for name in expected}
-    assert (
-        expected | {"op conv2d", "activation bits 3", "weight bits 5", "array R = L", "bus 128", "image map"} <= found
-    )
+    assert expected | {"op conv2d", "activation bits 3", "weight bits 5", "rows R = L", "bus 128", "image map"} <= found
+    assert found <= set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("array", "codes", "expected"),
+    [
+        ("digit", WeightCodes.integer(NOISE, 6), {"scheme int", "weight bits 6"}),
+        ("shift", WeightCodes.shift(np.sign(NOISE), abs(NOISE), 5), {"scheme shift", "exponent bits 4..5"}),
+        ("shift", WeightCodes.focused(np.sign(NOISE), 0 * NOISE, NOISE > 0), {"scheme focused", "exponent bits 0"}),
+        ("sign", WeightCodes.basis(SIGNS[:3], np.ones(3)), {"scheme basis", "planes 2..4"}),
+        ("sign", WeightCodes.encrypt(SIGNS, [XOR] * 5, np.ones(5)), {"scheme xor", "planes 5..8", "order natural"}),
+        (
+            "sign",
+            WeightCodes.encrypt(SIGNS[:1], [XOR], np.ones(1), tile=(4, 8)),
+            {"scheme xor", "planes 1", "order tile"},
+        ),
+    ],
+)
+def test_schemes_are_read_off_the_network(samples, array, codes, expected):
+    net = NetworkBuilder("one", samples.input_spec((4, 2, 2), bits=3, zero_point=0))
+    net.conv2d("conv", net.input, codes, scale=0.1, out=Grid(0.3, 6, signed=True))
+    network = net.build()
+    engine = EngineConfig(rows=4, lanes=4, pixels=16, array=array)
+    found = set(network_options(run(network, samples.pixels(network), engine)))
+    groups = ("scheme", "weight bits", "exponent bits", "planes", "order")
+    assert {option for option in found if option.startswith(groups)} == expected
     assert found <= set(OPTIONS)
 
 
