@@ -14,14 +14,14 @@ from ..kernels.mac import MacFormat, signed_range
 from ..kernels.planes import PlaneCorrection, int_planes, sign_planes
 from ..kernels.requant import MAX_SHIFT
 from ..kernels.shift import NEGATIVE, POSITIVE, ShiftFormat, signed_digit_passes
-from .engine import Array, EngineConfig
+from .engine import Array, Decoder, EngineConfig
 from .layer import MacLayer
 from .manifest import FocusedWeights, IntWeights, ScaleRequant, ShiftWeights
 
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["ArrayForm", "array_form", "check_arrays"]
+__all__ = ["SCHEMES", "ArrayForm", "array_form", "check_arrays"]
 
 SCHEMES: dict[Array, tuple[str, ...]] = {
     "digit": ("int",),
@@ -29,6 +29,12 @@ SCHEMES: dict[Array, tuple[str, ...]] = {
     "shift": ("int", "shift", "focused"),
 }
 """What each array that there is runs."""
+DECODERS: dict[Array, tuple[Decoder, ...]] = {
+    "digit": ("raw", "huffman"),
+    "sign": ("raw",),
+    "shift": ("raw", "huffman"),
+}
+"""The decoders that there are in front of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +121,10 @@ def check_arrays(network: "Network", engine: EngineConfig) -> None:
     """Raise `UnsupportedError` where the engine's array or decoder does not run a layer, with what would."""
     if engine.array not in SCHEMES:
         raise UnsupportedError(f"array must be one of {', '.join(SCHEMES)}, not {engine.array}, which is not built yet")
-    if engine.decoder != "raw":
-        raise UnsupportedError(f"decoder must be raw, not {engine.decoder}, which is not built yet")
+    if engine.decoder not in DECODERS[engine.array]:
+        raise UnsupportedError(
+            f"decoder of array {engine.array} must be {' or '.join(DECODERS[engine.array])}, not {engine.decoder}"
+        )
     for layer in network.layers.values():
         scheme, name = layer.node.weights.scheme, layer.node.name
         if scheme not in SCHEMES[engine.array]:

@@ -27,6 +27,7 @@ from .lowered import LoweredLayer, RowGroup, row_groups
 from .manifest import AddNode, Conv2dNode, RequantiseNode
 from .network import Network
 from .schedule import EngineLayer, Schedule, schedule
+from .tiles import step_tiles
 
 __all__ = ["CompiledNetwork", "compile_network"]
 
@@ -200,12 +201,17 @@ def _stream(network: Network, layer: LoweredLayer, engine: EngineConfig) -> np.n
         return empty
     records = _records(network, layer.source, engine)
     parts = [empty]
-    for group in row_groups(layer.registers, engine):
+    if layer.coded is not None:
+        parts.append(layer.coded.table)
+    form = None if layer.mac is None else array_form(layer.mac, engine.array)
+    for index, group in enumerate(row_groups(layer.registers, engine)):
         if records.shape[1]:
             chosen = np.ascontiguousarray(records[group.first : group.first + group.rows])
             parts.append(in_words(chosen.view(np.uint8).reshape(-1), engine.bus_bits))
-        if layer.mac is not None:
-            parts += _tiles(layer.mac, group, engine)
+        if layer.coded is not None:
+            parts.append(layer.coded.words(index))
+        elif form is not None:
+            parts += _tiles(form, group, engine)
     return np.concatenate(parts)
 
 
@@ -249,30 +255,8 @@ def _main_columns(mac: MacLayer) -> list[np.ndarray]:
     return [mac.bias, main, *mac.thresholds.T]
 
 
-def _tiles(mac: MacLayer, group: RowGroup, engine: EngineConfig) -> list[np.ndarray]:
-    """The weight tiles of a row group in the order of its steps: ky, kx, lane group, part."""
-    node, shape, lanes = mac.node, mac.shape, engine.lanes
-    form = array_form(mac, engine.array)
-    aligned = node.align is not None
-    depthwise = shape.depthwise
-    layout = TileLayout(group.rows, lanes, form.bits, aligned, depthwise, form.signed)
-    codes = form.codes[:, group.first : group.first + group.rows]
-    inputs = group.rows if depthwise else shape.group_inputs
-    start = group.first if depthwise else group.group * shape.group_inputs
-    amounts = np.zeros(group.lane_groups * lanes, dtype=np.uint8)
-    if node.align is not None:
-        factors = mac.factors[start : start + inputs]
-        amounts[group.lane : group.lane + inputs] = (
-            factors if node.align == "mul" else [int(factor).bit_length() - 1 for factor in factors]
-        )
-    if not depthwise:
-        after = group.lane_groups * lanes - group.lane - inputs
-        codes = np.pad(codes, ((0, 0), (0, 0), (group.lane, after), (0, 0), (0, 0)))
-    tiles = []
-    for ky in range(shape.kernel[0]):
-        for kx in range(shape.kernel[1]):
-            for at in range(0, group.lane_groups * lanes, lanes):
-                for part in codes:
-                    tile = part[:, :, ky, kx] if depthwise else part[:, at : at + lanes, ky, kx]
-                    tiles.append(layout.encode(tile, amounts[at : at + lanes] if aligned else None, engine.bus_bits))
-    return tiles
+def _tiles(form: ArrayForm, group: RowGroup, engine: EngineConfig) -> list[np.ndarray]:
+    """The weight tiles of a row group as words, in the order of its steps."""
+    aligned, depthwise = form.layer.node.align is not None, form.layer.shape.depthwise
+    layout = TileLayout(group.rows, engine.lanes, form.bits, aligned, depthwise, form.signed)
+    return [layout.encode(codes, amounts, engine.bus_bits) for codes, amounts in step_tiles(form, group, engine.lanes)]

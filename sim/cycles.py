@@ -85,7 +85,8 @@ class TileTimes:
     `first` and `last` are the first reads of its first and last step, `step` the cycles between two steps,
     `passes` those that a step takes at least, `busy` those in which the array reads, `post_wait` the cycles
     in which only its half of the accumulators was missing. `done` is the tile's end in the accumulators;
-    its slots begin in cycles `slot`, `slot + interval`, ..., `last_slot`.
+    its slots begin in cycles `slot`, `slot + interval`, ..., `last_slot`. `starts` are the first reads of all steps:
+    evenly apart where the weights stream as they are. In cycle `decoded` the decoders are through with its weights.
     """
 
     row_group: int
@@ -101,6 +102,8 @@ class TileTimes:
     done: int
     slot: int
     last_slot: int
+    starts: Sequence[int]
+    decoded: int = 0
 
 
 def network_cycles(layers: Sequence[LoweredLayer], engine: EngineConfig) -> list[LayerCycles]:
@@ -144,6 +147,9 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
     stages = array_stages(engine)
 
     taken = _stream_start(engine) - 1  # the last word taken
+    decoded = 0  # the decoder is through with what it has begun
+    if layer.coded is not None:
+        taken += layer.coded.table_chunks
     shadow = 0  # the shadow tile is free
     ready = 0  # the tile before is through with its reads
     half_free = [0, 0]
@@ -158,13 +164,22 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
         spans = -(-group.rows // min(engine.rows, engine.lanes))
         for tile, n in enumerate(tile_sizes(registers, index == len(groups) - 1)):
             passes = pairs * max(n, MIN_PIXELS)
-            step = max(passes, load)
-            loaded = max(taken + 1, shadow) + load - 1
-            can = max(ready, loaded)
             # A serial layer reads with its post lanes where it reads with its array: one after the other.
-            first = max(can, *half_free) if registers["serial"] else max(can, half_free[count % 2])
-            last = first + (steps - 1) * step
-            taken = loaded if steps == 1 else last - step + load
+            half = max(half_free) if registers["serial"] else half_free[count % 2]
+            if layer.coded is not None:
+                begin = max(taken + 1, decoded)
+                each = layer.coded.times(index, begin, shadow, ready, passes, half)
+                starts: Sequence[int] = each.first.tolist()
+                first, last, step = starts[0], starts[-1], passes
+                can, taken, decoded = first - each.post_wait, each.taken, each.done
+            else:
+                step = max(passes, load)
+                loaded = max(taken + 1, shadow) + load - 1
+                can = max(ready, loaded)
+                first = max(can, half)
+                last = first + (steps - 1) * step
+                taken = loaded if steps == 1 else last - step + load
+                starts = range(first, last + 1, step)
             shadow, ready = last + 1, last + passes
             done = last + passes + stages
             slot = max(done + SLOT_DELAY, slot_free)
@@ -172,7 +187,21 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
             slot_free = last_slot + interval
             half_free[count % 2] = last_slot + beats + READ_DELAY
             yield TileTimes(
-                index, tile, n, steps, first, last, step, passes, pairs * n, first - can, done, slot, last_slot
+                index,
+                tile,
+                n,
+                steps,
+                first,
+                last,
+                step,
+                passes,
+                pairs * n,
+                first - can,
+                done,
+                slot,
+                last_slot,
+                starts,
+                decoded,
             )
             count += 1
         buffer_free[index % 2] = last_slot + beats + FREE_DELAY
@@ -229,7 +258,10 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
     compute = sum(tile.steps * tile.busy for tile in tiles)
     post_stall = sum(tile.post_wait for tile in tiles)
     words = descriptor_words(engine) + sum(layer.record.words(group.rows, bus) for group in groups)
-    words += sum(tile.steps * _tile_layout(registers, groups[tile.row_group], engine).words(bus) for tile in tiles)
+    if layer.coded is not None:
+        words += layer.coded.table_words + len(tiles) * layer.coded.weight_words
+    else:
+        words += sum(tile.steps * _tile_layout(registers, groups[tile.row_group], engine).words(bus) for tile in tiles)
     assert layer.mac is not None
     shape = layer.mac.shape
     macs = registers["out_pixels"] * shape.out_channels * shape.group_inputs * shape.kernel[0] * shape.kernel[1]
@@ -241,7 +273,8 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
         compute=compute,
         weight_stall=through - fill - compute - post_stall,
         post_stall=post_stall,
-        drain=tiles[-1].last_slot + _tail(layer) - through,
+        # A layer does not end before its stream.
+        drain=max(tiles[-1].last_slot + _tail(layer), tiles[-1].decoded + 1) - through,
         fill=fill,
         bytes_read=words * bus // 8,
         weight_bits=layer.mac.node.weights.bits,

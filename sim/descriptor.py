@@ -77,6 +77,8 @@ ARRAY_FIELDS = {
     ),
 }
 """Registers that only some arrays have, by array."""
+DECODER_FIELDS = ("table_words", "weight_words")
+"""Registers that engines with a Huffman decoder have."""
 PLANES = 4
 """Digit planes of a 16-bit stream."""
 RECORD_SLOTS = ("bias", "main", *(f"threshold_{index}" for index in range(15)), "own", "other", "sum", "copy")
@@ -228,6 +230,8 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "minus_negative": flag("the minus component is subtracted"),
         "plus_shift": Field(SHIFT_BITS, doc="bits by which the inputs' sum of the plus component is shifted"),
         "plus_negative": flag("the plus component is subtracted"),
+        "table_words": Field(ADDRESS_BITS, doc="bus words of the decoder's table, the first ones of the stream"),
+        "weight_words": Field(ADDRESS_BITS, doc="bus words of a row group's coded weights, for each tile of pixels"),
         # The post lanes.
         "interval": Field(INTERVAL_BITS, doc="cycles from slot to slot"),
         "beats": Field(engine.rows.bit_length(), doc="beats of `post_lanes` channels in a slot"),
@@ -255,7 +259,9 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
 
 
 def has_register(engine: EngineConfig, name: str) -> bool:
-    """Whether the engine's array has that register: some are of some arrays only."""
+    """Whether the engine has that register: some are of some arrays, or of a decoder, only."""
+    if name in DECODER_FIELDS:
+        return engine.decoder == "huffman"
     special = any(name in names for names in ARRAY_FIELDS.values())
     return not special or name in ARRAY_FIELDS[engine.array]
 

@@ -12,6 +12,7 @@ from ..kernels.errors import UnsupportedError
 from ..kernels.pool import PoolShape
 from ..kernels.requant import Rounding
 from .arrays import array_form
+from .coded import HuffmanStreams
 from .cycles import with_taper
 from .descriptor import Operation, act_address_bits
 from .engine import EngineConfig
@@ -116,7 +117,12 @@ class _Lowerer:
         else:
             registers |= {"thresholds": (1 << node.out.bits) - 1, "main_zero": node.out.range[0]}
         registers |= self._post(layer, node.out)
-        return self._finished(layer, "mac", registers, mac, 0 if form.coefficients is None else form.planes)
+        lowered = self._finished(layer, "mac", registers, mac, 0 if form.coefficients is None else form.planes)
+        if engine.decoder != "huffman":
+            return lowered
+        coded = HuffmanStreams(form, list(row_groups(lowered.registers, engine)), engine)
+        words = {"table_words": coded.table_words, "weight_words": coded.weight_words}
+        return replace(lowered, coded=coded, registers={**lowered.registers, **words})
 
     def _pool(self, layer: EngineLayer) -> LoweredLayer:
         node = layer.lead

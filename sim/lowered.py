@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .descriptor import Operation
 from .engine import EngineConfig
 from .image import RecordLayout
 from .layer import MacLayer
 from .schedule import EngineLayer
+
+if TYPE_CHECKING:
+    from .coded import HuffmanStreams
 
 __all__ = ["DIVIDER_CYCLES", "LoweredLayer", "RowGroup", "row_groups", "words_of"]
 
@@ -21,7 +25,8 @@ class LoweredLayer:
     """One descriptor to be: the registers by name, and what streams with it.
 
     `label` are the operations of the network that the layer runs, `source` where it comes from: nothing
-    for the input's load and the result's store. `planes` are the accumulators of a pixel and row.
+    for the input's load and the result's store. `planes` are the accumulators of a pixel and row,
+    `coded` what streams in the place of weight tiles where they are Huffman-coded.
     """
 
     name: str
@@ -32,6 +37,7 @@ class LoweredLayer:
     mac: MacLayer | None = None
     record: RecordLayout = EMPTY
     planes: int = 1
+    coded: "HuffmanStreams | None" = None
 
     @property
     def beat_cycles(self) -> int:

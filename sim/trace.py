@@ -53,13 +53,13 @@ def steps(layers: Sequence[LoweredLayer], engine: EngineConfig) -> Iterator[Step
                 end = after.first - after.post_wait if after is not None else tile.last + tile.passes
                 for index in range(tile.steps):
                     last = index == tile.steps - 1
-                    taken = end - tile.last if last else tile.step
+                    taken = end - tile.last if last else tile.starts[index + 1] - tile.starts[index]
                     yield Step(
                         layer.name,
                         tile.row_group,
                         tile.tile,
                         index,
-                        begun + tile.first + index * tile.step,
+                        begun + tile.starts[index],
                         tile.busy,
                         taken - tile.busy,
                         after.post_wait if last and after is not None else 0,

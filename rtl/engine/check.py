@@ -29,6 +29,7 @@ class ErrorCode(IntEnum):
     OPERATION = 3
     SIZE = 4
     BANK_CONFLICT = 5
+    STREAM = 6
 
 
 class LayerCheck(wiring.Component):  # type: ignore[misc]

@@ -17,6 +17,7 @@ from .address import AddressGenerator
 from .array import MacArray
 from .counters import COUNTER_BITS
 from .format import format_layout
+from .huffman_loader import HuffmanLoader
 from .loader import WeightLoader
 from .pipeline import delayed, tree_stages
 from .registers import address_bits, descriptor_layout
@@ -61,6 +62,11 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
                 "weight_wait": Out(1),
                 "post_wait": Out(1),
                 "words": In(stream.Signature(config.bus_bits)),
+                **(
+                    {"reader_idle": In(1), "stream_idle": Out(1), "stream_error": Out(1)}
+                    if config.decoder == "huffman"
+                    else {}
+                ),
                 "act_read": Out(1),
                 "act_address": Out(address_bits(config)),
                 "act_data": In(data.ArrayLayout(DIGIT_BITS, config.lanes)),
@@ -87,7 +93,8 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         m = Module()
         config, layer = self.config, self.layer
         m.submodules.sequencer = sequencer = ComputeSequencer(config)
-        m.submodules.loader = loader = WeightLoader(config)
+        loader = HuffmanLoader(config) if config.decoder == "huffman" else WeightLoader(config)
+        m.submodules.loader = loader
         m.submodules.address = address = AddressGenerator(config)
         array: MacArray | SignArray | ShiftArray
         match config.array:
@@ -111,7 +118,6 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             self.post_wait.eq(sequencer.post_wait),
             loader.enable.eq(sequencer.load_enable),
             loader.depthwise.eq(layer.depthwise),
-            loader.rows.eq(sequencer.load_rows),
             loader.lane_offset.eq(sequencer.load_lane_offset),
             loader.swap.eq(sequencer.swap),
             address.layer.eq(layer),
@@ -149,9 +155,23 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             array.depthwise.eq(layer.depthwise),
             array.diagonal.eq(operand.diagonal),
         ]
+        if isinstance(loader, HuffmanLoader):
+            m.d.comb += [
+                loader.start.eq(self.start),
+                loader.table_words.eq(layer.table_words),
+                loader.weight_words.eq(layer.weight_words),
+                loader.swap_first.eq(sequencer.swap_first),
+                loader.running.eq(sequencer.busy),
+                self.stream_idle.eq(self.reader_idle & loader.waits),
+                # Whoever waits for weights then would wait for ever.
+                self.stream_error.eq(loader.error | (self.stream_idle & self.weight_wait)),
+            ]
+        else:
+            m.d.comb += loader.rows.eq(sequencer.load_rows)
+            if config.array != "sign":
+                m.d.comb += loader.container.eq(layer.container)
         if isinstance(array, MacArray):
             m.d.comb += [
-                loader.container.eq(layer.container),
                 loader.aligned.eq(layer.aligned),
                 array.amounts.eq(loader.amounts),
                 array.multiply.eq(layer.multiply),
@@ -161,7 +181,6 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
                 bank.align_overflows.eq(array.align_overflows),
             ]
         elif isinstance(array, ShiftArray):
-            m.d.comb += loader.container.eq(layer.container)
             m.d.comb += [getattr(array, name).eq(layer[name]) for name in SHIFT_SETTINGS]
 
         if self.formats:

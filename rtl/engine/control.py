@@ -46,7 +46,8 @@ class Control(wiring.Component):  # type: ignore[misc]
     **Errors.** `error` is an `ErrorCode`, `error_layer` the layer's number; both hold until the next
     `start`. A descriptor must have its magic, the right XOR of all bytes, a known operation and good sizes
     (`LayerCheck`); the first of these that fails is reported. A `conflict` during a layer
-    stops the engine after the layer's last write.
+    stops the engine after the layer's last write, a `stream_error` at once: before the next `start` the engine must
+    then be reset.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -72,6 +73,7 @@ class Control(wiring.Component):  # type: ignore[misc]
                 "begin": Out(1),
                 "done": In(1),
                 "conflict": In(1),
+                **({"stream_error": In(1)} if config.decoder == "huffman" else {}),
             }
         )
 
@@ -152,6 +154,11 @@ class Control(wiring.Component):  # type: ignore[misc]
                     with m.Else():
                         m.d.comb += self.fetch.eq(1)
                         m.next = "fetch"
+                if self.config.decoder == "huffman":
+                    with m.If(self.stream_error):
+                        m.d.comb += self.fetch.eq(0)
+                        m.d.sync += [self.error.eq(ErrorCode.STREAM), self.error_layer.eq(self.current)]
+                        m.next = "idle"
         m.d.comb += self.busy.eq(~fsm.ongoing("idle"))
         with m.If(self.fetch):
             m.d.sync += [

@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -121,7 +121,7 @@ class Engine(wiring.Component):  # type: ignore[misc]
             transfer.start.eq(control.begin),
             compute.start.eq(control.begin & (layer.op == OPERATIONS.index("mac"))),
             post.start.eq(control.begin & layer.op.matches(*POST_OPERATIONS)),
-            control.done.eq(transfer.done | post.done),
+            control.done.eq(transfer.done | self._posted(m)),
             control.conflict.eq(memory.conflict),
         ]
 
@@ -174,3 +174,17 @@ class Engine(wiring.Component):  # type: ignore[misc]
         for name in WRITE_PORTS:
             m.d.comb += getattr(self, name).eq(getattr(memory, name))
         return m
+
+    def _posted(self, m: Module) -> Value:
+        """Whether a layer ends that does not transfer: with its last write, but not before its coded stream."""
+        post, compute = self.post, self.compute
+        if self.config.decoder != "huffman":
+            return post.done
+        written, ends = Signal(), Signal()
+        m.d.comb += [
+            compute.reader_idle.eq(self.reader.idle),
+            self.control.stream_error.eq(compute.stream_error),
+            ends.eq((post.done | written) & (compute.stream_idle | (self.control.layer.op != OPERATIONS.index("mac")))),
+        ]
+        m.d.sync += written.eq((post.done | written) & ~ends)
+        return ends

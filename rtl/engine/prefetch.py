@@ -20,7 +20,7 @@ class Prefetch(wiring.Component):  # type: ignore[misc]
     A request takes a place (`take`, with its `tag`) while there is one: `free`. Its word therefore always
     finds room, `words` is always ready, and the word is offered in the next cycle, at the earliest; the
     place is free from the cycle after the one in which the word has left. The first word in line is offered
-    in the stream of its kind, and those behind it wait.
+    in the stream of its kind, and those behind it wait. `empty`: no word is here, or on its way.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -29,6 +29,7 @@ class Prefetch(wiring.Component):  # type: ignore[misc]
         super().__init__(
             {
                 "free": Out(1),
+                "empty": Out(1),
                 "take": In(1),
                 "tag": In(range(len(KINDS))),
                 "words": In(word),
@@ -53,6 +54,7 @@ class Prefetch(wiring.Component):  # type: ignore[misc]
 
         m.d.comb += [
             self.free.eq(places != 0),
+            self.empty.eq(places == depth),
             self.words.ready.eq(1),
             come.eq(self.words.valid),
             next_head.eq(Mux(leave, after(head), head)),

@@ -25,8 +25,8 @@ class BusReader(wiring.Component):  # type: ignore[misc]
       `mac`: for each row group its `records`, then the `weights` of its steps once for each tile of pixels
       (`StreamWalk`). `stream`: the records of each row group. The others: nothing.
 
-    Neither may come before the words of the one before have left. The registers stand still from the strobe
-    to the last request.
+    Neither may come before the words of the one before have left: `idle` says so of a layer's stream. The registers
+    stand still from the strobe to the last request.
 
     Timing, where the bus answers after `latency` (the word requested in cycle t is on the bus in cycle
     t + 1 + latency). After a strobe in cycle s the first request is there in cycle s + 1, and another one in every
@@ -53,6 +53,7 @@ class BusReader(wiring.Component):  # type: ignore[misc]
                 "request": Out(stream.Signature(ADDRESS_BITS)),
                 "words": In(word),
                 **{kind: Out(word) for kind in KINDS},
+                "idle": Out(1),
             }
         )
 
@@ -89,6 +90,7 @@ class BusReader(wiring.Component):  # type: ignore[misc]
             walk.layer.eq(layer),
             walk.start.eq(self.start),
             walk.advance.eq(send & walk.running),
+            self.idle.eq(~walk.running & prefetch.empty),
         ]
         with m.If(send):
             m.d.sync += address.eq(Mux(walk.running & walk.again, first_weight, address + 1))

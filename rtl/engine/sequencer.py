@@ -58,7 +58,8 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
     takes ``max(n, 4)`` cycles, a step ``max(d * max(n, 4), load of the next weight tile)``: a step starts
     when the passes before it are through and its weights are `loaded`, and the first step of a tile also waits
     until its half of the accumulators is empty, in a `serial` layer until both are: `release` gives each half back,
-    in the very cycle. `swap` comes one cycle after the step's first read. `weight_wait` and `post_wait` say why
+    in the very cycle. `swap` comes one cycle after the step's first read, with
+    `swap_first` where it is the first one of its tile of pixels. `weight_wait` and `post_wait` say why
     nothing is issued.
 
     Where weights come in parts, each part has a weight tile of its own and is a step: the parts of a word follow each
@@ -88,6 +89,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 "load_rows": Out(range(config.rows + 1)),
                 "load_lane_offset": Out(range(config.lanes)),
                 "swap": Out(1),
+                "swap_first": Out(1),
                 **{name: Out(1) for name in (*strobes, "first_tap")},
                 "first_word": Out(first_word_bits(config)),
                 "step": Out(step_layout(config)),
@@ -168,6 +170,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         ]
         m.d.sync += [
             self.swap.eq(go),
+            self.swap_first.eq(tile_first),
             occupied.eq(still_occupied | ((go & tile_first) << half)),
         ]
         with m.If(go & tile_first):

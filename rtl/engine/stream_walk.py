@@ -54,6 +54,7 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         m.submodules.row_groups = row_groups = RowGroups(config)
         m.d.comb += [row_groups.layer.eq(layer), row_groups.start.eq(self.start)]
 
+        is_mac = layer.op == OPERATIONS.index("mac")
         # The walk over the row groups is one ahead while weights are read: what they need is kept.
         rows = Signal.like(row_groups.rows)
         last_group = Signal()
@@ -71,7 +72,12 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
             code_words.eq(_words(row_bits, bus)),
         ]
 
-        word = Signal(max(len(record_words), len(code_words) + 1))
+        # Coded weights of all steps are one block, whose words the registers say; before all records is a table.
+        coded, table = config.decoder == "huffman", Signal()
+        weight_words = code_words + Mux(optional(layer, "aligned"), amount_words, 0)
+        if coded:
+            weight_words = Mux(table, layer.table_words, layer.weight_words)
+        word = Signal(max(len(record_words), len(weight_words)))
         last_word = Signal.like(word)
         lane_group, kernel_x, kernel_y = Signal(SIZE_BITS + 1), Signal(SIZE_BITS), Signal(SIZE_BITS)
         part, part_end = Signal(PART_BITS), Signal()
@@ -86,15 +92,13 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         with m.Else():
             m.d.comb += pixels.eq(left)
         m.d.comb += [
-            last_word.eq(
-                Mux(self.weight, code_words + Mux(optional(layer, "aligned"), amount_words, 0), record_words) - 1
-            ),
+            last_word.eq(Mux(self.weight, weight_words, record_words) - 1),
             block_end.eq(word == last_word),
             part_end.eq(part == optional(layer, "part_top")),
             lane_end.eq((lane_group == lane_groups - 1) & part_end),
             x_end.eq(kernel_x == layer.kernel_x - 1),
             y_end.eq(kernel_y == layer.kernel_y - 1),
-            tile_end.eq(self.weight & block_end & lane_end & x_end & y_end),
+            tile_end.eq(self.weight & block_end & (~table if coded else lane_end & x_end & y_end)),
             row_group_end.eq(tile_end & (left == pixels)),
             self.records_end.eq(~self.weight & block_end),
             self.again.eq(tile_end & ~row_group_end),
@@ -108,10 +112,12 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
                 m.d.sync += lane_groups.eq(Mux(layer.depthwise, 1, (group_lanes + (lanes - 1)) >> ceil_log2(lanes)))
                 with m.If(row_groups.group_end):
                     m.d.sync += first_lane.eq(group_lanes)
-                with m.If(layer.op == OPERATIONS.index("mac")):
+                with m.If(is_mac):
                     m.d.sync += self.weight.eq(1)
                 with m.Else():
                     m.d.sync += self.running.eq(~row_groups.last)
+            with m.If(table & block_end):
+                m.d.sync += [table.eq(0), self.weight.eq(0)]
             with m.If(self.weight & block_end):
                 if config.has_parts:
                     m.d.sync += part.eq(Mux(part_end, 0, part + 1))
@@ -128,7 +134,8 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         with m.If(self.start):
             m.d.sync += [
                 self.running.eq(fields != 0),
-                self.weight.eq(0),
+                self.weight.eq(coded & is_mac),
+                table.eq(coded & is_mac),
                 word.eq(0),
                 lane_group.eq(0),
                 part.eq(0),

@@ -1,0 +1,244 @@
+"""Huffman-coded weights as they stream to the engine, and when its loader has decoded them.
+
+A layer's stream begins with the decoder's table: chunks of 32 bits, address and value of an entry in turn. In the
+place of a row group's weight tiles stands what it takes to decode them: symbols and rows in use in one chunk,
+the number of the coded chunks in the next, then these (`kernels.huffman.interleave`), then zeros, for all
+row groups of a layer equally many words: a register says how many. Each tile of pixels reads them anew.
+
+The symbols are the bytes of the codes: of a row's lanes in turn, tile by tile. Where the layer is aligned, the
+amounts are row 0, and the rows of the array follow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..kernels.huffman import QUEUE, HuffmanBank, HuffmanCode, HuffmanDecoder
+from ..kernels.jit import jit
+from .arrays import ArrayForm
+from .engine import CHUNK_BITS, EngineConfig
+from .lowered import RowGroup
+from .tiles import step_tiles
+
+__all__ = ["HEADER_CHUNKS", "ROWS_AT", "CodedPass", "HuffmanStreams", "PassTimes", "huffman_bank"]
+
+HEADER_CHUNKS = 2
+ROWS_AT = 24
+"""Place of the number of rows in a header's first chunk; below it stands the number of symbols."""
+
+
+def huffman_bank(engine: EngineConfig) -> HuffmanBank:
+    """The decoders of an engine: one for each row, and in a digit array one for the amounts."""
+    rows = engine.rows + (engine.array == "digit")
+    return HuffmanBank(rows, HuffmanDecoder(chunk_bits=CHUNK_BITS, count_bits=ROWS_AT))
+
+
+@dataclass(frozen=True, slots=True)
+class PassTimes:
+    """When the tiles of a row group's stream are there: `first` are the first reads of its steps.
+
+    `header` is the cycle of the first chunk of the stream, `taken` that of its last word, `done` the first cycle in
+    which the next stream can begin, `ready` that in which the array is through with the last step's reads.
+    """
+
+    first: np.ndarray
+    header: int
+    taken: int
+    done: int
+    ready: int
+    post_wait: int
+
+
+@dataclass(frozen=True)
+class CodedPass:
+    """The stream of one row group: sizes of the code words (rows, symbols), the order of the rows' chunks, chunks."""
+
+    sizes: np.ndarray
+    order: np.ndarray
+    chunks: np.ndarray
+    columns: int
+
+    def times(
+        self, bank: HuffmanBank, header: int, padding: int, shadow: int, ready: int, passes: int, half: int
+    ) -> PassTimes:
+        """Play the stream.
+
+        Parameters
+        ----------
+        header : the cycle of its first chunk
+        padding : chunks of zeros behind it
+        shadow : the first cycle in which the shadow tile takes codes
+        ready : the first cycle in which the next step may begin, its weights apart
+        passes : cycles from a step to the next one at least
+        half : the first cycle in which the tile's half of the accumulators is free
+        """
+        steps = self.sizes.shape[1] // self.columns
+        first = np.zeros(steps, dtype=np.int64)
+        decoder = bank.decoder
+        settings = np.array([decoder.chunk_bits, decoder.slots, decoder.max_length, self.columns])
+        result = _pass_times(
+            self.sizes, self.order, settings, header + HEADER_CHUNKS, shadow, ready, passes, half, first
+        )
+        chunks, done, ready, post_wait = (int(value) for value in result)
+        last_chunk = max(chunks, header + HEADER_CHUNKS) + padding
+        return PassTimes(first, header, last_chunk, max(done, last_chunk + 1) + 1, ready, post_wait)
+
+
+class HuffmanStreams:
+    """A layer's table and streams.
+
+    `table` are words, uint8 (words, bus_bits / 8).
+    """
+
+    def __init__(self, form: ArrayForm, groups: Sequence[RowGroup], engine: EngineConfig) -> None:
+        self.engine = engine
+        self.bank = huffman_bank(engine)
+        symbols = [_symbols(form, group, engine.lanes) for group in groups]
+        counts = sum(np.bincount(rows.reshape(-1), minlength=256) for rows in symbols)
+        self.code = HuffmanCode.of(np.asarray(counts))
+        self.columns = symbols[0].shape[1] // _steps(form, groups[0])
+        entries = self.bank.decoder.table_words(self.code)
+        # The last word is filled up with what is written already.
+        entries = np.pad(entries, ((0, -len(entries) % max(1, engine.bus_bits // CHUNK_BITS // 2)), (0, 0)), "edge")
+        self.table = self._words(entries.reshape(-1))
+        self.passes = tuple(self._pass(rows) for rows in symbols)
+
+    @property
+    def table_words(self) -> int:
+        """Bus words of the table."""
+        return len(self.table)
+
+    @property
+    def table_chunks(self) -> int:
+        """Chunks of the table, those included that fill up its last word."""
+        return self.table_words * self.engine.bus_bits // CHUNK_BITS
+
+    def times(self, index: int, header: int, shadow: int, ready: int, passes: int, half: int) -> PassTimes:
+        """Play the stream of a row group: see `CodedPass.times`."""
+        return self.passes[index].times(self.bank, header, self.padding(index), shadow, ready, passes, half)
+
+    @cached_property
+    def weight_words(self) -> int:
+        """Bus words of a row group's stream."""
+        most = max(len(each.chunks) for each in self.passes) + HEADER_CHUNKS
+        return -(-most * CHUNK_BITS // self.engine.bus_bits)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of a row group's stream, zeros included."""
+        return self.weight_words * self.engine.bus_bits // CHUNK_BITS
+
+    def padding(self, index: int) -> int:
+        """Chunks of zeros at the end of a row group's stream."""
+        return self.chunks - HEADER_CHUNKS - len(self.passes[index].chunks)
+
+    def words(self, index: int) -> np.ndarray:
+        """A row group's stream, uint8 (words, bus_bits / 8)."""
+        each = self.passes[index]
+        rows, symbols = each.sizes.shape
+        return self._words(
+            np.pad([symbols | rows << ROWS_AT, len(each.chunks), *each.chunks], (0, self.padding(index)))
+        )
+
+    def _words(self, chunks: np.ndarray) -> np.ndarray:
+        size = self.engine.bus_bits // CHUNK_BITS
+        padded = np.pad(np.asarray(chunks).astype(np.uint32), (0, -len(chunks) % size))
+        return padded.view(np.uint8).reshape(-1, self.engine.bus_bits // 8)
+
+    def _pass(self, symbols: np.ndarray) -> CodedPass:
+        sizes = self.code.sizes(symbols).astype(np.int64)
+        order = self.bank._requests(sizes)
+        chunks = np.zeros(len(order), dtype=np.uint64)
+        for row, own in enumerate(symbols):
+            coded = self.bank.decoder.chunks(self.code.encode(own))
+            chunks[np.flatnonzero(order == row)[: len(coded)]] = coded
+        return CodedPass(sizes, order, chunks, self.columns)
+
+
+def _steps(form: ArrayForm, group: RowGroup) -> int:
+    kernel = form.layer.shape.kernel
+    return kernel[0] * kernel[1] * group.lane_groups * len(form.codes)
+
+
+def _symbols(form: ArrayForm, group: RowGroup, lanes: int) -> np.ndarray:
+    """Bytes of the codes, uint8 (rows, symbols), amounts first where there are any."""
+    tiles = []
+    for codes, amounts in step_tiles(form, group, lanes):
+        whole = codes.astype(np.int64) & 0xFF
+        if amounts is not None:
+            if codes.shape[1] == 1 and form.layer.shape.depthwise:
+                # Amounts have as many columns as lanes; so have the weights beside them.
+                diagonal = np.zeros((len(codes), lanes), dtype=np.int64)
+                diagonal[np.arange(len(codes)), group.lane + np.arange(len(codes))] = whole[:, 0]
+                whole = diagonal
+            whole = np.concatenate([amounts[None].astype(np.int64), whole])
+        tiles.append(whole)
+    return np.concatenate(tiles, axis=1).astype(np.uint8)
+
+
+@jit
+def _pass_times(lengths, order, settings, begin, shadow, ready, passes, half, first):  # type: ignore[no-untyped-def]
+    """Play a bank of decoders behind a shadow tile: see `CodedPass.times`; the bank takes its start in `begin`.
+
+    Returns the cycle of the last chunk, that in which the bank is done, and `ready` behind the last step.
+    """
+    size, slots, step, columns = settings
+    rows, count = lengths.shape
+    chunks = len(order)
+    filled = np.zeros(rows, dtype=np.int64)
+    used = np.zeros(rows, dtype=np.int64)
+    queue = np.zeros(QUEUE + 1, dtype=np.int64)
+    taken = k = waiting = fresh = column = tile = post_wait = 0
+    serving = rows * slots
+    valid = False
+    cycle = begin + 1
+    last_chunk = done = begin
+    while k < count or taken < chunks or valid:
+        ended = k == count and taken == chunks
+        take = valid and cycle >= shadow
+        if take:
+            column += 1
+            if column == columns:
+                column = 0
+                can = max(ready, cycle)
+                first[tile] = max(can, half) if tile == 0 else can
+                post_wait += first[tile] - can
+                shadow, ready = first[tile] + 1, first[tile] + passes
+                tile += 1
+        asks = 0
+        decodes = k < count and (not valid or take) and (taken == chunks or waiting + (fresh > 0) < QUEUE)
+        if decodes:
+            for row in range(rows):
+                decodes &= lengths[row, k] <= filled[row] * size - used[row]
+        if decodes:
+            for row in range(rows):
+                before = used[row] // size
+                used[row] += lengths[row, k]
+                asks += used[row] // size > before
+            k += 1
+        if serving and taken < chunks:
+            filled[order[taken]] += 1
+            taken += 1
+            serving -= 1
+            last_chunk = cycle
+        if not serving and waiting:
+            serving = queue[0]
+            queue[:-1] = queue[1:]
+            waiting -= 1
+        elif not serving:
+            serving, fresh = fresh, 0
+        if fresh and taken < chunks:
+            queue[waiting] = fresh
+            waiting += 1
+        fresh = asks
+        valid = decodes or (valid and not take)
+        if k == count and taken == chunks and not ended:
+            # The rest of the streams is looked at from the next cycle on, whether or not the last symbols wait.
+            most = 1
+            for row in range(rows):
+                most = max(most, -(-(filled[row] * size - used[row]) // step))
+            done = cycle + 1 + most
+        cycle += 1
+    return last_chunk, max(done, cycle), ready, post_wait
