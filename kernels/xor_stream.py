@@ -93,8 +93,6 @@ def _schedule(length, skip, restart, n_in, n_out, word_bits, row_bits, slices, w
             while level < take:
                 before = -(-decoded * n_in // word_bits)
                 wait = -(-(decoded + 1) * n_in // word_bits) - before
-                if decoded > 0:
-                    wait = max(wait, 1)
                 last = end = max(end + 1, last + wait)
                 decoded += 1
                 level += n_out - dropped
