@@ -1,0 +1,310 @@
+"""`gatewise.sim.arrays`: what each array makes of a layer, and that all of them find the same."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gatewise import (
+    EngineConfig,
+    Grid,
+    MacFormat,
+    NetworkBuilder,
+    Thresholds,
+    UnsupportedError,
+    WeightCodes,
+    XorNetwork,
+)
+from gatewise.kernels.mac import signed_range
+from gatewise.kernels.shift import signed_digit_passes
+from gatewise.sim import arrays
+from gatewise.sim.arrays import SCHEMES, array_form
+from gatewise.sim.execute import execute
+from gatewise.sim.lower import lower
+
+WIDE = MacFormat(product=10, align=24, acc=40)
+ROUNDINGS = ("half_even", "half_up", "half_away", "floor", "tflite")
+
+
+def start(samples, channels=6, bits=4, **more):
+    return NetworkBuilder("net", samples.input_spec((channels, 5, 4), bits=bits, **{"zero_point": 0} | more))
+
+
+def layer_of(samples, codes, channels=6, **settings):
+    """The one layer of a network of a convolution."""
+    net = start(samples, channels)
+    net.conv2d("conv", net.input, codes, **{"scale": 0.1, "out": Grid(0.2, 8, signed=True)} | settings)
+    return net.build().layers["conv"]
+
+
+def integers(samples, bits, rounding="half_even", signed=False):
+    """Layers of every geometry, with weights of `bits` bits: fractional zero points, thresholds, groups, a map."""
+    rng = np.random.default_rng(bits)
+    # TFLite's rounding has no zero points with fraction bits, and its factors are below 1.
+    net = start(samples, bits=8, signed=signed, zero_point=-20 if signed else 9)
+    net.rounding, net.multiplier_bits = rounding, 31
+
+    def settings(shape, x, **more):
+        """Such that codes are spread over eight bits; grids all have the input's step."""
+        zeros = rng.integers(-3, 4, shape[0]) if rounding == "tflite" else rng.uniform(-3, 3, shape[0])
+        out = Grid(x.grid.scale, 8, signed=True, zero_point=-5)
+        scale = 0.5 ** (bits + 1) / np.sqrt(np.prod(shape[1:]))
+        bias = rng.normal(0, 10 * x.grid.scale, shape[0])
+        return {"bits": bits, "scale": scale, "zero_point": zeros, "bias": bias, "out": out} | more
+
+    def conv(name, x, *shape, groups=1, padding=0, stride=1, **more):
+        codes = rng.integers(*signed_range(bits), shape, endpoint=True)
+        geometry = {"groups": groups, "padding": padding, "stride": stride}
+        return net.conv2d(name, x, codes, **geometry, **settings(shape, x, **more))
+
+    x = conv("first", net.input, 7, 6, 3, 2, padding=(1, 0, 1, 1), stride=(1, 2))
+    x = conv("whole", x, 6, 7, 1, 1, zero_point=0)
+    x = conv("groups", x, 8, 3, 1, 1, groups=2)
+    x = conv("depthwise", x, 8, 1, 3, 1, groups=8, padding=(1, 0))
+    if rounding != "tflite":
+        steps = Thresholds(np.sort(rng.integers(-4 << bits, 5 << bits, (5, 7)), axis=1), np.arange(5) % 2)
+        x = conv("steps", x, 5, 8, 1, 1, scale=1.0, out=Grid(0.5, 3), thresholds=steps, bias=0.0, zero_point=0)
+    flat = net.flatten("flat", x)
+    shape = (4, np.prod(x.shape))
+    codes = rng.integers(*signed_range(bits), shape, endpoint=True)
+    net.linear("end", flat, codes, **settings(shape, flat, out=Grid(x.grid.scale / 99, 16, signed=True)))
+    return net.build()
+
+
+def tensors(network, array, seed=0):
+    spec = network.manifest.input
+    codes = np.random.default_rng(seed).integers(*spec.range, (3, *spec.shape), endpoint=True).astype(np.int16)
+    trace = execute(network, codes, WIDE, 8, keep=True, array=array)
+    assert not any(counts.acc.any() or counts.post.any() for counts in trace.overflows.values())
+    return trace.tensors
+
+
+def unequal(network, array):
+    wanted, found = tensors(network, "digit"), tensors(network, array)
+    assert all(len(np.unique(tensor)) > 1 for tensor in wanted.values())
+    return [name for name in wanted if not np.array_equal(wanted[name], found[name])]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("array", ["sign", "shift"])
+def test_integers_in_parts_give_the_digit_arrays_results(samples, array, bits, signed):
+    assert unequal(integers(samples, bits, signed=signed), array) == []
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_every_rounding_is_that_of_the_digit_array(samples, rounding):
+    network = integers(samples, 5, rounding)
+    assert unequal(network, "shift") == []
+    if rounding == "tflite":
+        with pytest.raises(UnsupportedError, match=r'^first: tflite rounding .* must run on an engine with array = "d'):
+            unequal(network, "sign")
+    else:
+        assert unequal(network, "sign") == []
+
+
+def half_too_little(bits, fraction=1):
+    planes = arrays.int_planes.genuine(bits, fraction)
+    return planes._replace(zero=0)
+
+
+def positive_top(bits, fraction=1):
+    planes = arrays.int_planes.genuine(bits, fraction)
+    return planes._replace(coefficients=np.abs(planes.coefficients))
+
+
+def no_more(layer, fraction):
+    return layer
+
+
+def constants_stay(layer, fraction):
+    return replace(arrays._finer.genuine(layer, fraction), bias=layer.bias)
+
+
+def thresholds_stay(layer, fraction):
+    return replace(arrays._finer.genuine(layer, fraction), thresholds=layer.thresholds)
+
+
+def one_part_less(codes, bits):
+    return signed_digit_passes(codes, bits)[:-1]
+
+
+def all_positive(codes, bits):
+    passes = signed_digit_passes(codes, bits)
+    return np.where(passes >> 4 == 2, passes ^ 0x30, passes)
+
+
+FAULTS = {
+    "the half on top of the zero point is missing": ("sign", "int_planes", half_too_little),
+    "the top plane is added": ("sign", "int_planes", positive_top),
+    "no fraction bit is added to the constants": ("sign", "_finer", no_more),
+    "the bias keeps its fraction bits": ("sign", "_finer", constants_stay),
+    "thresholds keep their fraction bits": ("sign", "_finer", thresholds_stay),
+    "the last part is left out": ("shift", "signed_digit_passes", one_part_less),
+    "negative parts are positive": ("shift", "signed_digit_passes", all_positive),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(samples, monkeypatch, fault):
+    array, name, faulty = FAULTS[fault]
+    genuine = getattr(arrays, name)
+    # What the fault is made of stays at hand, under the name that it takes.
+    monkeypatch.setattr(faulty, "genuine", genuine, raising=False)
+    monkeypatch.setattr(arrays, name, faulty)
+    assert unequal(integers(samples, 6), array) != []
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_the_planes_of_integers_are_their_bits(samples, bits):
+    rng = np.random.default_rng(bits)
+    layer = layer_of(samples, rng.integers(*signed_range(bits), (5, 6, 2, 3), endpoint=True), bits=bits)
+    form = array_form(layer, "sign")
+    assert (form.planes, form.bits, form.signed, form.exact_rows) == (bits, 1, False, True)
+    assert form.registers == {"part_top": bits - 1}
+    assert np.array_equal(form.weights, 2 * form.codes.astype(int) - 1)
+    # Twice a weight, a fraction bit more, is the sum of its planes and what the zero point takes away.
+    weighed = (form.coefficients[:, :, None, None, None] * form.weights).sum(axis=0)
+    half = (form.layer.zero - (layer.zero << 1))[:, None, None, None]
+    assert np.array_equal(weighed - half, layer.codes.astype(int) << 1)
+    assert form.fraction == 1
+    assert array_form(layer, "digit").fraction == layer.node.fraction == 0
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_the_parts_of_integers_are_signed_powers_of_two(samples, bits):
+    codes = np.arange(1 << bits).reshape(-1, 1, 1, 1) - (1 << (bits - 1))
+    layer = layer_of(samples, np.repeat(codes, 6, axis=1), bits=bits)
+    form = array_form(layer, "shift")
+    assert np.array_equal(form.weights.sum(axis=0), layer.codes)
+    magnitude = np.abs(form.weights)
+    assert (magnitude & (magnitude - 1)).max() == 0
+    assert form.registers == {"part_top": len(form.weights) - 1}
+    assert len(form.weights) == (bits + 1) // 2
+    assert (form.planes, form.coefficients, form.signed, form.exact_rows) == (1, None, False, True)
+    assert form.codes.max() < 1 << form.bits
+
+
+def streamed_weights(form):
+    """Weights of codes as they stream, from the layout alone."""
+    codes, registers = form.codes.astype(int), form.registers
+    sign = np.array([0, -1, 1, 0])[codes & 3]
+    if not registers.get("focused"):
+        return sign << (codes >> 2)
+    mean = [(-1 if registers[f"{name}_negative"] else 1) << registers[f"{name}_shift"] for name in ("minus", "plus")]
+    value = (sign << (codes >> 3) + registers["value_shift"]) + np.array(mean)[codes >> 2 & 1]
+    return np.where(codes & 3 == 0, 0, value)
+
+
+@pytest.mark.parametrize("coding", ["raw", "huffman"])
+def test_shift_codes_stream_with_what_they_say(samples, coding):
+    rng = np.random.default_rng(2)
+    plain = WeightCodes.shift(rng.choice((-1, 0, 1), (5, 6, 2, 1)), rng.integers(-9, 3, (5, 6, 2, 1)), coding=coding)
+    focused = samples.focused(rng, 5, 6, 2, 1, coding=coding)
+    for codes in (plain, focused):
+        layer = layer_of(samples, codes)
+        form = array_form(layer, "shift")
+        assert np.array_equal(streamed_weights(form), layer.weights[None])
+        assert np.array_equal(form.weights, layer.weights[None])
+        assert (form.bits, form.fraction, form.coefficients) == (layer.node.weights.format.bits, 0, None)
+        assert form.codes.max() < 1 << form.bits
+        # Zeros, which stand in lanes without a weight, weigh nothing.
+        empty = replace(form, codes=np.zeros_like(form.codes))
+        assert not streamed_weights(empty).any()
+
+
+def test_an_integer_streams_as_its_parts(samples):
+    layer = layer_of(samples, np.random.default_rng(1).integers(-128, 128, (5, 6, 1, 1)), bits=8)
+    form = array_form(layer, "shift")
+    assert np.array_equal(streamed_weights(form), form.weights)
+
+
+def test_planes_of_bases_and_networks_are_their_signs_and_coefficients(samples):
+    rng = np.random.default_rng(3)
+    bits = rng.choice((-1, 1), (6, 5, 6, 1, 2))
+    coefs = rng.integers(-999, 999, (6, 5))
+    basis = layer_of(samples, WeightCodes.basis(bits, coefs, 7))
+    form = array_form(basis, "sign")
+    assert np.array_equal(form.weights, bits)
+    assert np.array_equal(form.coefficients, coefs)
+    assert (form.fraction, form.registers) == (7, {"part_top": 5})
+    assert np.array_equal(form.layer.zero, basis.zero)
+    network = XorNetwork.random(12, 10, 2, 4)
+    encrypted = layer_of(samples, WeightCodes.encrypt(bits[:1], [network], np.ones((1, 5), int)))
+    assert np.array_equal(array_form(encrypted, "sign").codes, encrypted.planes)
+    assert array_form(encrypted, "sign").registers == {"part_top": 0}
+
+
+def test_a_digit_array_takes_whole_codes_and_their_digits(samples):
+    layer = layer_of(samples, np.random.default_rng(1).integers(-16, 16, (5, 6, 1, 1)), bits=5, zero_point=0.5)
+    form = array_form(layer, "digit")
+    assert np.array_equal(form.codes, layer.codes[None])
+    assert form.weights is layer.digits
+    assert (form.bits, form.signed, form.exact_rows, form.planes, form.registers) == (5, True, False, 1, {})
+    assert form.fraction == layer.node.fraction > 0
+
+
+@pytest.mark.parametrize("array", SCHEMES)
+def test_every_scheme_runs_on_the_arrays_that_say_so(samples, array):
+    engine = EngineConfig(array=array)
+    rng = np.random.default_rng(0)
+    made = {
+        "int": rng.integers(-8, 8, (5, 6, 1, 1)),
+        "shift": WeightCodes.shift(rng.choice((-1, 1), (5, 6, 1, 1)), rng.integers(0, 3, (5, 6, 1, 1))),
+        "focused": samples.focused(rng, 5, 6, 1, 1),
+        "basis": WeightCodes.basis(rng.choice((-1, 1), (2, 5, 6, 1, 1)), np.array([2, 1])),
+        "xor": WeightCodes.encrypt(
+            rng.choice((-1, 1), (1, 5, 6, 1, 1)), [XorNetwork.random(8, 9, 2, 1)], np.array([1])
+        ),
+    }
+    for scheme, codes in made.items():
+        net = start(samples)
+        net.conv2d("conv", net.input, codes, bits=4 if scheme == "int" else None, scale=0.1, out=Grid(0.1, 8))
+        network = net.build()
+        if scheme in SCHEMES[array]:
+            layer = lower(network, engine)[1]
+            form = array_form(network.layers["conv"], array)
+            assert form.registers.items() <= layer.registers.items()
+            assert layer.planes == form.planes
+            continue
+        able = next(name for name, schemes in SCHEMES.items() if scheme in schemes)
+        message = f'^conv: scheme {scheme} must run on an engine with array = "{able}", not array = "{array}"$'
+        with pytest.raises(UnsupportedError, match=message):
+            lower(network, engine)
+
+
+def test_constants_that_a_sign_array_does_not_hold_are_refused(samples):
+    layer = layer_of(samples, np.zeros((5, 6, 1, 1), int), bits=4, zero_point=0.5)
+    one = array_form(layer, "sign")
+    assert one.fraction == layer.node.fraction
+    high = (1 << 15) - 1 - int(one.layer.zero[0] - layer.zero[0])
+    array_form(replace(layer, zero=np.full(5, high)), "sign")
+    with pytest.raises(
+        UnsupportedError, match=r"^conv: zero-point constants must lie in -32768\.\.32767 on a sign arr"
+    ):
+        array_form(replace(layer, zero=np.full(5, high + 1)), "sign")
+    array_form(replace(layer, zero=np.full(5, 32767)), "digit")
+
+    whole = layer_of(samples, np.zeros((5, 6, 1, 1), int), bits=4)
+    deep = replace(whole, scale=replace(whole.scale, shift=np.full(5, 61)))
+    assert array_form(deep, "sign").layer.scale.shift.tolist() == [62] * 5
+    deeper = replace(whole, scale=replace(whole.scale, shift=np.full(5, 62)))
+    with pytest.raises(UnsupportedError, match=r"^conv: shifts must be at most 61 on a sign array, not 62$"):
+        array_form(deeper, "sign")
+    assert array_form(deeper, "shift").layer is deeper
+
+
+@pytest.mark.parametrize(("array", "more"), [("digit", 0), ("shift", 0), ("sign", 16)])
+def test_constants_are_held_in_the_bits_of_the_corrected_value(samples, array, more):
+    layer = layer_of(samples, np.zeros((5, 6, 1, 1), int), bits=4)
+    fmt = MacFormat(acc=12)
+    low, high = signed_range(12 + more)
+    form = array_form(layer, array)
+    assert form.corrected_bits(fmt) == 12 + more
+    bias = np.array([low - 1, low, 0, high, high + 1])
+    thresholds = np.array([[low - 5, 3, high + 1]] * 5)
+    form = replace(form, layer=replace(form.layer, bias=bias, thresholds=thresholds))
+    held = form.held(fmt)
+    assert held.bias.tolist() == [low, low, 0, high, high]
+    assert held.thresholds.tolist() == [[low, 3, high]] * 5
+    assert form.clipped_constants(fmt) == 2 + 10
+    assert form.clipped_constants(MacFormat(acc=20)) == 0
