@@ -31,14 +31,17 @@ def words(bits, bus_bits):
     return -(-bits // bus_bits)
 
 
-def play(engine, r, fields, op):
+def play(engine, r, fields, op, planes=1):
     """Play a layer, a cycle at a time: bus, array and post lanes meet in shadow tile, halves and record buffers.
+
+    Every part of the weights is a step of its own; planes are parts with accumulators, and so beats, of their own.
 
     Returns the cycle after its last write, the cycles in which the array reads, and the words read.
     """
     limit = min(engine.rows, engine.lanes) if r["depthwise"] else engine.rows
     taps = r["kernel_y"] * r["kernel_x"]
     pairs = (1 + r.get("a_top", 0)) * (1 + r.get("w_top", 0))
+    parts = 1 + r.get("part_top", 0)
     span = min(engine.rows, engine.lanes)
 
     # Row groups: rows, lane words.
@@ -73,10 +76,10 @@ def play(engine, r, fields, op):
         if op != "mac":
             continue
         count = rows * (1 if r["depthwise"] else engine.lanes)
-        load = words(count << r["container"], engine.bus_bits)
-        load += words(engine.lanes * 8, engine.bus_bits) if r["aligned"] else 0
+        load = words(count << r.get("container", 0), engine.bus_bits)
+        load += words(engine.lanes * 8, engine.bus_bits) if r.get("aligned") else 0
         for _ in tiles[index]:
-            for _ in range(taps * lane_words):
+            for _ in range(taps * lane_words * parts):
                 stream.append(("tile", load, index))
                 read += load
     begins = descriptor_words(engine) + engine.bus_latency + 2
@@ -94,10 +97,10 @@ def play(engine, r, fields, op):
     events = {}  # what happens in a later cycle
 
     jobs = deque(
-        (index, n, step, taps * lane_words, t == len(tiles[index]) - 1)
+        (index, n, step, taps * lane_words * parts, t == len(tiles[index]) - 1)
         for index, (_, lane_words) in enumerate(groups)
         for t, n in enumerate(tiles[index])
-        for step in range(taps * lane_words)
+        for step in range(taps * lane_words * parts)
         if op == "mac"
     )
     half, half_busy, buffers, full = 0, [False, False], 0, 0
@@ -148,7 +151,7 @@ def play(engine, r, fields, op):
             job = queue[0]
             job[2] -= 1
             slot_at = t + r["interval"]
-            beats = t + reads + r["beats"] - 1
+            beats = t + reads + r["beats"] * planes - 1
             end = beats + write_delay + written
             if job[2] == 0:
                 queue.popleft()
@@ -171,12 +174,13 @@ def play(engine, r, fields, op):
 
 
 engines = st.builds(
-    lambda rows, lanes, pixels, share, bus, latency: EngineConfig(
+    lambda rows, lanes, pixels, share, bus, latency, array: EngineConfig(
         rows=rows, lanes=lanes, pixels=pixels, post_lanes=min(rows, lanes) >> share, bus_bits=bus,
-        bus_latency=latency, act_bytes=1 << 22,
+        bus_latency=latency, act_bytes=1 << 22, array=array,
     ),
     st.sampled_from([4, 8, 16, 32]), st.sampled_from([4, 8, 16, 64]), st.sampled_from([16, 20, 33, 64]),
     st.integers(0, 2), st.sampled_from([8, 16, 64, 128, 512]), st.integers(0, 60),
+    st.sampled_from(["digit", "digit", "sign", "shift"]),
 )  # fmt: skip
 
 
@@ -209,15 +213,15 @@ def build(samples, layer, thresholds=None, stride=1):
     adds = getattr(layer, "adds", False)
     out = Grid(0.1, 16, signed=True) if adds else Grid(0.1, 3 if thresholds else 8)
     settings = {"bits": layer.w_bits, "scale": 0.1, "out": out, "thresholds": thresholds}
+    # All codes that there are, so that a shift array needs as many parts as it ever does.
+    codes = np.resize(np.arange(1 << layer.w_bits) - (1 << layer.w_bits >> 1), shape)
     # A flat copy of the input keeps the host from unfolding it: only a layer that reads the input can be unfolded.
     x = net.stride_slice("view", net.input, 1)
     if layer.kind == "linear":
-        made = net.linear("layer", x, np.zeros(shape[:2], int), **settings)
+        made = net.linear("layer", x, codes[..., 0, 0], **settings)
     else:
         pads = layer.kernel[0] - 1, layer.kernel[1] - 1, 0, 0
-        made = net.conv2d(
-            "layer", x, np.zeros(shape, int), padding=pads, groups=layer.groups, stride=stride, **settings
-        )
+        made = net.conv2d("layer", x, codes, padding=pads, groups=layer.groups, stride=stride, **settings)
     if adds:
         few = max(0, layer.channels - layer.inputs)
         if layer.channels >= layer.inputs:
@@ -226,13 +230,26 @@ def build(samples, layer, thresholds=None, stride=1):
     return net.build()
 
 
+def parts_of_weights(engine, layer):
+    """Digits, planes, or the signed powers of two that all codes have been drawn from (at least those of the first)."""
+    if engine.array == "digit":
+        return digit_count(layer.w_bits)
+    if engine.array == "sign":
+        return layer.w_bits
+    count = layer.channels * layer.inputs // layer.groups * int(np.prod(layer.kernel))
+    codes = np.resize(np.arange(1 << layer.w_bits) - (1 << layer.w_bits >> 1), count)
+    # The non-adjacent form of a number n has a term for each one of (3 n) ^ n but the lowest bit.
+    return max(1, *(bin((3 * code ^ code) >> 1 if code >= 0 else (-3 * code ^ -code) >> 1).count("1")
+                    for code in codes.tolist()))  # fmt: skip
+
+
 @given(layer=convolutions(), engine=engines)
 @settings(max_examples=120)
 def test_array_layers_take_the_cycles_that_the_played_rules_take(samples, layer, engine):
     lowered = lower(build(samples, layer), engine)
     for one in lowered[1:-1]:
         found = layer_cycles(one, engine)
-        end, busy, read = play(engine, one.registers, one.record.fields, one.op)
+        end, busy, read = play(engine, one.registers, one.record.fields, one.op, one.planes)
         assert found.total == end
         assert found.bytes_read == read * engine.bus_bits // 8
         if one.op == "mac":
@@ -247,7 +264,8 @@ def test_array_layers_take_the_cycles_that_the_played_rules_take(samples, layer,
     assert array.weight_bits == layer.w_bits
     macs = layer.height * layer.width * layer.channels * layer.inputs // layer.groups * np.prod(layer.kernel)
     assert array.macs == macs
-    assert array.digit_macs == macs * digit_count(layer.a_bits) * digit_count(layer.w_bits)
+    parts = parts_of_weights(engine, layer)
+    assert array.digit_macs == macs * digit_count(layer.a_bits) * parts
 
 
 @pytest.mark.parametrize(
@@ -272,6 +290,49 @@ def test_the_comparison_finds_one_changed_register(samples, change):
     one = replace(one, registers={**one.registers, "taper": 8})
     assert play(engine, one.registers, 2, "mac")[0] == layer_cycles(one, engine).total
     assert play(engine, {**one.registers, **change}, 2, "mac")[0] != layer_cycles(one, engine).total
+
+
+@pytest.mark.parametrize("array", ["sign", "shift"])
+@pytest.mark.parametrize("change", [{"part_top": 3}, {"interval": 3}, {"tile_pixels": 2}, {"beats": 2}, {"planes": 5}])
+def test_the_comparison_finds_what_is_changed_of_parts(samples, array, change):
+    engine = EngineConfig(rows=8, lanes=8, pixels=48, post_lanes=2, bus_bits=32, array=array)
+    layer = SimpleNamespace(
+        kind="conv", a_bits=4, w_bits=6, height=6, width=6, kernel=(3, 3), groups=1, inputs=8, channels=20
+    )
+    one = next(one for one in lower(build(samples, layer), engine) if one.name == "layer")
+    planes = one.planes
+    assert (planes, one.registers["part_top"], one.record.fields) == ((6, 5, 4) if array == "sign" else (1, 2, 2))
+    fields = one.record.fields
+    assert play(engine, one.registers, fields, "mac", planes)[0] == layer_cycles(one, engine).total
+    changed = {**one.registers, **change}
+    assert play(engine, changed, fields, "mac", changed.get("planes", planes))[0] != layer_cycles(one, engine).total
+
+
+def test_planes_are_steps_and_beats_by_hand(samples):
+    engine = EngineConfig(array="sign")
+    found = conv(samples, engine, 16, 16, (8, 8), w_bits=3)
+    assert parts_of(found) == {
+        "compute": 9 * 3 * 64,  # nine taps, three planes, 64 pixels: 192 accumulators of the 256
+        "drain": closing(64, 2 * 3, 2 * 3, 2),  # 16 rows through 8 post lanes, a beat for each plane
+        "fill": opening(engine, 16 * 3, 16 * 16 // 128),  # one field of coefficients in a record; signs of a tile
+    }
+    assert found.bytes_read == (descriptor_words(engine) + 16 * 3 // 2 + 9 * 3 * 2) * 16
+    assert found.digit_macs == 9 * 16 * 16 * 64 * 3
+    # Five planes leave 51 pixels to a tile, and have two fields of coefficients.
+    found = conv(samples, engine, 16, 16, (8, 8), w_bits=5)
+    assert found.compute == 9 * 5 * 64
+    assert found.bytes_read == (descriptor_words(engine) + 16 * 4 // 2 + 2 * 9 * 5 * 2) * 16
+
+
+def test_parts_of_a_shift_array_are_steps_by_hand(samples):
+    engine = EngineConfig(array="shift")
+    found = conv(samples, engine, 16, 16, (16, 16), w_bits=4)
+    assert parts_of(found) == {
+        "compute": 9 * 2 * 256,  # four bits are two signed powers of two
+        "drain": closing(256, 2, 2, 2),
+        "fill": opening(engine, 16 * 2, 16 * 16 * 4 // 128),  # two bits of exponent, two of state
+    }
+    assert found.bytes_read == (descriptor_words(engine) + 16 + 9 * 2 * 8) * 16
 
 
 def test_the_taper_is_the_one_that_takes_the_fewest_cycles(samples):
