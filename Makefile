@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --use-pep517 --disable-pip-version-check --constraint constraints.txt
 
+# Digits networks in every weight scheme, and the arrays that run them.
+SCHEMES := int4:digit int4:sign int4:shift shift4:shift shift5:shift focused5:shift xor0.8:sign xor1.6:sign basis2:sign
+
 .PHONY: setup demo test regress bench clean icarus clang lint types
 
 # The core install runs exported networks; the full one adds every extra.
@@ -64,6 +67,8 @@ test: setup lint types
 regress: setup
 	@$(BIN)/gatewise regress
 	@$(BIN)/gatewise regress --random 300
+	@set -e; for run in $(SCHEMES); do $(BIN)/gatewise regress --network sim/digits/digits-$${run%:*}.gw \
+	  --engine sim/digits/engine-$${run#*:}.toml --data sim/digits/test.npz --images 10; done
 
 bench: $(VENV)/full
 	@$(BIN)/python bench/kernels.py

@@ -1,0 +1,294 @@
+"""Convert the float digits network to every weight scheme, without training, and say what each loses.
+
+    python examples/digits/schemes.py [--write]
+
+The inner layers get the scheme, the first and the last one 8-bit integers. Activations keep the grids of the shipped
+4-bit demo network, the coarsest step of a tensor for all its channels. Each output channel has a scale, and a
+zero point that takes away the mean error of its weights. All constants come of the weights: no image is looked at.
+
+The published methods train their networks in their schemes; this is what the formats cost without that.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from gatewise import EngineConfig, Grid, Network, NetworkBuilder, WeightCodes, XorNetwork
+from gatewise.kernels.shift import ShiftFormat, fit_bias, nearest_codes, power_of_two
+from gatewise.sim.demo import load_demo
+from gatewise.sim.file import save_network
+from gatewise.sim.inspect import inspect_file
+from rich.console import Console
+from rich.table import Table
+from safetensors.numpy import load_file
+
+__all__ = ["COLUMNS", "SCHEMES", "Encoded", "convert", "engine", "main", "report", "shipped"]
+
+HERE = Path(__file__).parent
+SHIPPED = HERE.parents[1] / "sim" / "digits"
+EPSILON = 1e-5
+"""That batch normalisation adds to variances."""
+PRUNED = 0.3
+"""Share of the weights that focused layers prune: the smallest."""
+SHRINKS = 2.0 ** (-np.arange(9) / 8)
+"""Channel scales that are tried, in units of the one that clips nothing."""
+ROUNDS = 20
+"""Of the alternation between signs and coefficients."""
+
+
+class Encoded(NamedTuple):
+    """A layer's weights in a scheme: codes, scales (out,) and what they stand for, in the shape of the weights."""
+
+    codes: WeightCodes
+    scale: np.ndarray
+    real: np.ndarray
+
+
+Scheme = Callable[[np.ndarray], Encoded]
+
+
+def _per_channel(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, *(1,) * (weights.ndim - 1))
+
+
+def _flat(weights: np.ndarray) -> np.ndarray:
+    return weights.reshape(len(weights), -1)
+
+
+def _best_scale(weights: np.ndarray, rounded: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """For each channel, of the scales that are tried, the one with the least squared error of the weights (out,).
+
+    `rounded` gives the nearest values of a scheme to weights over scales, whose greatest value is 1.
+    """
+    most = np.abs(_flat(weights)).max(axis=1)
+    tried = most * SHRINKS[:, None]
+    errors = [
+        ((_flat(weights) - scale[:, None] * _flat(rounded(weights / _per_channel(scale, weights)))) ** 2).sum(axis=1)
+        for scale in tried
+    ]
+    return np.asarray(np.take_along_axis(tried, np.argmin(errors, axis=0)[None], axis=0)[0])
+
+
+def integers(bits: int) -> Scheme:
+    """Signed integers, symmetric."""
+    most = (1 << (bits - 1)) - 1
+
+    def nearest(values: np.ndarray) -> np.ndarray:
+        return np.clip(np.rint(values * most), -most, most)
+
+    def encode(weights: np.ndarray) -> Encoded:
+        scale = _best_scale(weights, lambda values: nearest(values) / most)
+        codes = nearest(weights / _per_channel(scale, weights)).astype(np.int64)
+        return Encoded(WeightCodes.integer(codes, bits), scale / most, _per_channel(scale / most, weights) * codes)
+
+    return encode
+
+
+def powers_of_two(bits: int) -> Scheme:
+    """Zero and signed powers of two from 1 down."""
+    fmt = ShiftFormat(bits - 2)
+    bias = (1 << fmt.exponent_bits) - 1
+
+    def nearest(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        fields = fmt.split(nearest_codes(values, fmt, bias))
+        return fields.sign, fields.exponent.astype(np.int64) - bias
+
+    def encode(weights: np.ndarray) -> Encoded:
+        scale = _best_scale(weights, lambda values: np.ldexp(*nearest(values)))
+        sign, exponent = nearest(weights / _per_channel(scale, weights))
+        real = _per_channel(scale, weights) * np.ldexp(sign, exponent)
+        return Encoded(WeightCodes.shift(sign, exponent, fmt.exponent_bits), scale, real)
+
+    return encode
+
+
+def focused(bits: int) -> Scheme:
+    """Powers of two about two means of opposite sign, the smallest weights pruned (Zhao et al. 2019, section 3)."""
+    fmt = ShiftFormat(bits - 3, focused=True)
+
+    def encode(weights: np.ndarray) -> Encoded:
+        size = np.sqrt((_flat(weights) ** 2).mean(axis=1))
+        values = weights / _per_channel(size, weights)
+        pruned = np.abs(values) < np.quantile(np.abs(values), PRUNED)
+        component = (values > 0).astype(np.int64)
+        means = np.array([values[~pruned & (component == which)].mean() for which in (0, 1)])
+        deviation = (values - means[component])[~pruned].std()
+        # A step in which the means are powers of two, as nearly as they can be together.
+        exponents = [power_of_two(mean / deviation)[1] for mean in means]
+        sigma = float(np.mean(np.abs(means) / 2.0 ** np.array(exponents)))
+        rounded = [power_of_two(mean / sigma) for mean in means]
+        centres = np.array([np.ldexp(*mean) for mean in rounded])
+        rest = np.where(pruned, 0.0, values / sigma - centres[component])
+        bias = fit_bias(rest[~pruned], fmt.exponent_bits, bits)
+        fields = fmt.split(nearest_codes(rest, fmt, bias, component=component, pruned=pruned))
+        exponent = fields.exponent.astype(np.int64) - bias
+        codes = WeightCodes.focused(
+            fields.sign, exponent, component, pruned, minus=rounded[0], plus=rounded[1], exponent_bits=fmt.exponent_bits
+        )
+        scale = sigma * size
+        real = np.where(pruned, 0, np.ldexp(fields.sign, exponent) + centres[component])
+        return Encoded(codes, scale, _per_channel(scale, weights) * real)
+
+    return encode
+
+
+def encrypted(n_in: int, n_out: int, count: int = 1) -> Scheme:
+    """Signs decoded from `n_in` bits for every `n_out` weights; a further plane is the residue's (Lee et al. 2020).
+
+    Of the signs that a slice cannot have, those of small weights go first: a wrong one costs in proportion.
+    """
+    network = XorNetwork.random(n_in, n_out, None, seed=0)
+
+    def nearest(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Encrypted slices and the signs that they decode to."""
+        ordered = values.transpose(0, 2, 3, 1)
+        stream = network.encode((ordered >= 0).astype(np.uint8).reshape(-1), np.abs(ordered).reshape(-1))
+        bits = network.decode_stream(stream, values.size).reshape(ordered.shape).transpose(0, 3, 1, 2)
+        size = network.slices(values.size) * n_in
+        slices = np.unpackbits(np.frombuffer(stream, dtype=np.uint8), count=size, bitorder="little").reshape(-1, n_in)
+        return slices, 2 * bits.astype(np.int64) - 1
+
+    def encode(weights: np.ndarray) -> Encoded:
+        rest = weights - _per_channel(_flat(weights).mean(axis=1), weights)
+        slices, alphas, real = [], [], np.zeros(weights.shape)
+        for _ in range(count):
+            bits, signs = nearest(rest)
+            alphas.append(np.maximum((_flat(rest) * _flat(signs)).mean(axis=1), 0))
+            slices.append(bits)
+            real += _per_channel(alphas[-1], weights) * signs
+            rest = rest - _per_channel(alphas[-1], weights) * signs
+        codes = WeightCodes.xor(slices, [network] * count, np.array(alphas), weights.shape)
+        return Encoded(codes, np.ones(len(weights)), real)
+
+    return encode
+
+
+def sign_planes(count: int) -> Scheme:
+    """Sums of signs with coefficients: greedy residues, then signs and least squares in turn (Zhang et al. 2018)."""
+    combinations = np.array(np.meshgrid(*[(-1, 1)] * count)).reshape(count, -1)
+
+    def encode(weights: np.ndarray) -> Encoded:
+        centred = weights - _per_channel(_flat(weights).mean(axis=1), weights)
+        alphas, signs = [], []
+        for channel in _flat(centred):
+            rest, first = channel, []
+            for _ in range(count):
+                first.append(np.abs(rest).mean())
+                rest = rest - first[-1] * np.where(rest >= 0, 1, -1)
+            alpha = np.array(first)
+            for _ in range(ROUNDS):
+                nearest = np.abs(channel[:, None] - alpha @ combinations).argmin(axis=1)
+                chosen = combinations[:, nearest]
+                alpha = np.linalg.lstsq(chosen.T, channel, rcond=None)[0]
+            alphas.append(alpha)
+            signs.append(chosen)
+        alpha = np.array(alphas).T
+        planes = np.stack(signs, axis=1).reshape(count, *weights.shape)
+        real = (planes * alpha.reshape(*alpha.shape, *(1,) * (weights.ndim - 1))).sum(axis=0)
+        return Encoded(WeightCodes.basis(planes, alpha), np.ones(len(weights)), real)
+
+    return encode
+
+
+SCHEMES: dict[str, tuple[Scheme, tuple[str, ...]]] = {
+    "int4": (integers(4), ("digit", "sign", "shift")),
+    "shift4": (powers_of_two(4), ("shift",)),
+    "shift5": (powers_of_two(5), ("shift",)),
+    "focused5": (focused(5), ("shift",)),
+    "xor0.8": (encrypted(8, 10), ("sign",)),
+    "xor1.6": (encrypted(8, 10, count=2), ("sign",)),
+    "basis2": (sign_planes(2), ("sign",)),
+}
+"""How the inner layers are encoded, and the arrays that run them."""
+
+
+class _Folded(NamedTuple):
+    weights: np.ndarray
+    bias: np.ndarray
+
+
+def _folded(arrays: dict[str, np.ndarray], index: int) -> _Folded:
+    """A convolution with its batch normalisation, float64."""
+    norm = {part: arrays[f"bn{index}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean")}
+    gain = norm["weight"] / np.sqrt(arrays[f"bn{index}.running_var"].astype(np.float64) + EPSILON)
+    weights = arrays[f"conv{index}.weight"].astype(np.float64)
+    return _Folded(weights * _per_channel(gain, weights), norm["bias"] - gain * norm["running_mean"])
+
+
+def convert(name: str) -> Network:
+    """The digits network with its inner layers in a scheme of `SCHEMES`."""
+    arrays, demo = load_file(HERE / "weights.safetensors"), load_demo().network
+    inner, edge = SCHEMES[name][0], integers(8)
+    layers = {f"conv{index}": _folded(arrays, index) for index in range(1, 5)}
+    layers["linear"] = _Folded(*(arrays[f"linear.{part}"].astype(np.float64) for part in ("weight", "bias")))
+    provenance: dict[str, str | int | float] = {"source": "examples/digits/schemes.py", "inner_layers": name}
+    net = NetworkBuilder(f"digits-{name}", demo.manifest.input, provenance=provenance)
+
+    def grid(tensor: str, reader: str | None = None) -> Grid:
+        codes = demo.values[tensor].codes
+        coarsest = 1 if reader is None else int(demo.layers[reader].factors.max())
+        return Grid(codes.scale * coarsest, codes.bits, codes.signed, codes.zero_point)
+
+    def settings(layer: str, scheme: Scheme, out: Grid, relu: bool) -> dict[str, object]:
+        weights, bias = layers[layer]
+        encoded = scheme(weights)
+        error = _flat(encoded.real - weights).mean(axis=1)
+        return {
+            "codes": encoded.codes, "scale": encoded.scale, "zero_point": error / encoded.scale, "bias": bias,
+            "out": out, "relu": relu,
+        }  # fmt: skip
+
+    first = net.conv2d("conv1", net.input, padding=1, **settings("conv1", edge, grid("conv1", "conv2"), True))
+    stream = net.conv2d("conv2", first, padding=1, stride=2, **settings("conv2", inner, grid("conv2"), True))
+    codes = net.requantise("conv2.q4", stream, out=grid("conv2.q4", "conv3"))
+    third = net.conv2d("conv3", codes, padding=1, **settings("conv3", inner, grid("conv3", "conv4"), True))
+    fourth = net.conv2d("conv4", third, padding=1, **settings("conv4", inner, grid("conv4"), False))
+    pooled = net.average_pool("pool", net.add("add", fourth, stream, out=grid("add"), relu=True), 2)
+    flat = net.flatten("view", net.requantise("pool.q8", pooled, out=grid("pool.q8")))
+    net.linear("linear", flat, **settings("linear", edge, grid("linear"), False))
+    return net.build()
+
+
+def shipped(name: str) -> Path:
+    """The file of a conversion that comes with the package."""
+    return SHIPPED / f"digits-{name}.gw"
+
+
+def engine(array: str) -> EngineConfig:
+    """The 8 x 8 engine with that array, on which the conversions are held to the RTL."""
+    return EngineConfig.load(SHIPPED / f"engine-{array}.toml")
+
+
+def report(name: str) -> tuple[str, ...]:
+    """A conversion's row of the table."""
+    facts, images = inspect_file(shipped(name)), load_demo().images
+    results = {array: facts.network.run(images, engine(array)) for array in SCHEMES[name][1]}
+    (top,) = {result.top(1) for result in results.values()}
+    assert top is not None
+    error = np.sqrt(top * (1 - top) / len(images))
+    cycles = ", ".join(f"{array} {result.cycles_per_image:,}" for array, result in results.items())
+    return name, f"{facts.bits_per_weight:.2f}", f"{facts.file_bytes:,}", f"{100 * top:.2f} ± {100 * error:.2f}", cycles
+
+
+COLUMNS = ("inner layers", "bits a weight", "file bytes", "top-1 %", "cycles an image")
+
+
+def main() -> None:
+    """Write the shipped files anew where that is asked for, and print top-1 on the held-out images."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="convert and write the shipped files anew")
+    if parser.parse_args().write:
+        for name in SCHEMES:
+            save_network(convert(name), shipped(name))
+    demo = load_demo()
+    title = f"{len(demo.images)} held-out digits, ± a standard error; float {100 * demo.float_top1:.2f} %"
+    table = Table(*COLUMNS, title=title)
+    for name in SCHEMES:
+        table.add_row(*report(name))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
