@@ -26,6 +26,7 @@ from .sim import (
     Thresholds,
     WeightCodes,
     load,
+    without_pruned,
 )
 
 __all__ = [
@@ -47,4 +48,5 @@ __all__ = [
     "WeightCodes",
     "XorNetwork",
     "load",
+    "without_pruned",
 ]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_image", "demo", "inspect", "run"]
 
+Prune = Annotated[bool, typer.Option("--prune", help="Leave out channels that do not depend on the image.")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 
 
@@ -29,13 +30,13 @@ def run(
     stall_trace: Annotated[
         Path | None, typer.Option(metavar="F.csv|F.json", help="Write every step's cycles; JSON opens in Perfetto.")
     ] = None,
+    prune: Prune = False,
     json: Json = None,
 ) -> None:
     """Run images through an exported network: bit-exact codes, exact cycles, overflows by layer."""
     from ..kernels.mac import MacFormat
     from ..sim.atomic import check_writable, write_arrays
     from ..sim.engine import EngineConfig
-    from ..sim.file import load
     from ..sim.images import load_images
     from ..sim.trace import check_trace_name, write_trace
 
@@ -44,7 +45,7 @@ def run(
     config = EngineConfig() if engine is None else EngineConfig.load(engine)
     if mac is not None:
         config = config.with_mac(MacFormat.parse(mac, config.mac))
-    loaded, pictures = load(network), load_images(images)
+    loaded, pictures = _load(network, prune), load_images(images)
     result = _run(loaded, pictures[:limit], config, batch, form, trace=dump_layers is not None)
     _print_run(result)
     if dump_layers is not None:
@@ -71,18 +72,18 @@ def compile_image(
     network: Annotated[Path, typer.Argument(metavar="F.gw", help="Exported network.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Image: bytes, or words as .hex.")],
     engine: Annotated[Path | None, typer.Option(metavar="E.toml", help="Engine configuration.")] = None,
+    prune: Prune = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the memory map as JSON.")] = None,
 ) -> None:
     """Compile a network for an engine: descriptors and streams as one memory image, and its map."""
     from ..sim.atomic import check_writable, write_bytes
     from ..sim.compile import compile_network
     from ..sim.engine import EngineConfig
-    from ..sim.file import load
     from ..sim.report import compiled_report, terminal
 
     check_writable(output, json)
     config = EngineConfig() if engine is None else EngineConfig.load(engine)
-    compiled = compile_network(load(network), config)
+    compiled = compile_network(_load(network, prune), config)
     write_bytes(output, compiled.to_hex().encode() if output.suffix == ".hex" else compiled.image.tobytes())
     console = terminal()
     console.print(compiled_report(compiled, console))
@@ -99,6 +100,14 @@ def demo(json: Json = None) -> None:
     _print_run(result)
     terminal().print("\n".join(example.comparison(result)))
     _write_json(json, result.to_json() | {"float_top1": example.float_top1})
+
+
+def _load(path: Path, prune: bool) -> "Network":
+    from ..sim.file import load
+    from ..sim.prune import without_pruned
+
+    network = load(path)
+    return without_pruned(network) if prune else network
 
 
 def _run(

@@ -6,6 +6,7 @@ from .file import load, save_network
 from .images import ImageSet, load_images
 from .manifest import InputSpec
 from .network import Network
+from .prune import without_pruned
 from .run import RunResult, run
 from .weights import WeightCodes
 
@@ -24,4 +25,5 @@ __all__ = [
     "load_images",
     "run",
     "save_network",
+    "without_pruned",
 ]

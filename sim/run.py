@@ -85,6 +85,16 @@ class RunResult:
         return useful / (self.engine.rows * self.engine.lanes * self.cycles_per_image)
 
     @property
+    def bops(self) -> int:
+        """Bit operations of an image by the formula of Bayesian Bits: MACs times bits of weights and of activations."""
+        return sum(self._bops(layer) for layer in self.layers)
+
+    def _bops(self, layer: LayerCycles) -> int:
+        """Of channels that are there: `prune` takes out those that are pruned."""
+        mac = self.network.layers.get(layer.name)
+        return 0 if mac is None else layer.macs * layer.weight_bits * mac.operands.a_bits
+
+    @property
     def clipped_constants(self) -> int:
         """Biases and thresholds that the datapath is too narrow to hold: the nearest ones were used."""
         return sum(self._clipped(layer) for layer in self.network.layers.values())
@@ -111,6 +121,7 @@ class RunResult:
             "cycles_per_image": self.cycles_per_image,
             "images_per_second": self.images_per_second,
             "utilisation": self.utilisation,
+            "bops": self.bops,
             "engine": engine,
             "layers": [self._layer_json(layer) for layer in self.layers],
         }
@@ -136,6 +147,7 @@ class RunResult:
         for kind in ("product", "align", "acc", "post"):
             content[f"overflow_{kind}"] = int(getattr(self.overflows[layer.name], kind).sum()) if on_array else 0
         mac = self.network.layers.get(layer.name) if on_array else None
+        content["bops"] = self._bops(layer)
         content["clipped_constants"] = 0 if mac is None else self._clipped(mac)
         content["form"] = "faithful" if on_array else None
         return content

@@ -161,7 +161,7 @@ def test_an_engine_that_is_wrong_or_cannot_run_it_is_refused(refused, network, i
     (tmp_path / "engine.toml").write_text(text)
     found = refused("run", network, images, "--engine", tmp_path / "engine.toml")
     if expected is None:
-        assert "live activations need" in found or "runs on array digit" in found
+        assert "live activations need" in found or "must run on an engine with array" in found
     else:
         assert found.startswith(f"{tmp_path / 'engine.toml'}: {expected}")
 

@@ -10,12 +10,12 @@ from gatewise.sim.arrays import array_form
 from gatewise.sim.run import run
 
 DOCUMENTED = {"schema", "network", "scheme", "images", "top1", "top5", "cycles_per_image", "engine", "layers"}
-BESIDES = {"images_per_second", "utilisation"}
+BESIDES = {"images_per_second", "utilisation", "bops"}
 LAYER_DOCUMENTED = {
     "name", "op", "macs", "cycles", "compute", "weight_stall", "post_stall", "drain", "fill", "host", "utilisation",
     "bound_by", "bytes_read", "weight_bits", "overflow_align", "overflow_acc", "overflow_post", "form",
 }  # fmt: skip
-LAYER_BESIDES = {"clipped_constants", "overflow_product"}
+LAYER_BESIDES = {"clipped_constants", "overflow_product", "bops"}
 NARROW = EngineConfig(mac=MacFormat(product=7, align=8, acc=15))
 
 

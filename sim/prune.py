@@ -1,0 +1,162 @@
+"""Pruned output channels: taken out of a network where nothing depends on the image in them.
+
+A channel whose weights are all zero has one code at every pixel. It goes, and with it what its readers multiply it
+by, whose sum is a constant that their bias takes in: exact, as long as no accumulator overflows. Bayesian Bits
+prunes whole channels (van Baalen et al., "Bayesian Bits", NeurIPS 2020), and so do others whose sparsity is structured.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..kernels.addressing import weight_stream
+from ..kernels.huffman import HuffmanCode
+from ..kernels.packing import pack_codes
+from ..kernels.requant import ScaleRequantizer, ThresholdRequantizer
+from .file import payload_digest
+from .fixed_point import smallest_signed
+from .graph import MacNode, PlaneWeights
+from .layer import MacLayer
+from .manifest import (
+    AveragePoolNode,
+    Conv2dNode,
+    FlattenNode,
+    GlobalAveragePoolNode,
+    IntWeights,
+    LinearNode,
+    MaxPoolNode,
+    ScaleRequant,
+)
+from .network import Network
+from .weights import least_code
+
+__all__ = ["constant_channels", "without_pruned"]
+
+CONSTANT_BITS = 32
+"""Of a bias, fraction bits apart, that every accumulator of the default width holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """A layer of the array that reads a tensor, and how many of its inputs each of the tensor's channels has become."""
+
+    layer: MacLayer
+    features: int
+
+
+def without_pruned(network: Network) -> Network:
+    """The network without its constant channels; the same object where none can go.
+
+    A channel goes where all who read it are convolutions of one group and linear layers, straight or through pools and
+    flattening, and where its code is the tensor's zero point or none of them pads: padding feeds the zero point.
+    One channel always stays. Layers of sign planes keep their inputs: a sign cannot be taken out of a coded stream.
+    """
+    for node in network.mac_nodes():
+        pruned = _pruned(network, node)
+        if pruned is not None:
+            return without_pruned(pruned)
+    return network
+
+
+def constant_channels(layer: MacLayer) -> tuple[np.ndarray, np.ndarray]:
+    """Which output channels (out,) do not depend on the input, and the code of each, where it does not.
+
+    They have only zero weights, and a zero-point constant of 0.
+    """
+    node = layer.node
+    constant = (layer.weights == 0).all(axis=(1, 2, 3)) & (layer.zero == 0)
+    if isinstance(node.weights, PlaneWeights):
+        constant[:] = False
+    bits = 48
+    values = layer.bias[None, :, None, None]
+    if layer.scale is not None and isinstance(node.requant, ScaleRequant):
+        requant = node.requant
+        unit = ScaleRequantizer(bits, requant.multiplier_bits, requant.rounding, node.out.bits, node.out.signed)
+        codes, _ = unit.compute(
+            values, layer.scale.multiplier, layer.scale.shift, node.out.zero_point, requant.low, requant.high
+        )
+    else:
+        assert layer.thresholds is not None
+        assert layer.descending is not None
+        unit_of_thresholds = ThresholdRequantizer(bits, node.out.bits, node.out.signed)
+        codes = unit_of_thresholds.compute(values, layer.thresholds, layer.descending)
+    return constant, codes[0, :, 0, 0].astype(np.int64)
+
+
+def _pruned(network: Network, node: MacNode) -> Network | None:
+    """The network without what can go of one layer's channels; None where nothing can."""
+    readers = _readers(network, node.name)
+    if node.name == network.output or readers is None or (isinstance(node, Conv2dNode) and node.groups > 1):
+        return None
+    goes, codes = constant_channels(network.layers[node.name])
+    if any(isinstance(reader.layer.node, Conv2dNode) and any(reader.layer.node.padding) for reader in readers):
+        goes &= codes == node.out.zero_point
+    if goes.all():
+        goes[0] = False
+    arrays = dict(network.arrays)
+    for reader in readers:
+        gone = np.repeat(goes, reader.features)
+        biases = _absorbed(reader.layer, gone, np.repeat(codes, reader.features))
+        if np.abs(biases).max() >> (CONSTANT_BITS - 1 + reader.layer.node.fraction):
+            return None
+        name = reader.layer.node.name
+        arrays |= _weights(reader.layer, reader.layer.codes[:, ~gone])
+        arrays[f"{name}.bias"] = smallest_signed(biases)
+        if f"{name}.align" in arrays:
+            arrays[f"{name}.align"] = arrays[f"{name}.align"][~gone]
+    if not goes.any():
+        return None
+    layer = network.layers[node.name]
+    if f"{node.name}.weight" in arrays:
+        arrays |= _weights(layer, layer.codes[~goes])
+    for role in ("bias", "zero", "multiplier", "shift", "thresholds", "descending"):
+        key = f"{node.name}.{role}"
+        if key in arrays and len(arrays[key]) == len(goes):
+            arrays[key] = arrays[key][~goes]
+    kept = node.model_copy(update={"channels": int((~goes).sum())})
+    nodes = tuple(kept if each.name == node.name else each for each in network.manifest.nodes)
+    manifest = network.manifest.model_copy(update={"nodes": nodes, "payload_sha256": payload_digest(arrays)})
+    return Network(manifest, arrays)
+
+
+def _readers(network: Network, name: str) -> list[_Reader] | None:
+    """The layers that read a tensor; None where anything else does."""
+    found: list[_Reader] = []
+    for node in network.manifest.nodes:
+        if name not in node.inputs:
+            continue
+        match node:
+            case Conv2dNode() | LinearNode():
+                layer = network.layers[node.name]
+                if layer.shape.groups > 1 or isinstance(node.weights, PlaneWeights):
+                    return None
+                found.append(_Reader(layer, 1))
+            case MaxPoolNode() | AveragePoolNode() | GlobalAveragePoolNode() | FlattenNode():
+                behind = _readers(network, node.name)
+                if behind is None or node.name == network.output:
+                    return None
+                height, width = network.values[name].shape[1:]
+                features = height * width if isinstance(node, FlattenNode) else 1
+                found += [_Reader(reader.layer, reader.features * features) for reader in behind]
+            case _:
+                return None
+    return found
+
+
+def _absorbed(layer: MacLayer, gone: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Biases with what the inputs that go have always added: int64 (out,)."""
+    constants = codes[gone] * layer.factors[gone].astype(np.int64)
+    taps = layer.weights.shape[2] * layer.weights.shape[3]
+    sums = layer.weights[:, gone].astype(np.int64).sum(axis=(2, 3)) @ constants
+    return np.asarray(layer.bias + (sums << layer.node.fraction) - layer.zero * int(constants.sum()) * taps)
+
+
+def _weights(layer: MacLayer, codes: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of a layer's codes, coded as its own are."""
+    spec, name = layer.node.weights, layer.node.name
+    ordered = weight_stream(codes)
+    if spec.coding == "huffman":
+        symbols = ordered.astype(np.int64) - least_code(spec)
+        code = HuffmanCode.of(np.bincount(symbols, minlength=1 << spec.bits))
+        return {f"{name}.weight": code.encode(symbols), f"{name}.huffman": code.table()}
+    return {f"{name}.weight": pack_codes(ordered, spec.bits, isinstance(spec, IntWeights))}
