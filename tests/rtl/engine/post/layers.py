@@ -22,6 +22,7 @@ class Group:
     fields: list
     """The 64-bit fields of all its channels, in the order of the stream."""
     acc: np.ndarray = None
+    """(1, rows, pixels); in a sign array of each plane."""
     xsum: np.ndarray = None
     first: np.ndarray = None
     other: np.ndarray = None
@@ -124,7 +125,10 @@ def random_layer(
         "copy_from": copy_from, "copy_rounding": ROUNDINGS.index(copy_rounding), "copy_zero": copy_zero,
         "copy_low": copy_low, "copy_high": copy_high,
     }  # fmt: skip
-    bits = acc_bits + fraction
+    planes = int(rng.integers(1, 9)) if mac and config.array == "sign" else 0
+    if config.array == "sign":
+        registers["part_top"] = max(0, planes - 1)
+    bits = acc_bits + (16 if planes else fraction)
     layer = Layer(registers, [], acc_bits)
     for rows in row_groups(config, groups, outputs, depthwise):
         channels = [[] for _ in range(rows)]
@@ -138,9 +142,22 @@ def random_layer(
             group.acc = spread(rng, acc_bits, shape)
             group.xsum = spread(rng, 32, shape) >> rng.choice([0, 0, 12])
             zero, bias = spread(rng, 16, rows), spread(rng, bits, rows)
-            values, clipped = kernels.Correction(MacFormat(acc=acc_bits), fraction).compute(
-                group.acc, group.xsum, zero[:, None], bias[:, None]
-            )
+            if planes:
+                coefs = spread(rng, 16, (planes, rows))
+                group.acc = spread(rng, acc_bits, (planes, rows, pixels))
+                if rng.random() < 0.5:  # so great that sums do not fit
+                    coefs = rng.choice(signed_range(16), coefs.shape)
+                    group.acc[:, rng.random((rows, pixels)) < 0.5] = rng.choice(signed_range(acc_bits))
+                values, clipped = kernels.PlaneCorrection(MacFormat(acc=acc_bits)).compute(
+                    group.acc, coefs[:, :, None], group.xsum[0], zero[:, None], bias[:, None]
+                )
+                values, clipped = values[None], clipped[None]
+                for channel in range(rows):
+                    channels[channel] += coefficient_fields(coefs[:, channel])
+            else:
+                values, clipped = kernels.Correction(MacFormat(acc=acc_bits), fraction).compute(
+                    group.acc, group.xsum, zero[:, None], bias[:, None]
+                )
             group.post += clipped.sum(axis=(0, 2))
             multiplier, shift = scale(rng, main_rounding, rows, bits, 16)
             descending = rng.integers(0, 2, rows)
@@ -180,6 +197,15 @@ def random_layer(
         group.fields = [int(value) for channel in channels for value in channel]
         group.words, group.holds = in_words(group.fields, config.bus_bits)
     return layer
+
+
+def coefficient_fields(coefs):
+    """Four of a channel's coefficients to a field, the first in the lowest bits; the last ones' field comes first."""
+    fields = [
+        sum((int(coef) & 0xFFFF) << 16 * at for at, coef in enumerate(coefs[first : first + 4]))
+        for first in range(0, len(coefs), 4)
+    ]
+    return fields[::-1]
 
 
 def added(operands, scales, operand_rounding, sum_rounding, limits):

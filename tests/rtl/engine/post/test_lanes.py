@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from gatewise import EngineConfig
 from gatewise.kernels.mac import MacFormat
+from gatewise.rtl import planes as planes_module
 from gatewise.rtl.cxxrtl import words_of
 from gatewise.rtl.engine.post import correct as correct_module
 from gatewise.rtl.engine.post import counters as counters_module
@@ -60,11 +61,13 @@ class Run:
         self._set("start", 1)
         self.cycle += 1
         play = layers.RecordPlay(layer.groups)
+        planes = 1 + layer.registers.get("part_top", 0)
         plan = [
-            (number, pixel, chunk)
+            (number, pixel, chunk, plane)
             for number, group in enumerate(layer.groups)
             for pixel in range(layer.registers["out_pixels"])
             for chunk in range(-(-group.rows // lanes))
+            for plane in range(planes)
         ]
         mac = layer.groups[0].acc is not None
         begun, frees, close_at = 0, [], -1
@@ -79,12 +82,12 @@ class Run:
                 self._set("words__valid", 1)
                 self._set("words__payload", play.queue[0][0])
             if plan:
-                number, pixel, chunk = plan[0]
-                there = pixel or chunk or (play.count > begun and self.cycle > close_at)
+                number, pixel, chunk, plane = plan[0]
+                there = pixel or chunk or plane or (play.count > begun and self.cycle > close_at)
                 if there and rng.random() >= self.gap:
                     plan.pop(0)
-                    begun += pixel == chunk == 0 and not play.none
-                    self._beat(layer, number, pixel, chunk)
+                    begun += pixel == chunk == plane == 0 and not play.none
+                    self._beat(layer, number, pixel, chunk, plane, planes)
                     if not plan or plan[0][0] != number:
                         late = int(rng.integers(0, 3)) * (rng.random() < 0.3)
                         if not play.none:
@@ -101,23 +104,31 @@ class Run:
         self.cycle += PostLanes.latency + 1
         self.busy.append((begins, self.cycle, layer))
 
-    def _beat(self, layer, number, pixel, chunk):
+    def _beat(self, layer, number, pixel, chunk, plane, planes):
         group, lanes = layer.groups[number], self.config.post_lanes
         first = chunk * lanes
         used = min(lanes, group.rows - first)
         channels = slice(first, first + used)
 
-        def padded(values):
-            return np.pad(values[0, channels, pixel], (0, lanes - used))
+        def padded(values, plane=0):
+            return np.pad(values[plane, channels, pixel], (0, lanes - used))
 
         self._set("beat", 1)
         self._set("beat_buffer", number % 2)
         self._set("beat_chunk", chunk)
         self._set("beat_mask", (1 << used) - 1)
-        for name in ("acc", "xsum", "first", "other"):
+        self._set("beat_plane", plane)
+        self._set("beat_first", int(plane == 0))
+        self._set("beat_last", int(plane == planes - 1))
+        if group.acc is not None:
+            self._set("acc", padded(group.acc, plane))
+        # The input sum comes with a beat's first plane, codes with its last one: beside the others there is noise.
+        for name, when in (("xsum", 0), ("first", planes - 1), ("other", planes - 1)):
             values = getattr(group, name)
-            if values is not None:
+            if values is not None and plane == when:
                 self._set(name, padded(values))
+        if plane < planes - 1:
+            return
         second = None if group.second is None else group.second[0, channels, pixel]
         self.codes[self.cycle + PostLanes.latency] = chunk, group.out[0, channels, pixel], second
 
@@ -131,6 +142,8 @@ class Run:
             "acc": (config.mac.acc, lanes), "xsum": (32, lanes), "first": (17, lanes), "other": (17, lanes),
             "records_free": (1, 1), "close": (1, 1),
         }  # fmt: skip
+        if config.array == "sign":
+            shapes |= {"beat_plane": (3, 1), "beat_first": (1, 1), "beat_last": (1, 1)}
         found = {}
         for name, (bits, elements) in shapes.items():
             if not bits:
@@ -206,11 +219,16 @@ CONFIGS = [
     (8, 8, 2, 512, 48),
     (8, 8, 8, 256, 32),
     (4, 4, 2, 64, 12),
+    (4, 8, 2, 64, 40, "sign"),
+    (8, 4, 4, 16, 12, "sign"),
+    (4, 4, 1, 256, 24, "sign"),
 ]
 
 
-def engine(rows, lanes, post_lanes, bus, acc):
-    return EngineConfig(rows=rows, lanes=lanes, post_lanes=post_lanes, bus_bits=bus, mac=MacFormat(acc=acc))
+def engine(rows, lanes, post_lanes, bus, acc, array="digit"):
+    return EngineConfig(
+        rows=rows, lanes=lanes, post_lanes=post_lanes, bus_bits=bus, mac=MacFormat(acc=acc), array=array
+    )
 
 
 @pytest.mark.parametrize("case", CONFIGS, ids=lambda case: "-".join(map(str, case)))
@@ -222,15 +240,16 @@ def test_every_layer_has_the_golden_codes_and_counts_and_absorbs_records_by_the_
     assert mismatches(*tools, gap=0.3, stall=0.3, seed=1, times=2) == []
 
 
-def test_widths_may_be_narrowed_while_it_runs(compiled, layers, packed, unpacked):
-    config = engine(4, 4, 2, 64, 36)
+@pytest.mark.parametrize("array", ["digit", "sign"])
+def test_widths_may_be_narrowed_while_it_runs(compiled, layers, packed, unpacked, array):
+    config = engine(4, 4, 2, 64, 36, array)
     tools = compiled, layers, packed, unpacked, config
     assert mismatches(*tools, formats=True, gap=0.1, stall=0.1, times=2) == []
 
 
 FAULTS = {
     "bias with another weight": (correct_module, "self.acc << self.fraction", "self.acc << 1"),
-    "fraction not in the width": (lanes_module, "(acc_bits + layer.fraction)[:6]", "acc_bits"),
+    "fraction not in the width": (lanes_module, "(acc_bits + fraction)[:6]", "acc_bits"),
     "zero point added": (correct_module, "base - product", "base + product"),
     "threshold direction": (threshold_module, "self.descending.replicate", "(~self.descending).replicate"),
     "threshold missed": (threshold_module, "operand >= ", "operand > "),
@@ -248,18 +267,32 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found(compiled, layers, packed, unpacked, planted, monkeypatch, fault):
-    module, old, new = FAULTS[fault]
+PLANE_FAULTS = {
+    "next plane's coefficient": (lanes_module, 'delayed(m, self.beat_plane, 1, "plane")', "self.beat_plane"),
+    "other four coefficients": (lanes_module, "reversed(COEFFICIENT_SLOTS)", "COEFFICIENT_SLOTS"),
+    "a value of each plane": (lanes_module, "self.beat & self.beat_last if self.planes", "self.beat if self.planes"),
+    "begins with the last plane": (lanes_module, "planes.first.eq(self.beat_first)", "planes.first.eq(self.beat_last)"),
+    "planes not in the width": (lanes_module, "COEFFICIENT_BITS if self.planes", "0 if self.planes"),
+    "input sum of a later plane": (planes_module, "self.zero * xsum", "self.zero * self.xsum"),
+    "planes before the last": (planes_module, "Mux(first[1], bias - offset, total)", "Mux(1, bias - offset, total)"),
+    "other overflows": (planes_module, "overflow.eq(lost & ends)", "overflow.eq(lost & ~ends)"),
+}
+
+
+@pytest.mark.parametrize(
+    ("array", "fault"), [("digit", fault) for fault in FAULTS] + [("sign", fault) for fault in PLANE_FAULTS]
+)
+def test_a_planted_fault_is_found(compiled, layers, packed, unpacked, planted, monkeypatch, array, fault):
+    module, old, new = (FAULTS if array == "digit" else PLANE_FAULTS)[fault]
     names = planted(module, old, new)
     component = names.get("PostLanes", PostLanes)
     for name in module.__all__:
-        if module is not lanes_module and name in vars(lanes_module):
+        if module is not lanes_module and vars(lanes_module).get(name) is getattr(module, name):
             monkeypatch.setattr(lanes_module, name, names[name])
-    found = mismatches(
-        compiled, layers, packed, unpacked, engine(4, 4, 2, 128, 32), component=component, gap=0.1, stall=0.1
-    )
-    assert found != []
+    config = engine(4, 4, 2, 128, 32, array)
+    # Widths are inputs where they are what is wrong.
+    options = {"component": component, "formats": "in the width" in fault and array == "sign"}
+    assert mismatches(compiled, layers, packed, unpacked, config, gap=0.1, stall=0.1, **options) != []
 
 
 def test_a_buffer_freed_too_early_is_found(compiled, layers, packed, unpacked, monkeypatch):
