@@ -3,47 +3,71 @@
 The weights are noise, the scales such that codes fill their ranges: cycles do not depend on values.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from gatewise import Grid, InputSpec, Network, NetworkBuilder
+from gatewise import Grid, InputSpec, Network, NetworkBuilder, WeightCodes
 from gatewise.sim.builder import Tensor
+
+Inner = Callable[[np.random.Generator, tuple[int, ...]], tuple[WeightCodes, float]]
+"""Makes weights of a shape, and says what their standard deviation is."""
 
 ACTIVATION = Grid(0.3, 4)
 STREAM = Grid(2**-11, 16, signed=True)
 
 
+def noise(bits: int) -> Inner:
+    """Integers, all equally likely."""
+    half = 1 << (bits - 1)
+    return lambda rng, shape: (WeightCodes.integer(rng.integers(-half, half, shape), bits), half * 0.35)
+
+
 @dataclass
 class Shapes:
-    """Collects a 4-bit network of 16-bit residual streams; the first and the last layer have 8 bits."""
+    """Collects a network of 4-bit tensors beside 16-bit residual streams; its first and last layer have 8 bits.
+
+    `inner` makes the weights of the others, 4-bit integers unless given.
+    """
 
     net: NetworkBuilder
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    inner: Inner = field(default_factory=lambda: noise(4))
 
     @classmethod
-    def new(cls, name: str, size: int, seed: int) -> "Shapes":
+    def new(cls, name: str, size: int, seed: int, inner: Inner | None = None) -> "Shapes":
         """An RGB input of size x size pixels."""
         spec = InputSpec(
             shape=(3, size, size), bits=8, scale=0.02, zero_point=114, divide=255.0, mean=(0.45,) * 3, std=(0.22,) * 3
         )
-        return cls(NetworkBuilder(name, spec, provenance={"seed": seed}), np.random.default_rng(seed))
+        net = NetworkBuilder(name, spec, provenance={"seed": seed})
+        return cls(net, np.random.default_rng(seed), inner or noise(4))
 
     def conv(
-        self, name: str, x: Tensor, channels: int, kernel: int, stride: int = 1, *, bits: int = 4, out: Grid = STREAM
-    ) -> Tensor:
+        self, name: str, x: Tensor, channels: int, kernel: int, stride: int = 1, *,
+        weights: Inner | None = None, out: Grid = STREAM,
+    ) -> Tensor:  # fmt: skip
         """A convolution that keeps the size at stride 1; a ReLU where its output has no sign."""
-        half = 1 << (bits - 1)
-        codes = self.rng.integers(-half, half, (channels, x.shape[0], kernel, kernel))
-        scale = 1 / (half * 0.35 * np.sqrt(x.shape[0] * kernel * kernel))
+        codes, deviation = (weights or self.inner)(self.rng, (channels, x.shape[0], kernel, kernel))
+        scale = 1 / (deviation * np.sqrt(x.shape[0] * kernel * kernel))
         return self.net.conv2d(
-            name, x, codes, bits=bits, scale=scale, stride=stride, padding=kernel // 2, out=out,
+            name, x, codes, scale=scale, stride=stride, padding=kernel // 2, out=out,
             bias=self.rng.normal(0, 0.1, channels), relu=not out.signed,
         )  # fmt: skip
 
-    def block(self, name: str, x: Tensor, stream: Tensor, channels: int, stride: int) -> tuple[Tensor, Tensor]:
-        """A basic residual block; takes and gives the 4-bit tensor and the 16-bit stream beside it."""
+    def block(
+        self, name: str, x: Tensor, stream: Tensor, channels: int, stride: int, *, padded: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """A basic residual block; takes and gives the 4-bit tensor and the 16-bit stream beside it.
+
+        Where the shapes differ the shortcut is a 1 x 1 convolution or, `padded`, a stride and channels of zeros.
+        """
         inner = self.conv(f"{name}.conv1", x, channels, 3, stride, out=ACTIVATION)
-        if stride != 1 or stream.shape[0] != channels:
+        if padded and stride != 1:
+            stream = self.net.stride_slice(f"{name}.stride", stream, stride)
+            more = (channels - stream.shape[0]) // 2
+            stream = self.net.channel_pad(f"{name}.pad", stream, more, more)
+        elif stride != 1 or stream.shape[0] != channels:
             stream = self.conv(f"{name}.down", x, channels, 1, stride)
         outer = self.conv(f"{name}.conv2", inner, channels, 3)
         stream = self.net.add(f"{name}.add", outer, stream, out=STREAM, relu=True)
@@ -61,11 +85,23 @@ class Shapes:
 def resnet18(size: int = 224, classes: int = 1000, seed: int = 0) -> Network:
     """ResNet-18 (He et al. 2016, table 1) with 1 x 1 convolutions on the shortcuts that need them."""
     shapes = Shapes.new("resnet18", size, seed)
-    stem = shapes.conv("stem", shapes.net.input, 64, 7, 2, bits=8, out=Grid(0.02, 8))
+    stem = shapes.conv("stem", shapes.net.input, 64, 7, 2, weights=noise(8), out=Grid(0.02, 8))
     stream = shapes.net.max_pool("pool", stem, 3, 2, 1)
     x = shapes.net.requantise("pool.codes", stream, out=ACTIVATION)
     for stage, channels in enumerate((64, 128, 256, 512)):
         for index in range(2):
             stride = 2 if stage and not index else 1
             x, stream = shapes.block(f"layer{stage + 1}.{index}", x, stream, channels, stride)
+    return shapes.classes(stream, classes)
+
+
+def resnet20(name: str, inner: Inner, size: int = 32, classes: int = 10, seed: int = 0) -> Network:
+    """ResNet-20 for CIFAR (He et al. 2016, section 4.2), with shortcuts of zeros."""
+    shapes = Shapes.new(name, size, seed, inner)
+    stream = shapes.conv("conv1", shapes.net.input, 16, 3, weights=noise(8))
+    x = shapes.net.requantise("conv1.codes", stream, out=ACTIVATION)
+    for stage, channels in enumerate((16, 32, 64)):
+        for index in range(3):
+            stride = 2 if stage and not index else 1
+            x, stream = shapes.block(f"layer{stage + 1}.{index}", x, stream, channels, stride, padded=True)
     return shapes.classes(stream, classes)

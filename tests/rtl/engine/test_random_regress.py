@@ -4,7 +4,7 @@ from gatewise.rtl.engine.cosim import compile_engine
 from gatewise.rtl.engine.random_regress import regress_random
 from gatewise.sim.random_cases import ENGINES, TIED
 
-CASES = 40
+CASES = 60
 
 
 def test_random_networks_run_in_rtl_as_in_the_simulator():
