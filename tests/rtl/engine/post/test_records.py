@@ -9,13 +9,21 @@ from gatewise.rtl.cxxrtl import words_of
 from gatewise.rtl.engine.post import records as records_module
 from gatewise.rtl.engine.post.records import RecordLoader, RecordStore, buffer_index_layout
 from gatewise.rtl.engine.registers import descriptor_layout
-from gatewise.sim.descriptor import RECORD_SLOTS
+from gatewise.sim.descriptor import record_slots
 from gatewise.sim.image import RecordLayout
 
-NAMES = ["zero", *RECORD_SLOTS]
 ACC = 20
 WIDTHS = {"zero": 16, "main": 38, "own": 37, "other": 37, "sum": 37, "copy": 37}
-"""Of what the store holds of each; of all others acc + 8 bits."""
+WIDTHS |= dict.fromkeys(("coefficients_0", "coefficients_1"), 64)
+"""Of what the store holds of each; of all others acc + 8 bits, in a sign array acc + 16."""
+
+
+def width_of(config, name):
+    return WIDTHS.get(name, ACC + (16 if config.array == "sign" else 8))
+
+
+def names_of(config):
+    return ["zero", *record_slots(config)]
 
 
 class Records(wiring.Component):
@@ -33,7 +41,7 @@ class Records(wiring.Component):
                 "free": In(1),
                 "full": Out(2),
                 "index": In(buffer_index_layout(config)),
-                **{name: Out(members[name].shape) for name in NAMES},
+                **{name: Out(members[name].shape) for name in names_of(config)},
             }
         )
 
@@ -62,11 +70,13 @@ KINDS = [("mac", 0, 0, 0), ("mac", 0, 1, 0), ("mac", 3, 1, 1), ("mac", 15, 0, 1)
 KINDS += [("stream", 0, 1, 0), ("stream", 0, 0, 1), ("stream", 0, 1, 1), ("stream", 0, 0, 0)]
 
 
-def held(layer, group):
+def held(config, layer, group):
     """What the store must hold of a row group: by name, a number for each channel."""
     registers = layer.registers
     names = []
     if group.acc is not None:
+        if config.array == "sign":
+            names += ["coefficients_1"] * (registers["part_top"] > 3) + ["coefficients_0"]
         names += ["bias", "main", *(f"threshold_{index}" for index in range(registers["thresholds"]))]
     names += ["own", "other", "sum"] * registers["adds"] + ["copy"] * registers["copies"]
     found = {name: [] for name in names}
@@ -78,7 +88,7 @@ def held(layer, group):
             fields["main"] >>= 16
         for name, value in fields.items():
             turned = ~value if descending and name.startswith("threshold") else value
-            found[name].append(turned & ((1 << WIDTHS.get(name, ACC + 8)) - 1))
+            found[name].append(turned & ((1 << width_of(config, name)) - 1))
     return found
 
 
@@ -136,14 +146,14 @@ def run(compiled, layers, packed, config, names, *, stall, seed=0, linger=9):
     inputs["layer"] = words(numbers, bits)
     inputs["index"] = packed(index, (2 * config.rows // lanes - 1).bit_length())
     with compiled(Records(config, names)).simulate() as simulation:
-        found = simulation.vectors(inputs, ["words__ready", "full", *NAMES])
+        found = simulation.vectors(inputs, ["words__ready", "full", *names_of(config)])
     wrong = set()
     for cycle, each in enumerate(expected):
         if each is not None and (found["words__ready"][cycle, 0], found["full"][cycle, 0]) != each:
             wrong.add("ready" if found["words__ready"][cycle, 0] != each[0] else "full")
     for cycle, layer, group, chunk in looks:
-        for name, wanted in held(layer, group).items():
-            width = WIDTHS.get(name, ACC + 8)
+        for name, wanted in held(config, layer, group).items():
+            width = width_of(config, name)
             whole = int.from_bytes(found[name][cycle + 1].tobytes(), "little")
             there = [whole >> (lane * width) & ((1 << width) - 1) for lane in range(lanes)]
             part = wanted[chunk * lanes :][:lanes]
@@ -153,13 +163,16 @@ def run(compiled, layers, packed, config, names, *, stall, seed=0, linger=9):
     return wrong, times
 
 
-def engine(bus, rows=4, lanes=4, post_lanes=2):
-    return EngineConfig(rows=rows, lanes=lanes, post_lanes=post_lanes, bus_bits=bus, mac=MacFormat(acc=ACC))
+def engine(bus, array="digit"):
+    return EngineConfig(rows=4, lanes=4, post_lanes=2, bus_bits=bus, mac=MacFormat(acc=ACC), array=array)
 
 
-@pytest.mark.parametrize("bus", [8, 32, 64, 128, 512])
-def test_records_are_absorbed_by_the_rule_and_held_for_their_chunk(compiled, layers, packed, bus):
-    config = engine(bus)
+@pytest.mark.parametrize(
+    ("bus", "array"),
+    [(8, "digit"), (32, "digit"), (64, "digit"), (128, "digit"), (512, "digit"), (16, "sign"), (256, "sign")],
+)
+def test_records_are_absorbed_by_the_rule_and_held_for_their_chunk(compiled, layers, packed, bus, array):
+    config = engine(bus, array)
     for seed, stall in ((0, 0), (1, 0.4)):
         assert run(compiled, layers, packed, config, GENUINE, stall=stall, seed=seed)[0] == set()
     # An unbroken stream, in closed form: two row groups without a lost cycle, the third when the first is freed.
@@ -188,18 +201,31 @@ FAULTS = {
     "wrong buffer": (64, "self.write.index.buffer.eq(parity)", "self.write.index.buffer.eq(~parity)"),
     "one buffer": (64, "(count != BUFFERS)", "(count == 0)"),
     "overrun": (64, "running & (count != BUFFERS)", "running"),
-    "first field of a stream": (64, "has_main, BIAS, own_or_copy)", "has_main, BIAS, OWN)"),
+    "first field of a stream": (64, "has_main, first_of_main, own_or_copy)", "has_main, first_of_main, own)"),
     "lane": (64, "Mux(chosen, 1 << write.lane, 0)", "Mux(chosen, 1, 0)"),
     "last word's rest": (128, "(part == parts - 1) | group_last", "(part == parts - 1)"),
     "part of a field": (16, "before.eq(field[bus:])", "before.eq(field[: -bus])"),
     "threshold not turned": (64, "written = written ^ turn", "written = written"),
     "not freed": (64, "- (self.free & has_records)", ""),
-    "threshold missed": (64, "slot == MAIN + layer.thresholds", "slot == layer.thresholds"),
+    "threshold missed": (64, "slot == main + layer.thresholds", "slot == layer.thresholds"),
+}
+PLANE_FAULTS = {
+    "coefficients of few planes": (64, "layer.part_top >= COEFFICIENTS_IN_FIELD", "1"),
+    "coefficients of many planes": (64, "Mux(layer.part_top >= COEFFICIENTS_IN_FIELD, 0, 1)", "Const(1)"),
+    "five planes": (64, "layer.part_top >= COEFFICIENTS_IN_FIELD", "layer.part_top > COEFFICIENTS_IN_FIELD"),
+    "next channel's": (
+        64,
+        "slot.eq(Mux(channel_last, first_slot, next_slot))",
+        "slot.eq(Mux(channel_last, bias, next_slot))",
+    ),
+    "coefficients elsewhere": (64, "write.slot == slot)", "write.slot == (slot ^ (slot < 2)))"),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found(compiled, layers, packed, planted, fault):
-    bus, old, new = FAULTS[fault]
+@pytest.mark.parametrize(
+    ("array", "fault"), [("digit", each) for each in FAULTS] + [("sign", each) for each in PLANE_FAULTS]
+)
+def test_a_planted_fault_is_found(compiled, layers, packed, planted, array, fault):
+    bus, old, new = (FAULTS if array == "digit" else PLANE_FAULTS)[fault]
     names = planted(records_module, old, new)
-    assert run(compiled, layers, packed, engine(bus), names, stall=0.1)[0] != set()
+    assert run(compiled, layers, packed, engine(bus, array), names, stall=0.1)[0] != set()
