@@ -3,6 +3,7 @@
 The kernels' weights and the codes of the memory image come from here together, so that they cannot differ.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from ..kernels.mac import MacFormat, signed_range
 from ..kernels.planes import PlaneCorrection, int_planes, sign_planes
 from ..kernels.requant import MAX_SHIFT
 from ..kernels.shift import NEGATIVE, POSITIVE, ShiftFormat, signed_digit_passes
-from .engine import Array, Decoder, EngineConfig
+from ..kernels.xor import XorNetwork
+from .engine import XOR_NETWORKS, XOR_WIDTH, Array, Decoder, EngineConfig
 from .layer import MacLayer
-from .manifest import FocusedWeights, IntWeights, ScaleRequant, ShiftWeights
+from .manifest import FocusedWeights, IntWeights, ScaleRequant, ShiftWeights, XorWeights
 
 if TYPE_CHECKING:
     from .network import Network
@@ -31,7 +33,7 @@ SCHEMES: dict[Array, tuple[str, ...]] = {
 """What each array that there is runs."""
 DECODERS: dict[Array, tuple[Decoder, ...]] = {
     "digit": ("raw", "huffman"),
-    "sign": ("raw",),
+    "sign": ("raw", "xor"),
     "shift": ("raw", "huffman"),
 }
 """The decoders that there are in front of each."""
@@ -135,6 +137,19 @@ def check_arrays(network: "Network", engine: EngineConfig) -> None:
         if engine.array != "digit" and layer.node.align is not None:
             raise UnsupportedError(
                 f'{name}: an aligned layer must run on an engine with array = "digit", not array = "{engine.array}"'
+            )
+        if engine.decoder == "xor" and isinstance(layer.node.weights, XorWeights):
+            _check_xor(name, [network.manifest.xor_networks[plane].network for plane in layer.node.weights.planes])
+
+
+def _check_xor(name: str, networks: Sequence[XorNetwork]) -> None:
+    """Whether the registers of an engine's XOR decoder hold the networks of a layer."""
+    most, count = max(max(each.n_in, each.n_out) for each in networks), len(set(networks))
+    for wanted, held, what in ((most, XOR_WIDTH, "inputs and outputs"), (count, XOR_NETWORKS, "different networks")):
+        if wanted > held:
+            raise UnsupportedError(
+                f'{name}: XOR networks of more than {held} {what} must run on an engine with decoder = "raw", '
+                f'not decoder = "xor" with {wanted}'
             )
 
 

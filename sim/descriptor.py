@@ -78,7 +78,7 @@ ARRAY_FIELDS = {
 }
 """Registers that only some arrays have, by array."""
 DECODER_FIELDS = ("table_words", "weight_words")
-"""Registers that engines with a Huffman decoder have."""
+"""Registers that engines with a decoder have."""
 PLANES = 4
 """Digit planes of a 16-bit stream."""
 RECORD_SLOTS = ("bias", "main", *(f"threshold_{index}" for index in range(15)), "own", "other", "sum", "copy")
@@ -261,7 +261,7 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
 def has_register(engine: EngineConfig, name: str) -> bool:
     """Whether the engine has that register: some are of some arrays, or of a decoder, only."""
     if name in DECODER_FIELDS:
-        return engine.decoder == "huffman"
+        return engine.decoder != "raw"
     special = any(name in names for names in ARRAY_FIELDS.values())
     return not special or name in ARRAY_FIELDS[engine.array]
 

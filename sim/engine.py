@@ -17,7 +17,11 @@ PREFETCH_MARGIN = 4
 """Words of prefetch beyond the bus latency that keep one word a cycle coming."""
 
 CHUNK_BITS = 32
-"""What a Huffman decoder takes at a time."""
+"""What a decoder takes at a time."""
+XOR_WIDTH = 32
+"""Most inputs, and most outputs, of an XOR network in an engine."""
+XOR_NETWORKS = 4
+"""Different XOR networks of a layer in an engine."""
 
 Array = Literal["digit", "fusion", "sign", "shift"]
 Decoder = Literal["raw", "huffman", "xor"]
@@ -100,8 +104,9 @@ class EngineConfig(BaseModel):
                 f"post_lanes must be a power of two from 1 to the lesser of rows and lanes ({most}), "
                 f"not {self.post_lanes}"
             )
-        if self.decoder == "huffman" and self.bus_bits < CHUNK_BITS:
-            raise ValueError(f"bus_bits must be at least {CHUNK_BITS} with a Huffman decoder, not {self.bus_bits}")
+        if self.decoder != "raw" and self.bus_bits < CHUNK_BITS:
+            name = {"huffman": "a Huffman", "xor": "an XOR"}[self.decoder]
+            raise ValueError(f"bus_bits must be at least {CHUNK_BITS} with {name} decoder, not {self.bus_bits}")
         if self.array == "sign" and self.mac.acc > MAX_PLANE_ACC:
             raise ValueError(f"mac acc must be at most {MAX_PLANE_ACC} in a sign array, not {self.mac.acc}")
         least = self.bus_latency + PREFETCH_MARGIN

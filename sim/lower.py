@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
+
+from ..kernels.addressing import stream_weights
 from ..kernels.errors import UnsupportedError
 from ..kernels.pool import PoolShape
 from ..kernels.requant import Rounding
@@ -17,7 +20,7 @@ from .cycles import with_taper
 from .descriptor import Operation, act_address_bits
 from .engine import EngineConfig
 from .geometry import layer_values, window_values
-from .graph import pool_shape
+from .graph import plane_bytes, pool_shape
 from .image import RecordLayout
 from .layer import MacLayer
 from .lowered import DIVIDER_CYCLES, LoweredLayer, RowGroup, row_groups, words_of
@@ -29,11 +32,13 @@ from .manifest import (
     MaxPoolNode,
     RequantiseNode,
     ScaleRequant,
+    XorWeights,
 )
 from .memory import Placement
 from .network import Network
 from .schedule import EngineLayer, Schedule, schedule
 from .views import Stored
+from .xor_coded import XorSigns, XorStreams
 
 __all__ = ["lower"]
 
@@ -82,10 +87,7 @@ class _Lowerer:
         source = layer.array_input
         assert source is not None
         stored = self.plan.tensors[source]
-        if layer.name == self.plan.unfolded:
-            mac = mac.unfold()
-        elif layer.name in self.plan.maps:
-            mac = mac.over_map(self.plan.maps[layer.name])
+        mac = self._arranged(mac)
         shape, node, engine = mac.shape, mac.node, self.engine
         if shape.depthwise and stored.channel % min(engine.rows, engine.lanes):
             raise UnsupportedError(
@@ -118,11 +120,42 @@ class _Lowerer:
             registers |= {"thresholds": (1 << node.out.bits) - 1, "main_zero": node.out.range[0]}
         registers |= self._post(layer, node.out)
         lowered = self._finished(layer, "mac", registers, mac, 0 if form.coefficients is None else form.planes)
-        if engine.decoder != "huffman":
-            return lowered
-        coded = HuffmanStreams(form, list(row_groups(lowered.registers, engine)), engine)
+        coded: HuffmanStreams | XorStreams
+        groups = list(row_groups(lowered.registers, engine))
+        match engine.decoder:
+            case "huffman":
+                coded = HuffmanStreams(form, groups, engine)
+            case "xor":
+                coded = XorStreams(form, groups, engine, self._signs(layer.name))
+            case _:
+                return lowered
         words = {"table_words": coded.table_words, "weight_words": coded.weight_words}
         return replace(lowered, coded=coded, registers={**lowered.registers, **words})
+
+    def _arranged(self, mac: MacLayer) -> MacLayer:
+        """The layer over its input as it lies in memory."""
+        name = mac.node.name
+        if name == self.plan.unfolded:
+            return mac.unfold()
+        return mac.over_map(self.plan.maps[name]) if name in self.plan.maps else mac
+
+    def _signs(self, name: str) -> XorSigns | None:
+        """What a layer has encrypted."""
+        mac, networks = self.network.layers[name], self.network.manifest.xor_networks
+        spec, shape = mac.node.weights, mac.shape.weight_shape
+        if not isinstance(spec, XorWeights):
+            return None
+        count = int(np.prod(shape))
+        chosen = tuple(networks[plane].network for plane in spec.planes)
+        starts = np.cumsum(plane_bytes(spec, count, networks))[:-1]
+        parts = np.split(self.network.arrays[f"{name}.weight"], starts)
+        slices = tuple(
+            np.unpackbits(part, count=network.slices(count) * network.n_in, bitorder="little").reshape(-1, network.n_in)
+            for part, network in zip(parts, chosen, strict=True)
+        )
+        tile = (spec.tile.rows, spec.tile.lanes) if spec.tile else None
+        places = stream_weights(np.arange(count), shape, mac.shape.groups, tile)
+        return XorSigns(chosen, slices, self._arranged(replace(mac, codes=places)).codes)
 
     def _pool(self, layer: EngineLayer) -> LoweredLayer:
         node = layer.lead

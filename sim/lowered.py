@@ -12,6 +12,7 @@ from .schedule import EngineLayer
 
 if TYPE_CHECKING:
     from .coded import HuffmanStreams
+    from .xor_coded import XorStreams
 
 __all__ = ["DIVIDER_CYCLES", "LoweredLayer", "RowGroup", "row_groups", "words_of"]
 
@@ -26,7 +27,7 @@ class LoweredLayer:
 
     `label` are the operations of the network that the layer runs, `source` where it comes from: nothing
     for the input's load and the result's store. `planes` are the accumulators of a pixel and row,
-    `coded` what streams in the place of weight tiles where they are Huffman-coded.
+    `coded` what streams in the place of weight tiles where they are coded.
     """
 
     name: str
@@ -37,7 +38,7 @@ class LoweredLayer:
     mac: MacLayer | None = None
     record: RecordLayout = EMPTY
     planes: int = 1
-    coded: "HuffmanStreams | None" = None
+    coded: "HuffmanStreams | XorStreams | None" = None
 
     @property
     def beat_cycles(self) -> int:

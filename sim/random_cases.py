@@ -49,6 +49,7 @@ ENGINES = {
         4, 8, 2, 16, array="sign", pixels=40, act_bytes=4096, act_banks=16, mac=MacFormat(10, 24, 40)
     ),
     "8x8/256 sign": _engine(8, 8, 4, 256, array="sign", pixels=32, mac=MacFormat(10, 24, 40)),
+    "4x8/64 xor sign": _engine(4, 8, 1, 64, array="sign", decoder="xor", pixels=40, mac=MacFormat(10, 24, 40)),
     "8x4/512": _engine(8, 4, 2, 512, mac=MacFormat(product=7, align=12, acc=16, overflow="wrap")),
 }
 """What is fixed when an engine is compiled, by name."""

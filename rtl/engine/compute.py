@@ -24,6 +24,7 @@ from .registers import address_bits, descriptor_layout
 from .sequencer import ComputeSequencer, step_layout, tile_layout
 from .shift_array import SHIFT_SETTINGS, ShiftArray
 from .sign_array import SignArray
+from .xor_loader import XorLoader
 
 __all__ = ["ComputeUnit"]
 
@@ -64,7 +65,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
                 "words": In(stream.Signature(config.bus_bits)),
                 **(
                     {"reader_idle": In(1), "stream_idle": Out(1), "stream_error": Out(1)}
-                    if config.decoder == "huffman"
+                    if config.decoder != "raw"
                     else {}
                 ),
                 "act_read": Out(1),
@@ -93,7 +94,14 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         m = Module()
         config, layer = self.config, self.layer
         m.submodules.sequencer = sequencer = ComputeSequencer(config)
-        loader = HuffmanLoader(config) if config.decoder == "huffman" else WeightLoader(config)
+        loader: WeightLoader | HuffmanLoader | XorLoader
+        match config.decoder:
+            case "huffman":
+                loader = HuffmanLoader(config)
+            case "xor":
+                loader = XorLoader(config)
+            case _:
+                loader = WeightLoader(config)
         m.submodules.loader = loader
         m.submodules.address = address = AddressGenerator(config)
         array: MacArray | SignArray | ShiftArray
@@ -118,7 +126,6 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             self.post_wait.eq(sequencer.post_wait),
             loader.enable.eq(sequencer.load_enable),
             loader.depthwise.eq(layer.depthwise),
-            loader.lane_offset.eq(sequencer.load_lane_offset),
             loader.swap.eq(sequencer.swap),
             address.layer.eq(layer),
             address.start.eq(self.start),
@@ -155,7 +162,9 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             array.depthwise.eq(layer.depthwise),
             array.diagonal.eq(operand.diagonal),
         ]
-        if isinstance(loader, HuffmanLoader):
+        if not isinstance(loader, XorLoader):
+            m.d.comb += loader.lane_offset.eq(sequencer.load_lane_offset)
+        if isinstance(loader, HuffmanLoader | XorLoader):
             m.d.comb += [
                 loader.start.eq(self.start),
                 loader.table_words.eq(layer.table_words),
@@ -166,10 +175,10 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
                 # Whoever waits for weights then would wait for ever.
                 self.stream_error.eq(loader.error | (self.stream_idle & self.weight_wait)),
             ]
-        else:
+        elif config.array != "sign":
+            m.d.comb += loader.container.eq(layer.container)
+        if not isinstance(loader, HuffmanLoader):
             m.d.comb += loader.rows.eq(sequencer.load_rows)
-            if config.array != "sign":
-                m.d.comb += loader.container.eq(layer.container)
         if isinstance(array, MacArray):
             m.d.comb += [
                 loader.aligned.eq(layer.aligned),

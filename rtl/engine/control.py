@@ -73,7 +73,7 @@ class Control(wiring.Component):  # type: ignore[misc]
                 "begin": Out(1),
                 "done": In(1),
                 "conflict": In(1),
-                **({"stream_error": In(1)} if config.decoder == "huffman" else {}),
+                **({"stream_error": In(1)} if config.decoder != "raw" else {}),
             }
         )
 
@@ -154,7 +154,7 @@ class Control(wiring.Component):  # type: ignore[misc]
                     with m.Else():
                         m.d.comb += self.fetch.eq(1)
                         m.next = "fetch"
-                if self.config.decoder == "huffman":
+                if self.config.decoder != "raw":
                     with m.If(self.stream_error):
                         m.d.comb += self.fetch.eq(0)
                         m.d.sync += [self.error.eq(ErrorCode.STREAM), self.error_layer.eq(self.current)]

@@ -178,7 +178,7 @@ class Engine(wiring.Component):  # type: ignore[misc]
     def _posted(self, m: Module) -> Value:
         """Whether a layer ends that does not transfer: with its last write, but not before its coded stream."""
         post, compute = self.post, self.compute
-        if self.config.decoder != "huffman":
+        if self.config.decoder == "raw":
             return post.done
         written, ends = Signal(), Signal()
         m.d.comb += [

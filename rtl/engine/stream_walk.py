@@ -73,7 +73,7 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         ]
 
         # Coded weights of all steps are one block, whose words the registers say; before all records is a table.
-        coded, table = config.decoder == "huffman", Signal()
+        coded, table = config.decoder != "raw", Signal()
         weight_words = code_words + Mux(optional(layer, "aligned"), amount_words, 0)
         if coded:
             weight_words = Mux(table, layer.table_words, layer.weight_words)
