@@ -152,6 +152,16 @@ def test_schemes_are_read_off_the_network(samples, array, codes, expected):
     assert found <= set(OPTIONS)
 
 
+def test_layers_of_every_scheme_overflow(all_cases):
+    found = Counter(
+        case.network.layers[name].node.weights.scheme
+        for case in all_cases[0]
+        for name, counts in case.golden.overflows.items()
+        if counts.acc.any() or counts.post.any()
+    )
+    assert all(found[scheme] >= 3 for scheme in GROUPS["scheme"])
+
+
 def test_overflows_are_options_of_their_kind_and_mode(all_cases):
     for case in all_cases[0]:
         kinds = {kind for kind in COUNTERS if case.golden.overflow(kind)}
