@@ -36,7 +36,8 @@ __all__ = [
 MAX_LENGTH = 16
 MAX_ALPHABET = 256
 
-MAX_ROWS = 64
+MAX_ROWS = 65
+"""Of the largest array, and one of its alignment amounts."""
 
 CHUNK_BITS = (8, 16, 32, 64)
 

@@ -23,6 +23,7 @@ __all__ = [
     "ADDRESS_BITS",
     "CHECK",
     "COEFFICIENT_SLOTS",
+    "DECODER_FIELDS",
     "DESCRIPTOR_STEP",
     "MAGIC",
     "OPERATIONS",

@@ -49,6 +49,8 @@ ENGINES = {
         4, 8, 2, 16, array="sign", pixels=40, act_bytes=4096, act_banks=16, mac=MacFormat(10, 24, 40)
     ),
     "8x8/256 sign": _engine(8, 8, 4, 256, array="sign", pixels=32, mac=MacFormat(10, 24, 40)),
+    "4x8/32 huffman": _engine(4, 8, 4, 32, decoder="huffman", act_banks=8, prefetch_words=64),
+    "8x4/128 huffman shift": _engine(8, 4, 2, 128, array="shift", decoder="huffman", pixels=20),
     "4x8/64 xor sign": _engine(4, 8, 1, 64, array="sign", decoder="xor", pixels=40, mac=MacFormat(10, 24, 40)),
     "8x4/512": _engine(8, 4, 2, 512, mac=MacFormat(product=7, align=12, acc=16, overflow="wrap")),
 }
@@ -144,8 +146,10 @@ def random_case(draw: Decisions, name: str = "random") -> RandomCase:
 
 def _attempt(draw: Decisions, name: str) -> RandomCase | None:
     array = draw.option("array", ("digit", "digit", "digit", "sign", "sign", "shift", "shift"))
-    builds = {engine.bus_bits: key for key, engine in ENGINES.items() if engine.array == array}
-    build = builds[draw.option("bus", tuple(builds))]
+    alike = {key: engine for key, engine in ENGINES.items() if engine.array == array}
+    bus = draw.option("bus", tuple(dict.fromkeys(engine.bus_bits for engine in alike.values())))
+    builds = {engine.decoder: key for key, engine in alike.items() if engine.bus_bits == bus}
+    build = builds[draw.option("decoder", tuple(builds))]
     engine = _narrowed(draw, ENGINES[build], tied=build == TIED)
     stall = draw.between(1, 12) / 16 if draw.option("stalls", ("none", "some")) == "some" else 0.0
     drawing = Drawing(draw, engine, name)

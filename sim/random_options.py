@@ -81,6 +81,7 @@ GROUPS: dict[str, Sequence[object]] = {
         "across banks",
     ),
     "array": ("digit", "sign", "shift"),
+    "decoder": ("raw", "huffman", "xor"),
     "rows": ("R < L", "R = L", "R > L"),
     "post lanes": (1, 2, 4, 8),
     "bus": (8, 16, 32, 64, 128, 256, 512),
@@ -111,6 +112,7 @@ def network_options(golden: RunResult) -> Iterator[str]:
     yield "image " + ("1 x 1" if shape[1:] == (1, 1) else "one row" if 1 in shape[1:] else "map")
     yield "input " + ("as it is" if plan.unfolded is None else "unfolded")
     yield f"array {engine.array}"
+    yield f"decoder {engine.decoder}"
     yield "rows " + (f"R {'<' if engine.rows < engine.lanes else '>' if engine.rows > engine.lanes else '='} L")
     yield f"post lanes {engine.post_lanes}"
     yield f"bus {engine.bus_bits}"

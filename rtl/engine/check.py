@@ -8,7 +8,7 @@ from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ...sim.descriptor import MAGIC, OPERATIONS, PLANES, SIZE_BITS, Operation
+from ...sim.descriptor import DECODER_FIELDS, MAGIC, OPERATIONS, PLANES, SIZE_BITS, Operation
 from ...sim.engine import EngineConfig
 from ..mac import settled
 from .post.pool import Pool
@@ -43,8 +43,8 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
       `second_planes`, `first_planes` and `other_planes` are at most 4, the first two not both 0; `interval` is at
       least the writes of a slot, its reads, its `beats` (not pools; for each plane) and the cycles of a
       division (averages);
-    - `mac`: `group_inputs` is not 0, `tile_pixels` is 1 to P (of all planes together), `thresholds` is 0, 1, 3, 7
-      or 15, `first_planes` is 0;
+    - `mac`: `group_inputs` is not 0 (nor `table_words`, `weight_words` with a decoder), `tile_pixels` is 1 to P
+      (of all planes together), `thresholds` is 0, 1, 3, 7 or 15, `first_planes` is 0;
     - `mac` and `stream`: `beats` is 1 to max(1, R / Q);
     - `stream`: `first_planes` is not 0, the kernel is 1 x 1, there is one group, not depthwise;
     - pools: `out_planes` and `first_planes` are not 0; `second_planes`, `other_planes`, `adds` and `copies`
@@ -116,7 +116,7 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
                 "mac",
                 posted,
                 beaten,
-                *some("group_inputs", "tile_pixels"),
+                *some("group_inputs", "tile_pixels", *(DECODER_FIELDS if config.decoder != "raw" else ())),
                 layer.tile_pixels * planes <= config.pixels,
                 layer.thresholds.matches(*THRESHOLD_COUNTS),
                 *none("first_planes"),

@@ -125,6 +125,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             self.weight_wait.eq(sequencer.weight_wait),
             self.post_wait.eq(sequencer.post_wait),
             loader.enable.eq(sequencer.load_enable),
+            loader.rows.eq(sequencer.load_rows),
             loader.depthwise.eq(layer.depthwise),
             loader.swap.eq(sequencer.swap),
             address.layer.eq(layer),
@@ -177,8 +178,6 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             ]
         elif config.array != "sign":
             m.d.comb += loader.container.eq(layer.container)
-        if not isinstance(loader, HuffmanLoader):
-            m.d.comb += loader.rows.eq(sequencer.load_rows)
         if isinstance(array, MacArray):
             m.d.comb += [
                 loader.aligned.eq(layer.aligned),

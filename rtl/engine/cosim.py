@@ -27,6 +27,7 @@ from ...sim.images import ImageSet
 from ...sim.run import RunResult, run
 from ..cxxrtl import BusPorts, BusTiming, CompiledDesign, Record, Simulation, bits_of, compile_design
 from ..icarus import SimulationError
+from .check import ErrorCode
 from .comparison import (
     CounterRecord,
     Mismatch,
@@ -238,8 +239,8 @@ def layer_text(compiled: CompiledNetwork, layer: int) -> str:
 def check_error(compiled: CompiledNetwork, code: int, layer: int) -> None:
     """Raise `SimulationError` where the engine's port `error` says anything."""
     if code:
-        name = layer_text(compiled, layer)
-        raise SimulationError(f"{name}: the engine must end without an error, not with error {code}")
+        name, error = layer_text(compiled, layer), ErrorCode(code).name
+        raise SimulationError(f"{name}: the engine must end without an error, not with error {code} ({error})")
 
 
 _KINDS: tuple[Any, ...] = ("product", "align", "acc")

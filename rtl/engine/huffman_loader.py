@@ -45,8 +45,9 @@ class HuffmanLoader(wiring.Component):  # type: ignore[misc]
     row r's code for lane ``lane_offset + r``. Where the layer is `aligned` the first row of the stream are the
     lanes' amounts. `loaded`, `swap`, and what the settings describe are as in `WeightLoader`. `error` stays up from
     a stream's error to the next `start`: a code word that is none, a stream that ends too early or too late, zeros
-    that are none, a tile that is not the stream's first where a pass begins (`swap_first` with `swap`) or is where none
-    does, codes for a tile that nobody needs (`running` is low). `waits`: for the next pass, with nothing left to do.
+    or spare bits that are none, codes of another number of rows than `rows`, a tile that is not the stream's first
+    where a pass begins (`swap_first` with `swap`) or is where none does, codes for a tile that nobody needs
+    (`running` is low). `waits`: for the next pass, with nothing left to do.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -62,6 +63,7 @@ class HuffmanLoader(wiring.Component):  # type: ignore[misc]
                 "weight_words": In(ADDRESS_BITS),
                 "running": In(1),
                 "enable": In(1),
+                "rows": In(range(rows + 1)),
                 **({"aligned": In(1), "amounts": Out(amounts)} if self.aligns else {}),
                 "depthwise": In(1),
                 "lane_offset": In(range(lanes)),
@@ -83,7 +85,7 @@ class HuffmanLoader(wiring.Component):  # type: ignore[misc]
         # Chunks of the table, or of a pass, that have not been taken; those of the coded stream.
         left, coded = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         symbols = Signal(parameters.decoder.count_bits)
-        rows = Signal(parameters.row_bits)
+        rows = Signal(CHUNK_BITS - ROWS_AT)
         address = Signal(parameters.decoder.address_bits, reset_less=True)
         state = Signal(State)
         wrong, pass_first, column_first = Signal(), Signal(), Signal()
@@ -103,20 +105,24 @@ class HuffmanLoader(wiring.Component):  # type: ignore[misc]
                 m.d.comb += take.eq(chunk_valid)
                 with m.If(take):
                     m.d.sync += [address.eq(chunk), state.eq(State.VALUE)]
+                    m.d.comb += wrong.eq((left == 1) | chunk[len(address) :].any())
             with m.Case(State.VALUE):
                 m.d.comb += [take.eq(chunk_valid), bank.table.write.eq(take)]
                 with m.If(take):
                     m.d.sync += state.eq(State.ADDRESS)
+                    m.d.comb += wrong.eq(chunk[len(bank.table.value) :].any())
                     with m.If(left == 1):
                         m.d.sync += [left.eq(self.weight_words << per_word), state.eq(State.SYMBOLS)]
             with m.Case(State.SYMBOLS):
                 m.d.comb += take.eq(chunk_valid)
                 with m.If(take):
                     m.d.sync += [symbols.eq(chunk), rows.eq(chunk[ROWS_AT:]), state.eq(State.CODED)]
+                    m.d.comb += wrong.eq(left == 1)
             with m.Case(State.CODED):
                 m.d.comb += take.eq(chunk_valid)
                 with m.If(take):
                     m.d.sync += [coded.eq(chunk), state.eq(State.START)]
+                    m.d.comb += wrong.eq(left == 1)
             with m.Case(State.START):
                 m.d.comb += bank.start.valid.eq(1)
                 m.d.sync += [state.eq(State.RUN), pass_first.eq(1)]
@@ -165,12 +171,15 @@ class HuffmanLoader(wiring.Component):  # type: ignore[misc]
 
         m.d.comb += self.waits.eq(state == State.SYMBOLS)
         surplus = ~self.running & (full | bank.o.valid)
+        # In time for the tile that is on its way.
+        other_rows = taken & (rows != self.rows + (self.aligned if self.aligns else 0))
         m.d.sync += self.error.eq(
             ~self.start
             & (
                 self.error
                 | wrong
                 | surplus
+                | other_rows
                 | (bank.error != HuffmanError.NONE)
                 | (self.swap & (self.swap_first ^ tile_first))
             )

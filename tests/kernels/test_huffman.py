@@ -388,7 +388,7 @@ class TestDecoder:
                 lambda: HuffmanDecoder(symbol_bits=2).table_words(HuffmanCode((0, 0, 0, 0, 1))),
                 "symbols must fit 2 unsigned bits, found 4..4",
             ),
-            (lambda: HuffmanBank(0, HuffmanDecoder()), "a Huffman bank must have 1 to 64 rows, not 0"),
+            (lambda: HuffmanBank(0, HuffmanDecoder()), "a Huffman bank must have 1 to 65 rows, not 0"),
             (
                 lambda: HuffmanBank(4, HuffmanDecoder(chunk_bits=8)),
                 "chunks of a Huffman bank must hold a code word of 16 bits, not 8 bits",

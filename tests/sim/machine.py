@@ -120,8 +120,10 @@ class Machine:
         self.at = r["stream"]
         bits = 1 << r.get("container", 0)
         sign, parts = self.engine.array == "sign", r.get("part_top", 0) + 1
+        coded = self.table(r) if self.engine.decoder == "huffman" else None
         for first, rows, group in self.row_groups(r):
             fields = self.records(r, rows, mac=True)
+            symbols = None if coded is None else iter(self.symbols(r, rows, *coded))
             start = r["in_lane"] + (first if r["depthwise"] else group * r["group_inputs"])
             inputs = rows if r["depthwise"] else r["group_inputs"]
             words = 1 if r["depthwise"] else -(-(start % lanes + inputs) // lanes)
@@ -130,17 +132,27 @@ class Machine:
             for dy, dx, place in self.taps(r):
                 for lane_word in range(words):
                     amounts = np.zeros(lanes, dtype=np.int64)
-                    if r.get("aligned"):
+                    if symbols is not None:
+                        tiles = [next(symbols) for _ in range(parts)]
+                        amounts = tiles[0][0] if r.get("aligned") else amounts
+                    elif r.get("aligned"):
                         amounts = self.take(-(-8 * lanes // bus))[:lanes].astype(np.int64)
                     factors = amounts if r.get("multiply") else 1 << amounts
                     low = start % lanes - lane_word * lanes
                     used = (np.arange(lanes) >= low) & (np.arange(lanes) < low + inputs)
                     count = rows if r["depthwise"] else rows * lanes
                     weights = np.zeros((parts, rows, lanes), dtype=np.int64)
-                    for part in weights:
-                        data = self.take(-(-count * bits // bus))
-                        raw = np.unpackbits(data, bitorder="little")[: count * bits].reshape(count, bits)
-                        values = self.values(r, raw.astype(np.int64) @ (1 << np.arange(bits)), bits)
+                    for at, part in enumerate(weights):
+                        if symbols is not None:
+                            values = self.values(r, tiles[at][bool(r.get("aligned")) :], 8)
+                            if values.shape[1] == 1:
+                                values = values[:, 0]
+                            elif r["depthwise"]:
+                                values = values[np.arange(rows), start % lanes + np.arange(rows)]
+                        else:
+                            data = self.take(-(-count * bits // bus))
+                            raw = np.unpackbits(data, bitorder="little")[: count * bits].reshape(count, bits)
+                            values = self.values(r, raw.astype(np.int64) @ (1 << np.arange(bits)), bits)
                         if r["depthwise"]:
                             part[np.arange(rows), start % lanes + np.arange(rows)] = values
                         else:
@@ -165,6 +177,47 @@ class Machine:
             planes = -(-parts // 4) if sign else 0
             own = self.main(r, acc, sums, fields[:, :planes], fields[:, planes:])
             self.finish(r, first, rows, own, fields[:, planes + 2 + r["thresholds"] :])
+
+    def table(self, r):
+        """Symbols by place, and limits and offsets by length, of a layer's coded weights."""
+        symbols, limits, offsets = {}, {}, {}
+        for address, value in self.take(r["table_words"]).reshape(-1).view(np.uint32).reshape(-1, 2).tolist():
+            if address < 256:
+                symbols[address] = value
+            else:
+                limits[address - 255], offsets[address - 255] = value & 0x1FFFF, value >> 17
+        return symbols, limits, offsets
+
+    def symbols(self, r, rows, symbols, limits, offsets):
+        """A row group's weight tiles, (rows, lanes), amounts first; depthwise without amounts (rows, 1)."""
+        head, count, *chunks = self.take(r["weight_words"]).reshape(-1).view(np.uint32).tolist()
+        assert not any(chunks[count:])
+        chunks = iter(chunks[:count])
+        streams = rows + r.get("aligned", 0)
+        assert head >> 24 == streams
+        bits, used = [[] for _ in range(streams)], [0] * streams
+        asks = 2 * list(range(streams))
+        found = np.zeros((streams, head & 0xFFFFFF), dtype=np.int64)
+        for at in range(found.shape[1]):
+            for row in asks:
+                chunk = next(chunks, 0)
+                bits[row] += [chunk >> bit & 1 for bit in range(32)]
+            asks = []
+            for row in range(streams):
+                value = length = 0
+                while length == 0 or value >= limits[length]:
+                    value, length = 2 * value + bits[row][used[row] + length], length + 1
+                found[row, at] = symbols[(value + offsets[length]) % 256]
+                used[row] += length
+                if used[row] // 32 > (used[row] - length) // 32:
+                    asks.append(row)
+        for row in asks:
+            chunk = next(chunks, 0)
+            bits[row] += [chunk >> bit & 1 for bit in range(32)]
+        assert next(chunks, None) is None
+        assert all(own[end] == 1 and not any(own[end + 1 :]) for own, end in zip(bits, used, strict=True))
+        columns = 1 if r["depthwise"] and not r.get("aligned") else self.engine.lanes
+        return np.split(found, range(columns, found.shape[1], columns), axis=1)
 
     def values(self, r, codes, bits):
         """What streamed codes are worth."""

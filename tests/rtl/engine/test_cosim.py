@@ -369,7 +369,7 @@ def test_a_played_network_passes_and_its_figures_add_up(small, cache, tmp_path):
     ("fault", "message"),
     [
         ("slow", "cycles of the layer: expected "),
-        ("error", "the engine must end without an error, not with error 3"),
+        ("error", "the engine must end without an error, not with error 3 (OPERATION)"),
         ("hang", "idle must go high within "),
     ],
 )

@@ -100,7 +100,7 @@ def test_an_engine_that_is_not_done_or_reports_an_error_differs(compiled, codes)
     simulation.compiled = replace(compiled, image=image)
     result = compare_network(compiled, codes, simulation.run)
     assert result.mismatch == (
-        f"image 0, layer input: the engine must end without an error, not with error {ErrorCode.MAGIC.value}"
+        f"image 0, layer input: the engine must end without an error, not with error {ErrorCode.MAGIC.value} (MAGIC)"
     )
 
 
