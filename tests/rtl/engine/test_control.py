@@ -280,6 +280,62 @@ BAD = {
 }
 
 
+SIGNS = CONFIG.model_copy(update={"array": "sign"})
+PLANED = {**GOOD["mac"], "part_top": 4, "tile_pixels": 3, "beats": 4, "other_straddles": 0, "interval": 20}
+"""Five planes: 15 of the 16 accumulators, 20 beats."""
+PLANES_BAD = {
+    "accumulators of all planes": {"tile_pixels": 4, "interval": 99},
+    "accumulators of one plane more": {"part_top": 5, "interval": 24},
+    "beats of all planes": {"interval": 19},
+    "beats of one plane": {"part_top": 0, "tile_pixels": 17},
+}
+
+
+def verdict(config, values, component=None):
+    """The sizes' verdict on a layer of the array."""
+    dut = (component or check.LayerCheck)(config)
+    found = []
+
+    async def bench(ctx):
+        ctx.set(dut.layer, {"op": OPERATIONS.index("mac"), **values})
+        await ctx.delay(1e-9)
+        found.append(ctx.get(dut.bad_size))
+
+    simulator = Simulator(dut)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return found[0]
+
+
+def test_planes_take_accumulators_and_beats_of_their_own():
+    assert not verdict(SIGNS, PLANED)
+    assert not verdict(SIGNS, PLANED | {"part_top": 7, "tile_pixels": 2, "interval": 32})
+    assert not verdict(SIGNS, PLANED | {"part_top": 0, "tile_pixels": 16, "interval": 4})
+    assert [name for name, change in PLANES_BAD.items() if not verdict(SIGNS, PLANED | change)] == []
+    # The parts of a shift array share accumulators and beats.
+    shifts = CONFIG.model_copy(update={"array": "shift"})
+    assert not verdict(shifts, PLANED | {"tile_pixels": 16, "interval": 4})
+    assert verdict(shifts, PLANED | {"tile_pixels": 17})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("layer.tile_pixels * planes <= config.pixels", "layer.tile_pixels <= config.pixels"),
+        ("layer.tile_pixels * planes <= config.pixels", "layer.tile_pixels * planes < config.pixels"),
+        ("layer.interval >= layer.beats * planes", "layer.interval >= layer.beats"),
+        ("layer.interval >= layer.beats * planes", "layer.interval > layer.beats * planes"),
+        ("layer.part_top + 1", "layer.part_top"),
+    ],
+)
+def test_a_fault_in_the_check_of_planes_is_found(planted, old, new):
+    faulty = planted(check, old, new)["LayerCheck"]
+    good = (PLANED, PLANED | {"part_top": 7, "tile_pixels": 2, "interval": 32})
+    bad = [PLANED | change for change in PLANES_BAD.values()]
+    found = [verdict(SIGNS, values, faulty) for values in (*good, *bad)]
+    assert found != [0] * len(good) + [1] * len(bad)
+
+
 def play(descriptors, conflicts=(), dut=None, gap=0):
     """Give control the words of its descriptors; layer i is done 3 + i cycles after its `begin`.
 

@@ -13,6 +13,7 @@ from amaranth.sim import Simulator
 from gatewise import EngineConfig
 from gatewise.kernels.correction import Correction
 from gatewise.kernels.mac import MacFormat
+from gatewise.kernels.planes import PlaneCorrection
 from gatewise.kernels.pool import PoolShape, average_pool, max_pool
 from gatewise.kernels.requant import Rounding, ScaleRequantizer, ThresholdRequantizer
 from gatewise.kernels.residual import AddOperand, ResidualAdd
@@ -295,8 +296,13 @@ def registers(config, layer, tensors, blocks):
     reads += (taps - 1) * slot_words(values, "first")
     pools = layer.op in ("max_pool", "average_pool")
     division = Pool.divider_cycles if layer.op == "average_pool" else 1
-    values["interval"] = max(1, reads, writes, 1 if pools else values["beats"], division) + layer.slack
+    values["interval"] = max(1, reads, writes, 1 if pools else beat_cycles(values), division) + layer.slack
     return values
+
+
+def beat_cycles(values):
+    """Of a slot: its beats, in a sign array one for each plane."""
+    return values["beats"] * (1 + values.get("part_top", 0))
 
 
 def slot_words(values, *tensors):
@@ -341,7 +347,7 @@ class PlainModel:
 
     def results(self, config, layer, slot, acc, xsum, first, other):
         """A slot's codes in both tensors, and how often each channel's value did not fit."""
-        own = acc + 3 * xsum if layer.op == "mac" else first
+        own = acc[0] + 3 * xsum if layer.op == "mac" else first
         total = own + (0 if other is None else 7 * other) + slot.row_group % 2
         return total, ~total, [1] * slot.count
 
@@ -372,10 +378,15 @@ class GoldenModel:
         self.adds, self.copies = layer.other is not None, layer.second is not None
         self.rounding = {name: str(rng.choice(ROUNDINGS)) for name in ("main", "sum", "copy")}
         self.values, self.constants = {}, {}
-        self.thresholds = 0
+        self.thresholds = self.planes = 0
         if layer.op == "mac":
             self.values["fraction"] = 0 if self.rounding["main"] == "tflite" else int(whole(0, 8))
             bits = config.mac.acc + self.values["fraction"]
+            if config.array == "sign":
+                bits = config.mac.acc + 16
+                self.planes = int(whole(1, min(8, config.pixels // layer.tile_pixels)))
+                self.values["part_top"] = self.planes - 1
+                self.constants["coefficients"] = whole(-(1 << 15), (1 << 15) - 1, (count, self.planes))
             self.thresholds = int(rng.choice([0, 0, 0, 0, 1, 3, 7, 15]))
             ends("main")
             self.values["thresholds"] = self.thresholds
@@ -398,7 +409,7 @@ class GoldenModel:
             ends("copy")
             self.values["copy_from"] = int(whole(-999, 999))
             self.constants["copy"] = scales(31)
-        self.fields = (2 + self.thresholds) * (layer.op == "mac") + 3 * self.adds + self.copies
+        self.fields = (2 + self.thresholds) * (layer.op == "mac") + 3 * self.adds + self.copies + -(-self.planes // 4)
         layer.extra |= self.values
 
     def records(self, config, blocks):
@@ -412,11 +423,14 @@ class GoldenModel:
     def record(self, channel):
         """The fields of a channel."""
         fields = []
+        if self.planes:
+            coefficients = self.constants["coefficients"][channel]
+            fields = [joined(coefficients[at : at + 4], 16) for at in range(0, self.planes, 4)][::-1]
         if "bias" in self.constants:
             multiplier, shift = (int(part[channel]) for part in self.constants["main"])
             zero = int(self.constants["zero"][channel]) & 0xFFFF
             descending = int(self.constants["descending"][channel])
-            fields = [self.constants["bias"][channel], zero | multiplier << 16 | shift << 47 | descending << 53]
+            fields += [self.constants["bias"][channel], zero | multiplier << 16 | shift << 47 | descending << 53]
             fields += list(self.constants["thresholds"][channel])
         for name in ("own", "other", "sum", "copy"):
             if name in self.constants:
@@ -441,9 +455,15 @@ class GoldenModel:
 
         lost = np.zeros(slot.count, dtype=np.int64)
         if layer.op == "mac":
-            correction = Correction(config.mac, self.values["fraction"])
             zero, bias = (codes(self.constants[name][chosen]) for name in ("zero", "bias"))
-            value, clipped = correction.compute(codes(acc), codes(xsum), zero, bias)
+            if self.planes:
+                correction = PlaneCorrection(config.mac)
+                accs = np.asarray(acc, dtype=np.int64)[:, None, :, None]
+                coefficients = self.constants["coefficients"][chosen].T[:, None, :, None]
+                value, clipped = correction.compute(accs, coefficients, codes(xsum), zero, bias)
+            else:
+                correction = Correction(config.mac, self.values["fraction"])
+                value, clipped = correction.compute(codes(acc[0]), codes(xsum), zero, bias)
             lost += clipped.reshape(-1)
             if self.thresholds:
                 counter = ThresholdRequantizer(correction.out_bits, (self.thresholds + 1).bit_length() - 1, True)
@@ -484,7 +504,7 @@ def play(config, layer, tensors, unit, rng, accumulators, model):
     values = registers(config, layer, tensors, blocks)
     plan = tensors.fetched_slots(config, layer, values, blocks)
     drains, pools = layer.op == "mac", layer.op in ("max_pool", "average_pool")
-    beats = 1 if pools else values["beats"]
+    beats, planes = 1 if pools else beat_cycles(values), 1 + values.get("part_top", 0)
     found = Play(values)
     has_records = drains or values["adds"] or values["copies"]
     if has_records:
@@ -522,7 +542,10 @@ def play(config, layer, tensors, unit, rng, accumulators, model):
         found.reads |= {at + n: address for n, address in enumerate(addresses)}
         if drains:
             first_read = at + len(addresses) + unit.read_delay
-            found.drains |= {first_read + beat: (half, pixel) for beat in range(beats)}
+            # A beat's planes follow each other, as many pixels apart as a tile has.
+            found.drains |= {
+                first_read + beat: (half, pixel + beat % planes * layer.tile_pixels) for beat in range(beats)
+            }
             if pixel_ends and pixel == sizes[tile] - 1:
                 released.append(last_beat + unit.read_delay)
                 found.releases[released[-1]] = 1 << half
@@ -530,10 +553,11 @@ def play(config, layer, tensors, unit, rng, accumulators, model):
             codes = pooled[slot.channel : slot.channel + slot.count, slot.pixel], None
         else:
             row = slot.channel - blocks[slot.row_group][0]
-            acc, xsum = (each[base + pixel, row : row + slot.count] for each in accumulators)
+            places = base + pixel + layer.tile_pixels * np.arange(planes if drains else 1)
+            acc, xsum = (each[places, row : row + slot.count] for each in accumulators)
             first = np.array(taps[-1], dtype=object) if taps else None
             second = None if other is None else np.array(other, dtype=object)
-            *codes, lost = model.results(config, layer, slot, acc, xsum, first, second)
+            *codes, lost = model.results(config, layer, slot, acc, xsum[0], first, second)
             counts[row : row + slot.count] += lost
         for (_, tensor, shift), part in zip(layer.targets, codes, strict=True):
             if tensor is not None:
@@ -718,10 +742,16 @@ def test_every_cycle_is_the_stated_one(rows, lanes, post_lanes, seed, plain, ten
 
 
 @pytest.mark.parametrize(
-    ("rows", "lanes", "post_lanes", "bus", "acc", "seed"),
-    [(4, 4, 4, 32, 32, 1), (8, 4, 2, 128, 18, 2), (4, 8, 1, 64, 32, 3)],
+    ("rows", "lanes", "post_lanes", "bus", "acc", "seed", "array"),
+    [
+        (4, 4, 4, 32, 32, 1, "digit"),
+        (8, 4, 2, 128, 18, 2, "digit"),
+        (4, 8, 1, 64, 32, 3, "digit"),
+        (8, 4, 2, 64, 24, 4, "sign"),
+        (4, 8, 1, 16, 40, 5, "sign"),
+    ],
 )
-def test_layers_are_those_of_the_kernels(rows, lanes, post_lanes, bus, acc, seed, compiled, tensors):
+def test_layers_are_those_of_the_kernels(rows, lanes, post_lanes, bus, acc, seed, array, compiled, tensors):
     config = EngineConfig(
         rows=rows,
         lanes=lanes,
@@ -730,6 +760,7 @@ def test_layers_are_those_of_the_kernels(rows, lanes, post_lanes, bus, acc, seed
         bus_bits=bus,
         act_bytes=1 << 15,
         mac=MacFormat(acc=acc, align=min(16, acc)),
+        array=array,
     )
     layers, rng, digits = made(config, tensors, seed, 4 * OPERATIONS_TESTED)
     assert differences(config, layers, tensors, rng, digits, GoldenModel(), compiled_runner(compiled))[:5] == []
@@ -818,3 +849,23 @@ def test_a_planted_fault_is_found(fault, plain, planted, monkeypatch, tensors):
         monkeypatch.setattr(drain_module, "TileWalk", names["TileWalk"])
     layers, rng, digits = fault_layers(FAULT_CONFIG, tensors)
     assert differences(FAULT_CONFIG, layers, tensors, rng, digits, plain, unit=unit) != []
+
+
+PLANE_FAULTS = {
+    "planes a pixel apart": ("plane_pixel + layer.tile_pixels", "plane_pixel + 1"),
+    "planes from where they ended": ("Mux(plane_last, 0, plane_pixel", "Mux(0, 0, plane_pixel"),
+    "one coefficient": ("self.plane.eq(plane)", "self.plane.eq(0)"),
+    "a value of each plane": ("self.plane_last.eq(plane_last)", "self.plane_last.eq(1)"),
+    "the next part with every plane": ("with m.If(plane_last):", "with m.If(1):"),
+    "one plane of the last part": ("(part == layer.beats - 1) & plane_last", "(part == layer.beats - 1)"),
+}
+
+
+@pytest.mark.parametrize("fault", PLANE_FAULTS)
+def test_a_fault_in_the_drain_of_planes_is_found(fault, compiled, planted, monkeypatch, tensors):
+    config = EngineConfig(
+        rows=4, lanes=4, pixels=16, post_lanes=2, bus_bits=64, act_bytes=1 << 12, array="sign", mac=MacFormat(acc=24)
+    )
+    monkeypatch.setattr(unit_module, "Drain", planted(drain_module, *PLANE_FAULTS[fault])["Drain"])
+    layers, rng, digits = made(config, tensors, 7, ("mac", "mac", "mac"))
+    assert differences(config, layers, tensors, rng, digits, GoldenModel(), compiled_runner(compiled)) != []
