@@ -154,6 +154,7 @@ def _absorbed(layer: MacLayer, gone: np.ndarray, codes: np.ndarray) -> np.ndarra
 def _weights(layer: MacLayer, codes: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of a layer's codes, coded as its own are."""
     spec, name = layer.node.weights, layer.node.name
+    assert not isinstance(spec, PlaneWeights)
     ordered = weight_stream(codes)
     if spec.coding == "huffman":
         symbols = ordered.astype(np.int64) - least_code(spec)
