@@ -49,6 +49,9 @@ class Engine(wiring.Component):  # type: ignore[misc]
     are up in the cycles in which the array waits, for weights or for a half of the accumulators. The `write_mask` (by
     digit), `write_address` and `write_data` show what goes into the activation memory in this cycle.
 
+    After a stream's error (`ErrorCode.STREAM`) no more words are asked for. When those on their way have come, the
+    engine must be reset.
+
     With `formats` the input `format` narrows the datapath, up to the configured widths; it stands still while `busy`.
     `alignments` are what the array supports.
     """
@@ -100,7 +103,7 @@ class Engine(wiring.Component):  # type: ignore[misc]
         layer = control.layer
 
         connect(m, flipped(self.words), reader.words)
-        connect(m, reader.request, flipped(self.request))
+        self._connect_requests(m)
         connect(m, reader.descriptor, control.words)
         connect(m, reader.records, post.words)
         connect(m, reader.weights, compute.words)
@@ -174,6 +177,21 @@ class Engine(wiring.Component):  # type: ignore[misc]
         for name in WRITE_PORTS:
             m.d.comb += getattr(self, name).eq(getattr(memory, name))
         return m
+
+    def _connect_requests(self, m: Module) -> None:
+        """Hand requests on; after a stream's error only the one that is there already."""
+        reader, request = self.reader.request, self.request
+        if self.config.decoder == "raw":
+            connect(m, reader, flipped(request))
+            return
+        asks, waits = Signal(), Signal()
+        m.d.comb += [
+            asks.eq(self.control.busy | waits),
+            request.payload.eq(reader.payload),
+            request.valid.eq(reader.valid & asks),
+            reader.ready.eq(request.ready & asks),
+        ]
+        m.d.sync += waits.eq(request.valid & ~request.ready)
 
     def _posted(self, m: Module) -> Value:
         """Whether a layer ends that does not transfer: with its last write, but not before its coded stream."""
