@@ -33,7 +33,8 @@ class EngineConfig(BaseModel):
     `rows` output channels meet `lanes` input channels in every cycle; each row keeps `pixels`
     accumulators in each of two halves, which `post_lanes` requantisers empty. Activations live in
     `act_banks` on-chip banks of `act_bytes` in all; weights stream over a bus of `bus_bits`
-    that answers after `bus_latency` cycles. `clock_mhz` is an assumption, never a result.
+    that answers after `bus_latency` cycles. `array` is what a lane of a row makes of a weight, `decoder` how
+    weights stream. `clock_mhz` is an assumption, never a result.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
