@@ -37,9 +37,11 @@ __all__ = ["KINDS", "Case", "Outcome", "build", "cases", "regress"]
 
 KINDS = ("stops", "digits", "counters", "cycles")
 """What may differ: the run itself (a hang, an error code, a broken rule of the bus), or one of its results."""
+FIRST = "4x4/8"
+"""The engine in which all is planted that the others have, too."""
 RANDOM_CASES, SEED = 24, 1
 RANDOM_CASES_BESIDES = 8
-"""Of the arrays other than the digit array: what is like there has its faults planted here."""
+"""Of the other engines."""
 STALL = 0.3
 Making = tuple[Callable[[np.random.Generator], Network], int, MacFormat]
 
@@ -86,8 +88,8 @@ class _Narrow(Steered):
 
     def __init__(self, seed: int, engine: EngineConfig) -> None:
         super().__init__(seed)
-        # Array and bus name the engine.
-        self.fixed = {"bus": engine.bus_bits, "array": engine.array}
+        # Array, bus and decoder name the engine.
+        self.fixed = {"bus": engine.bus_bits, "array": engine.array, "decoder": engine.decoder}
 
     def option(self, group: str, values: Any) -> Any:
         """One of the values, of the engine's own where they name it."""
@@ -97,7 +99,7 @@ class _Narrow(Steered):
 def cases(name: str) -> Iterator[Case]:
     """Those of the engine of that name, always the same ones."""
     engine = ENGINES[name]
-    for made, latency, mac in {"digit": DIGIT_CASES, "sign": SIGN_CASES, "shift": SHIFT_CASES}[engine.array]:
+    for made, latency, mac in CASES[name]:
         rng = np.random.default_rng(SEED)
         network = made(rng)
         spec = network.manifest.input
@@ -105,7 +107,7 @@ def cases(name: str) -> Iterator[Case]:
         label = f"{network.name} ({mac.overflow})"
         narrowed = EngineConfig(**dict(engine) | {"mac": mac, "bus_latency": latency})
         yield Case.of(label, network, narrowed, codes, 0.0, STALL)
-    count = RANDOM_CASES if engine.array == "digit" else RANDOM_CASES_BESIDES
+    count = RANDOM_CASES if name == FIRST else RANDOM_CASES_BESIDES
     for case in random_cases(count, SEED, _Narrow(SEED, engine)):
         yield Case.of(case.name, case.network, case.engine, case.codes, 0.0, *((case.stall,) if case.stall else ()))
 
@@ -206,6 +208,17 @@ def _planes(rng: np.random.Generator) -> Network:
     return net.build()
 
 
+def _encrypted(rng: np.random.Generator) -> Network:
+    """XOR networks that gain and lose bits, two in a layer, over several lane groups, row groups and taps."""
+    net = _input("encrypted", (11, 4, 5), 4, zero_point=3)
+    few, many = XorNetwork.random(5, 9, None, 2), XorNetwork.random(12, 10, 2, 1)
+    signs = WeightCodes.encrypt(_signs(rng, 3, 6, 11, 2, 1), [few, many, few], rng.normal(0, 1, (3, 6)))
+    x = net.conv2d("first", net.input, signs, scale=1.0, out=Grid(2.0, 4, signed=True))
+    signs = WeightCodes.encrypt(_signs(rng, 1, 4, 3, 1, 2), [many], np.array([1.0]), groups=2)
+    net.conv2d("groups", x, signs, scale=1.0, out=Grid(0.2, 8, signed=True), groups=2)
+    return net.build()
+
+
 def _short_planes(rng: np.random.Generator) -> Network:
     """Sums and constants that the widths do not hold."""
     net = _input("short planes", (9, 4, 4), 8)
@@ -247,27 +260,31 @@ def _focused(rng: np.random.Generator, minus: tuple[int, int], plus: tuple[int, 
     return WeightCodes.focused(sign, rng.integers(0, 4, shape), component, pruned, minus=minus, plus=plus)
 
 
-DIGIT_CASES: tuple[Making, ...] = (
-    (_residual, 9, MacFormat(10, 24, 32)),
-    (_overflowing, 0, MacFormat(6, 8, 13)),
-    (_overflowing, 3, MacFormat(6, 8, 13, "wrap")),
-    (_beyond_32_bits, 1, MacFormat(10, 24, 40)),
-    (_pooled, 20, MacFormat(8, 16, 20, "wrap")),
-    # As long as the prefetch covers.
-    (_compared_with_thresholds, 200, MacFormat(8, 16, 20)),
-)
-SIGN_CASES: tuple[Making, ...] = (
-    (_planes, 4, MacFormat(10, 24, 40)),
-    (_short_planes, 0, MacFormat(8, 16, 12, "wrap")),
-    (_short_planes, 1, MacFormat(8, 16, 12)),
-    (_compared_with_thresholds, 20, MacFormat(8, 16, 20)),
-)
-SHIFT_CASES: tuple[Making, ...] = (
-    (_shifts, 4, MacFormat(10, 24, 40)),
-    (_shifts, 0, MacFormat(8, 16, 14, "wrap")),
-    (_compared_with_thresholds, 20, MacFormat(8, 16, 20)),
-)
-"""What makes a network, the latency of the bus, and the widths."""
+CASES: dict[str, tuple[Making, ...]] = {
+    FIRST: (
+        (_residual, 9, MacFormat(10, 24, 32)),
+        (_overflowing, 0, MacFormat(6, 8, 13)),
+        (_overflowing, 3, MacFormat(6, 8, 13, "wrap")),
+        (_beyond_32_bits, 1, MacFormat(10, 24, 40)),
+        (_pooled, 20, MacFormat(8, 16, 20, "wrap")),
+        # As long as the prefetch covers.
+        (_compared_with_thresholds, 200, MacFormat(8, 16, 20)),
+    ),
+    "4x8/16 sign": (
+        (_planes, 4, MacFormat(10, 24, 40)),
+        (_short_planes, 0, MacFormat(8, 16, 12, "wrap")),
+        (_short_planes, 1, MacFormat(8, 16, 12)),
+        (_compared_with_thresholds, 20, MacFormat(8, 16, 20)),
+    ),
+    "4x8/32 shift": (
+        (_shifts, 4, MacFormat(10, 24, 40)),
+        (_shifts, 0, MacFormat(8, 16, 14, "wrap")),
+        (_compared_with_thresholds, 20, MacFormat(8, 16, 20)),
+    ),
+    "4x8/32 huffman": ((_residual, 9, MacFormat(10, 24, 32)), (_overflowing, 3, MacFormat(6, 8, 13, "wrap"))),
+    "4x8/64 xor sign": ((_encrypted, 2, MacFormat(10, 24, 40)), (_planes, 5, MacFormat(10, 24, 40))),
+}
+"""By engine: what makes a network, the latency of the bus, and the widths."""
 
 
 def build(name: str, cache: Path) -> CompiledDesign:

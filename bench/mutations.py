@@ -16,6 +16,8 @@ Kind = Literal["digits", "counters", "cycles", "stops"]
 TOP = "rtl/engine/engine.py"
 SIGN, SHIFT = "4x8/16 sign", "4x8/32 shift"
 """Engines of the other arrays."""
+HUFFMAN, XOR = "4x8/32 huffman", "4x8/64 xor sign"
+"""Engines of the other decoders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -599,6 +601,42 @@ MUTATIONS = (
         "sequencer-parts", "rtl/engine/sequencer.py",
         "m.d.sync += part.eq(Mux(last_part, 0, part + 1))", "m.d.sync += part.eq(part + 1)",
         "stops", "the parts of the next word are counted on", SHIFT,
+    ),
+    # Decoders.
+    Mutation(
+        "huffman-offsets", "rtl/huffman.py",
+        "_chosen(match, list(self.offsets))", "_chosen(match, list(self.offsets)[::-1])",
+        "digits", "a code word finds the symbols of another length", HUFFMAN,
+    ),
+    Mutation(
+        "huffman-lane", "rtl/engine/huffman_loader.py",
+        "Mux(alone & (diagonal != lane), 0, own[row])", "own[row]",
+        "digits", "the codes of a depthwise layer stand in every lane", HUFFMAN,
+    ),
+    Mutation(
+        "huffman-amounts", "rtl/engine/huffman_loader.py",
+        "amounts[lane].eq(Mux(self.aligned, symbols[0], 0))", "amounts[lane].eq(symbols[0])",
+        "digits", "the codes of row 0 align a layer that is not aligned", HUFFMAN,
+    ),
+    Mutation(
+        "xor-take", "rtl/xor_stream.py",
+        "pool.eq(Mux(emit, merged >> take, merged))", "pool.eq(merged)",
+        "digits", "bits of a row are given again to the next one", XOR,
+    ),
+    Mutation(
+        "xor-skip", "rtl/xor_stream.py",
+        "Mux(fresh, vector >> run.skip, vector)", "vector",
+        "digits", "a run begins with its slice, not within it", XOR,
+    ),
+    Mutation(
+        "xor-lane", "rtl/engine/xor_loader.py",
+        "placed.eq(bits << lane)", "placed.eq(bits)",
+        "digits", "every row's signs begin in lane 0", XOR,
+    ),
+    Mutation(
+        "xor-shadow", "rtl/engine/xor_loader.py",
+        "(shadow & ~reached) | (placed & reached)", "shadow | (placed & reached)",
+        "digits", "signs of the tile before stay where they were 1", XOR,
     ),
 )  # fmt: skip
 """In the order of the blocks that a word passes."""

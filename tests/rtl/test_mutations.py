@@ -9,15 +9,18 @@ import gatewise
 import pytest
 from gatewise import ToolMissingError
 from gatewise.rtl.cxxrtl import find_compiler
+from gatewise.sim.random_cases import ENGINES, random_cases
 
 BENCH = Path(__file__).parents[2] / "bench"
 PACKAGE = Path(gatewise.__file__).resolve().parent
 BLOCKS = {
-    "accumulator", "align", "mac", "multiplier", "requant", "tree",
+    "accumulator", "align", "huffman", "mac", "multiplier", "planes", "requant", "shift", "sign", "tree", "xor_stream",
     "engine/accumulators", "engine/act_memory", "engine/address", "engine/array", "engine/check", "engine/compute",
-    "engine/control", "engine/counters", "engine/engine", "engine/format", "engine/gearbox", "engine/input_sums", "engine/loader",
-    "engine/pipeline", "engine/plane_walk", "engine/prefetch", "engine/reader", "engine/registers", "engine/row",
-    "engine/row_groups", "engine/sequencer", "engine/stream_walk", "engine/transfer",
+    "engine/control", "engine/counters", "engine/engine", "engine/format", "engine/gearbox", "engine/huffman_loader",
+    "engine/input_sums", "engine/loader", "engine/pipeline", "engine/plane_walk", "engine/prefetch",
+    "engine/reader", "engine/registers", "engine/row",
+    "engine/row_groups", "engine/rows", "engine/sequencer", "engine/shift_array", "engine/sign_array",
+    "engine/stream_walk", "engine/transfer", "engine/xor_loader",
     "engine/post/correct", "engine/post/counters", "engine/post/delay", "engine/post/drain", "engine/post/fetch",
     "engine/post/lanes", "engine/post/pool", "engine/post/records", "engine/post/rescale", "engine/post/sequencer",
     "engine/post/slots", "engine/post/threshold", "engine/post/unit", "engine/post/writer",
@@ -63,6 +66,28 @@ def test_there_are_enough_of_every_kind(bench):
     assert kinds["cycles"] >= 5
     assert kinds["counters"] >= 3
     assert set(kinds) == set(bench("mutation_regress").KINDS)
+
+
+def test_every_array_and_decoder_has_its_own(bench):
+    mutations = bench("mutations").MUTATIONS
+    assert {mutation.build for mutation in mutations} == set(bench("mutation_regress").CASES) <= set(ENGINES)
+    assert {(engine.array, engine.decoder) for engine in ENGINES.values()} - {
+        (ENGINES[mutation.build].array, ENGINES[mutation.build].decoder) for mutation in mutations
+    } <= {("shift", "huffman")}
+    sign, shift = (
+        [mutation for mutation in mutations if ENGINES[mutation.build].array == kind] for kind in ("sign", "shift")
+    )
+    assert sum(mutation.block in ("sign", "engine/sign_array") for mutation in sign) >= 5
+    assert sum(mutation.block in ("planes", "engine/post/drain", "engine/post/records") for mutation in sign) >= 5
+    assert sum(mutation.block in ("shift", "engine/shift_array") for mutation in shift) >= 5
+
+
+def test_random_cases_of_an_engine_run_on_it(bench):
+    regress = bench("mutation_regress")
+    for name in regress.CASES:
+        engine = ENGINES[name]
+        draw = regress._Narrow(3, engine)
+        assert {case.build for case in random_cases(3, 3, draw)} == {name}
 
 
 def test_a_text_that_is_gone_is_an_error_in_one_line(bench, tmp_path):
