@@ -120,10 +120,15 @@ class Machine:
         self.at = r["stream"]
         bits = 1 << r.get("container", 0)
         sign, parts = self.engine.array == "sign", r.get("part_top", 0) + 1
-        coded = self.table(r) if self.engine.decoder == "huffman" else None
+        decode = None
+        if self.engine.decoder != "raw":
+            table, decode = (
+                (self.table, self.symbols) if self.engine.decoder == "huffman" else (self.networks, self.signs)
+            )
+            coded = table(r)
         for first, rows, group in self.row_groups(r):
             fields = self.records(r, rows, mac=True)
-            symbols = None if coded is None else iter(self.symbols(r, rows, *coded))
+            symbols = None if decode is None else iter(decode(r, rows, *coded))
             start = r["in_lane"] + (first if r["depthwise"] else group * r["group_inputs"])
             inputs = rows if r["depthwise"] else r["group_inputs"]
             words = 1 if r["depthwise"] else -(-(start % lanes + inputs) // lanes)
@@ -218,6 +223,38 @@ class Machine:
         assert all(own[end] == 1 and not any(own[end + 1 :]) for own, end in zip(bits, used, strict=True))
         columns = 1 if r["depthwise"] and not r.get("aligned") else self.engine.lanes
         return np.split(found, range(columns, found.shape[1], columns), axis=1)
+
+    def networks(self, r):
+        """Inputs and masks of a layer's XOR networks."""
+        chunks = iter(self.take(r["table_words"]).reshape(-1).view(np.uint32).tolist())
+        return [(sizes & 255, [next(chunks) for _ in range(sizes >> 8)]) for sizes in chunks if sizes]
+
+    def signs(self, r, rows, *networks):
+        """A row group's weight tiles, (rows, lanes); a depthwise one is one row, for all rows."""
+        chunks = iter(self.take(r["weight_words"]).reshape(-1).view(np.uint32).tolist())
+        lanes, found, ended = self.engine.lanes, [[]], False
+        while not ended:
+            head = next(chunks)
+            length, skip, lane = head & 0xFFFF, head >> 16 & 31, head >> 21 & 63
+            row_end, ended = head >> 29 & 1, head >> 30 & 1
+            inputs, masks = networks[head >> 27 & 3]
+            stored = sum(next(chunks) << 32 * at for at in range(next(chunks)))
+            slices = -(-(skip + length) // len(masks))
+            vectors = [stored >> at * inputs & (1 << inputs) - 1 for at in range(slices)]
+            bits = [(vector & mask).bit_count() & 1 for vector in vectors for mask in masks]
+            assert stored >> slices * inputs == 0
+            for at, bit in enumerate(bits[skip : skip + length]):
+                if at and at % lanes == 0:
+                    found.append([])
+                # Lanes before the run's first one, that no run has reached, have any sign.
+                found[-1] += [0] * (lane - len(found[-1])) + [bit]
+            if row_end:
+                found.append([])
+        assert not found.pop()
+        assert not any(chunks)
+        full = np.array([row + [0] * (lanes - len(row)) for row in found])
+        tiles = full[:, None] if r["depthwise"] else full.reshape(-1, rows, lanes)
+        return np.broadcast_to(tiles, (len(tiles), rows, lanes))
 
     def values(self, r, codes, bits):
         """What streamed codes are worth."""
