@@ -219,6 +219,14 @@ def _encrypted(rng: np.random.Generator) -> Network:
     return net.build()
 
 
+def _depthwise(rng: np.random.Generator) -> Network:
+    """Row groups of one code a row, in the second half of a word too."""
+    net = _input("depthwise", (11, 4, 5), 4, zero_point=3)
+    codes = _weights(rng, 5, 11, 1, 2, 2)
+    net.conv2d("conv", net.input, codes, bits=5, scale=0.5, out=Grid(1.0, 8, signed=True), groups=11)
+    return net.build()
+
+
 def _short_planes(rng: np.random.Generator) -> Network:
     """Sums and constants that the widths do not hold."""
     net = _input("short planes", (9, 4, 4), 8)
@@ -281,7 +289,11 @@ CASES: dict[str, tuple[Making, ...]] = {
         (_shifts, 0, MacFormat(8, 16, 14, "wrap")),
         (_compared_with_thresholds, 20, MacFormat(8, 16, 20)),
     ),
-    "4x8/32 huffman": ((_residual, 9, MacFormat(10, 24, 32)), (_overflowing, 3, MacFormat(6, 8, 13, "wrap"))),
+    "4x8/32 huffman": (
+        (_residual, 9, MacFormat(10, 24, 32)),
+        (_overflowing, 3, MacFormat(6, 8, 13, "wrap")),
+        (_depthwise, 1, MacFormat(10, 24, 32)),
+    ),
     "4x8/64 xor sign": ((_encrypted, 2, MacFormat(10, 24, 40)), (_planes, 5, MacFormat(10, 24, 40))),
 }
 """By engine: what makes a network, the latency of the bus, and the widths."""
