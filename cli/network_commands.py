@@ -31,6 +31,9 @@ def run(
         Path | None, typer.Option(metavar="F.csv|F.json", help="Write every step's cycles; JSON opens in Perfetto.")
     ] = None,
     prune: Prune = False,
+    activation_bits: Annotated[
+        bool, typer.Option("--activation-bits", help="Entropy and Huffman bits of every tensor's codes.")
+    ] = False,
     json: Json = None,
 ) -> None:
     """Run images through an exported network: bit-exact codes, exact cycles, overflows by layer."""
@@ -46,7 +49,7 @@ def run(
     if mac is not None:
         config = config.with_mac(MacFormat.parse(mac, config.mac))
     loaded, pictures = _load(network, prune), load_images(images)
-    result = _run(loaded, pictures[:limit], config, batch, form, trace=dump_layers is not None)
+    result = _run(loaded, pictures[:limit], config, batch, form, dump_layers is not None, activation_bits)
     _print_run(result)
     if dump_layers is not None:
         write_arrays(dump_layers, result.tensors)
@@ -111,7 +114,13 @@ def _load(path: Path, prune: bool) -> "Network":
 
 
 def _run(
-    network: "Network", images: "ImageSet", engine: object, batch: int, form: str, trace: bool = False
+    network: "Network",
+    images: "ImageSet",
+    engine: object,
+    batch: int,
+    form: str,
+    trace: bool = False,
+    count_codes: bool = False,
 ) -> "RunResult":
     from rich.console import Console
     from rich.progress import Progress
@@ -130,6 +139,7 @@ def _run(
             batch=batch,
             form=cast("Form", form),
             progress=lambda n: bar.advance(task, n),
+            count_codes=count_codes,
         )
 
 

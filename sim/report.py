@@ -9,6 +9,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from .activations import AverageBits
 from .compile import CompiledNetwork
 from .descriptor import descriptor_words
 from .inspect import Inspection, WeightFacts
@@ -77,7 +78,31 @@ def run_report(result: RunResult, console: Console) -> Group:
                 f"{overflow:,}" if counts else "",
             )
         )
-    return Group(_table(console, title, columns, rows, RUN_DETAIL), Text("\n".join(run_summary(result))))
+    table = _table(console, title, columns, rows, RUN_DETAIL)
+    besides = [_activations(result, console)] if result.counts else []
+    return Group(table, Text("\n".join(run_summary(result))), *besides)
+
+
+def _activations(result: RunResult, console: Console) -> Table:
+    """Bits of activation codes by tensor, and their averages over all elements."""
+    tensors = result.activation_bits
+    ops = {node.name: node.op for node in result.network.manifest.nodes}
+    rows = [
+        (
+            each.name,
+            ops.get(each.name, "input"),
+            f"{each.elements:,}",
+            str(each.bits),
+            f"{each.entropy:.3f}",
+            f"{each.huffman:.3f}",
+        )
+        for each in tensors
+    ]
+    average = AverageBits.of(tensors)
+    rows.append(("all", "", f"{average.elements:,}", "", f"{average.entropy:.3f}", f"{average.huffman:.3f}"))
+    columns = ("tensor", "op", "elements", "bits", "entropy", "Huffman")
+    title = f"bits of an activation code in {result.images:,} images; all: weighted by elements"
+    return _table(console, title, columns, rows, set())
 
 
 def run_summary(result: RunResult) -> list[str]:

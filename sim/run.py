@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ..kernels.errors import FormatError, UnsupportedError
+from .activations import ActivationBits, activation_json, code_counts
 from .arrays import array_form
 from .cycles import LayerCycles, network_cycles
 from .engine import EngineConfig
@@ -19,6 +20,7 @@ from .lower import lower
 from .lowered import LoweredLayer
 from .network import Network
 from .schedule import Schedule, schedule
+from .views import View
 
 __all__ = ["Form", "RunResult", "run", "threads"]
 
@@ -50,6 +52,8 @@ class RunResult:
     layers: list[LayerCycles]
     tensors: dict[str, np.ndarray]
     """Every tensor's codes (N, C, H, W) by name, where the run was traced."""
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+    """How often the codes of every tensor that is no view occur, from the least one on, where the run counted them."""
 
     @property
     def images(self) -> int:
@@ -102,6 +106,11 @@ class RunResult:
     def _clipped(self, layer: MacLayer) -> int:
         return array_form(layer, self.engine.array).clipped_constants(self.engine.mac)
 
+    @property
+    def activation_bits(self) -> list[ActivationBits]:
+        """Entropy and Huffman bits of every tensor whose codes were counted."""
+        return [ActivationBits.of(name, self.network.values[name], counts) for name, counts in self.counts.items()]
+
     def overflow(self, kind: Literal["product", "align", "acc", "post"]) -> int:
         """Overflows of a kind in all layers and images."""
         return sum(int(getattr(counts, kind).sum()) for counts in self.overflows.values())
@@ -124,6 +133,7 @@ class RunResult:
             "bops": self.bops,
             "engine": engine,
             "layers": [self._layer_json(layer) for layer in self.layers],
+            **({"activations": activation_json(self.activation_bits)} if self.counts else {}),
         }
 
     def _layer_json(self, layer: LayerCycles) -> dict[str, Any]:
@@ -162,6 +172,7 @@ def run(
     batch: int = 64,
     form: Form = "auto",
     progress: Callable[[int], None] | None = None,
+    count_codes: bool = False,
 ) -> RunResult:
     """Run images through the network on an engine, bit for bit, and count its cycles.
 
@@ -173,6 +184,7 @@ def run(
     batch : images in memory at a time
     form : "auto" and "faithful" run the faithful kernels; there is no portable fast form yet
     progress : called with the number of images done since the last call
+    count_codes : count every tensor's codes: what `RunResult.activation_bits` needs
     """
     if form not in get_args(Form):
         raise FormatError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
@@ -189,12 +201,15 @@ def run(
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)
+        keep = trace or count_codes
         return execute(
-            network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, trace, first_lanes, engine.array
+            network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, keep, first_lanes, engine.array
         )
 
     results: list[np.ndarray] = []
     kept: dict[str, list[np.ndarray]] = {}
+    views = {node.name for node in network.manifest.nodes if isinstance(node, View)}
+    occurrences: dict[str, np.ndarray] = {}
     overflows: dict[str, Overflows] = {}
     workers = threads()
     largest = max(value.elements for value in network.values.values())
@@ -204,7 +219,10 @@ def run(
             for found in pool.map(work, list(group.batches(size))):
                 results.append(found.result.reshape(len(found.result), -1))
                 for name, tensor in found.tensors.items():
-                    kept.setdefault(name, []).append(tensor)
+                    if trace:
+                        kept.setdefault(name, []).append(tensor)
+                    if count_codes and name not in views:
+                        occurrences[name] = occurrences.get(name, 0) + code_counts(tensor, network.values[name])
                 for name, counts in found.overflows.items():
                     if name in overflows:
                         overflows[name] += counts
@@ -222,6 +240,7 @@ def run(
         overflows,
         network_cycles(lowered, engine),
         {name: np.concatenate(parts) for name, parts in kept.items()},
+        occurrences,
     )
 
 

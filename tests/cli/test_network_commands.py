@@ -44,6 +44,16 @@ def test_run_dumps_every_tensor(gatewise, network, images, tmp_path):
             np.testing.assert_array_equal(found[name], codes)
 
 
+def test_run_measures_the_bits_of_activations(gatewise, network, images, tmp_path):
+    result = gatewise("run", network, images, "--activation-bits", "--json", tmp_path / "run.json")
+    assert result.code == 0
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content == load(network).run(load_images(images)).to_json() | {"activations": content["activations"]}
+    found = content["activations"]
+    assert f"{found['elements']:,} │      │   {found['entropy']:.3f} │   {found['huffman']:.3f} │" in result.out
+    assert {"input", "stem"} <= {each["name"] for each in found["tensors"]}
+
+
 def test_a_layer_may_be_called_file(gatewise, samples, tmp_path):
     net = samples.tiny()
     for name in ("file", "allow_pickle", "args"):
