@@ -36,7 +36,7 @@ class ActivationBits:
 def code_counts(codes: np.ndarray, value: Value) -> np.ndarray:
     """How often every code of a tensor occurs, from its least one on: int64 (2**bits,)."""
     least = value.codes.range[0]
-    return np.bincount((codes.astype(np.int64) - least).reshape(-1), minlength=1 << value.codes.bits)
+    return np.asarray(np.bincount((codes.astype(np.int64) - least).reshape(-1), minlength=1 << value.codes.bits))
 
 
 def huffman_bits(counts: np.ndarray) -> float:

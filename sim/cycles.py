@@ -1,8 +1,8 @@
 """The cycle model: closed forms of the engine's schedule, from the registers that the engine itself reads.
 
 ``docs/microarchitecture.md`` states the rules with timing diagrams, and co-simulation holds every
-layer's count to the RTL's own counter. Cycles depend on shapes, widths and the engine alone, never on
-values.
+layer's count to the RTL's own counter. Cycles depend on shapes, widths and the engine, with a decoder on
+the weights too, and never on activations.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
