@@ -48,7 +48,7 @@ ENGINES = {
     "4x8/16 sign": _engine(
         4, 8, 2, 16, array="sign", pixels=40, act_bytes=4096, act_banks=16, mac=MacFormat(10, 24, 40)
     ),
-    "8x8/256 sign": _engine(8, 8, 4, 256, array="sign", pixels=32, mac=MacFormat(10, 24, 40)),
+    "8x8/256 sign": _engine(8, 8, 8, 256, array="sign", pixels=32, mac=MacFormat(10, 24, 40)),
     "4x8/32 huffman": _engine(4, 8, 4, 32, decoder="huffman", act_banks=8, prefetch_words=64),
     "8x4/128 huffman shift": _engine(8, 4, 2, 128, array="shift", decoder="huffman", pixels=20),
     "4x8/64 xor sign": _engine(4, 8, 1, 64, array="sign", decoder="xor", pixels=40, mac=MacFormat(10, 24, 40)),
@@ -183,7 +183,7 @@ def _format(draw: Decisions, engine: EngineConfig) -> MacFormat:
     if narrow in ("product", "all"):
         product = draw.between(6, 7)
     if narrow in ("align", "all"):
-        align = draw.between(8, 9)
+        align = 8
     if narrow in ("acc", "post", "all"):
         acc = draw.between(12, 13 if engine.array == "sign" else 16)
     overflow: Overflow = draw.option("overflow", get_args(Overflow))
