@@ -7,7 +7,8 @@ Rows are found by their `gatewise synth` parameters; only the figures behind the
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from gatewise.rtl.blocks import BLOCKS, parse_settings
@@ -39,25 +40,46 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def counted(text: str) -> str:
-    """The page with every figure counted anew."""
-    lines, block, columns = [], "", []
-    for line in text.splitlines():
+@dataclass(frozen=True)
+class Row:
+    """A row of figures: which line of the page it is, of what block with which parameters, and its columns."""
+
+    line: int
+    block: str
+    parameters: str
+    columns: tuple[str, ...]
+
+    def count(self) -> str:
+        """The row, counted anew."""
+        report = synthesize(
+            self.block, parse_settings([] if self.parameters == "defaults" else self.parameters.split())
+        )
+        return "| " + " | ".join([self.parameters, *(COLUMNS[column](report) for column in self.columns)]) + " |"
+
+
+def rows(text: str) -> Iterator[Row]:
+    """The rows of figures of a page."""
+    block, columns = "", ()
+    for number, line in enumerate(text.splitlines()):
         heading = re.fullmatch(r"## (\w+)", line)
         if heading is not None:
             block = heading[1]
         if not line.startswith("|"):
-            columns = []
+            columns = ()
         elif line.startswith("| parameters |") and block in BLOCKS:
-            columns = cells(line)[1:]
+            columns = tuple(cells(line)[1:])
         elif columns and not line.startswith("|--"):
-            given = cells(line)[0]
-            report = synthesize(block, parse_settings([] if given == "defaults" else given.split()))
-            new = "| " + " | ".join([given, *(COLUMNS[column](report) for column in columns)]) + " |"
-            if new != line:
-                print(f"{block}\n  {line}\n  {new}")
-            line = new
-        lines.append(line)
+            yield Row(number, block, cells(line)[0], columns)
+
+
+def counted(text: str) -> str:
+    """The page with every figure counted anew."""
+    lines = text.splitlines()
+    for row in rows(text):
+        new = row.count()
+        if new != lines[row.line]:
+            print(f"{row.block}\n  {lines[row.line]}\n  {new}")
+        lines[row.line] = new
     return "\n".join(lines) + "\n"
 
 
