@@ -7,6 +7,7 @@ from amaranth.lib import wiring
 
 from ..kernels.mac import DIGIT_BITS
 from ..kernels.planes import COEFFICIENT_BITS
+from ..sim.coded import ROWS_AT, huffman_bank
 from ..sim.descriptor import (
     ADDRESS_BITS,
     CHECK,
@@ -17,7 +18,7 @@ from ..sim.descriptor import (
     descriptor_words,
     record_slots,
 )
-from ..sim.engine import EngineConfig
+from ..sim.engine import CHUNK_BITS, EngineConfig
 from ..sim.image import AMOUNT_BITS, FIELD_BITS, TileLayout
 from .engine.check import ErrorCode
 from .engine.control import COUNTED_LAYERS
@@ -170,6 +171,74 @@ def _tiles_table(config: EngineConfig) -> str:
     return _table(("container bits", *columns), tiles)
 
 
+def _tiles_section(config: EngineConfig) -> str:
+    return f"""## Weight tiles
+
+{_codes_text(config)}
+
+Bus words of a tile of all rows:
+
+{_tiles_table(config)}"""
+
+
+def _huffman_section(config: EngineConfig) -> str:
+    """What stands in the place of weight tiles before Huffman decoders."""
+    lanes, bank = config.lanes, huffman_bank(config)
+    decoder = bank.decoder
+    limit, index, length = decoder.max_length + 1, decoder.index_bits, decoder.max_length
+    upper = 1 << (decoder.address_bits - 1)
+    codes = "two's complement" if config.array == "digit" else "from bit 0 on its state, component and exponent"
+    amounts = (
+        f"\nWhere the layer is `aligned`, row 0 is the {lanes} lanes' amounts, and the channels' rows follow; a tile "
+        f"of a depthwise\nlayer then has {lanes} symbols, too, and each channel's code stands in its own lane."
+    )
+    return f"""## Coded weights
+
+All is chunks of {
+        CHUNK_BITS
+    } bits. Before the first records stand `table_words` bus words, the decoders' table: entries of
+two chunks, address and value. The last entry may be repeated to fill up a word.
+
+{
+        _table(
+            ("address", "value"),
+            [
+                (f"0 to {decoder.alphabet - 1}", f"word of the symbol memory, {decoder.symbol_bits} bits"),
+                (
+                    f"{upper - 1} + l, l = 1 to {length}",
+                    f"of code words of l bits: the limit in bits 0 to {limit - 1}, "
+                    f"the offset in {limit} to {limit + index - 1}",
+                ),
+            ],
+        )
+    }
+A stream's first l bits, as a number, are a code word if they are below the limit of l and no fewer are below theirs;
+its symbol stands in the symbol memory at their sum with the offset of l.
+
+In the place of a row group's weight tiles stand `weight_words` bus words:
+
+{
+        _table(
+            ("chunk", "content"),
+            [
+                (0, f"symbols of a row in bits 0 to {ROWS_AT - 1}, rows from bit {ROWS_AT} on, the amounts' included"),
+                (1, "number of the coded chunks"),
+                ("2 and more", "the coded chunks, then zeros"),
+            ],
+        )
+    }
+Symbols are whole codes, {codes}: of the row's lanes in turn, tile by tile,
+{lanes} a tile, one in a depthwise layer.{amounts if config.array == "digit" else ""}
+
+A row's code words, most significant bit first and from bit 0 of a chunk on, a 1 and zeros are chunks of its own. The
+rows' chunks stand in the order in which their decoders ask: {
+        decoder.slots
+    } for each row, one row after the other and again, then,
+symbol by symbol, one for each row, in their order, whose code word has used a chunk up. The last chunk is the last one
+that holds anything; what is asked for behind it does not come.
+"""
+
+
 def _streams_page(engine: Engine) -> str:
     config = engine.config
     bus, lanes, rows = config.bus_bits, config.lanes, config.rows
@@ -192,13 +261,7 @@ A channel's record is the fields of {FIELD_BITS} bits that its layer has, in thi
 `own`, `other`, `sum`, `copy`:
 
 {_table(parts, RESCALE_PARTS)}
-## Weight tiles
-
-{_codes_text(config)}
-
-Bus words of a tile of all rows:
-
-{_tiles_table(config)}"""
+{_huffman_section(config) if config.decoder == "huffman" else _tiles_section(config)}"""
 
 
 def _memory_page(engine: Engine) -> str:

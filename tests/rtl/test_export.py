@@ -136,6 +136,23 @@ def test_every_port_is_explained_and_nothing_else():
     assert PORTS.keys() == {name for name, *_ in export_pages.ports(used(Engine(SMALL)))}
 
 
+@pytest.mark.parametrize("array", ["digit", "shift"])
+def test_an_engine_with_huffman_decoders_says_what_they_read(array):
+    config = SMALL.model_copy(update={"array": array, "decoder": "huffman"})
+    text = export_pages.pages(used(Engine(config)))
+    fields = {cells[0]: cells[1:] for cells in rows(text["descriptor"])}
+    for name in ("table_words", "weight_words"):
+        assert fields[name][1] == "32"
+        assert "decoder's table" in fields[name][3] or "coded weights" in fields[name][3]
+    assert "table_words" not in export_pages.pages(used(Engine(SMALL)))["descriptor"]
+    streams = text["streams"]
+    assert "| 255 + l, l = 1 to 16 |" in streams
+    assert "the limit in bits 0 to 16, the offset in 17 to 24" in streams
+    assert "container bits" not in streams
+    assert ("amounts" in streams.split("## Coded weights")[1].split("Symbols are")[1]) == (array == "digit")
+    assert "stream_error" not in text["ports"]
+
+
 def test_the_descriptor_page_is_the_descriptor(exported):
     listed = rows((exported / "descriptor.md").read_text())
     fields = descriptor_fields(SMALL)
