@@ -619,6 +619,21 @@ MUTATIONS = (
         "digits", "the codes of row 0 align a layer that is not aligned", HUFFMAN,
     ),
     Mutation(
+        "huffman-rows", "rtl/engine/huffman_loader.py",
+        "Mux(self.aligned, after, before)", "before",
+        "digits", "the amounts of an aligned layer are the codes of row 0", HUFFMAN,
+    ),
+    Mutation(
+        "huffman-first", "rtl/engine/huffman_loader.py",
+        "[state.eq(State.RUN), pass_first.eq(1)]", "[state.eq(State.RUN), pass_first.eq(0)]",
+        "stops", "no tile counts as the first one of its stream", HUFFMAN,
+    ),
+    Mutation(
+        "huffman-enable", "rtl/engine/huffman_loader.py",
+        "bank.o.ready.eq(self.enable & (~full | self.swap))", "bank.o.ready.eq(self.enable & ~full)",
+        "cycles", "a tile's first codes are taken a cycle after the swap", HUFFMAN,
+    ),
+    Mutation(
         "xor-take", "rtl/xor_stream.py",
         "pool.eq(Mux(emit, merged >> take, merged))", "pool.eq(merged)",
         "digits", "bits of a row are given again to the next one", XOR,
