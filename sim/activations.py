@@ -53,7 +53,7 @@ def huffman_bits(counts: np.ndarray) -> float:
         merged = heapq.heappop(weights) + weights[0]
         heapq.heapreplace(weights, merged)
         bits += merged
-    return bits / total
+    return float(bits / total)
 
 
 class AverageBits(NamedTuple):
