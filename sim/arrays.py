@@ -23,7 +23,7 @@ from .manifest import FocusedWeights, IntWeights, ScaleRequant, ShiftWeights, Xo
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["SCHEMES", "ArrayForm", "array_form", "check_arrays"]
+__all__ = ["SCHEMES", "ArrayForm", "array_form", "check_arrays", "check_engine"]
 
 SCHEMES: dict[Array, tuple[str, ...]] = {
     "digit": ("int",),
@@ -119,14 +119,19 @@ def array_form(layer: MacLayer, array: Array) -> ArrayForm:
             return ArrayForm(layer, fraction, layer.digits, codes, bits, signed=True, exact_rows=False)
 
 
-def check_arrays(network: "Network", engine: EngineConfig) -> None:
-    """Raise `UnsupportedError` where the engine's array or decoder does not run a layer, with what would."""
+def check_engine(engine: EngineConfig) -> None:
+    """Raise `UnsupportedError` where the engine's array is not there yet, or not behind that decoder."""
     if engine.array not in SCHEMES:
         raise UnsupportedError(f"array must be one of {', '.join(SCHEMES)}, not {engine.array}, which is not built yet")
     if engine.decoder not in DECODERS[engine.array]:
         raise UnsupportedError(
             f"decoder of array {engine.array} must be {' or '.join(DECODERS[engine.array])}, not {engine.decoder}"
         )
+
+
+def check_arrays(network: "Network", engine: EngineConfig) -> None:
+    """Raise `UnsupportedError` where the engine's array or decoder does not run a layer, with what would."""
+    check_engine(engine)
     for layer in network.layers.values():
         scheme, name = layer.node.weights.scheme, layer.node.name
         if scheme not in SCHEMES[engine.array]:

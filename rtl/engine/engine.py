@@ -9,6 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ...kernels.align import Alignment
+from ...sim.arrays import check_engine
 from ...sim.descriptor import ADDRESS_BITS, OPERATIONS, SIZE_BITS
 from ...sim.engine import EngineConfig
 from .act_memory import ActMemory
@@ -62,6 +63,7 @@ class Engine(wiring.Component):  # type: ignore[misc]
         formats: bool = False,
         alignments: tuple[Alignment, ...] = ("shift", "mul"),
     ) -> None:
+        check_engine(config)
         self.config = config
         self.formats = formats
         self.control = Control(config)
