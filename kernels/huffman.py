@@ -23,6 +23,7 @@ from .jit import jit
 __all__ = [
     "MAX_ALPHABET",
     "MAX_LENGTH",
+    "BankTimes",
     "HuffmanBank",
     "HuffmanCode",
     "HuffmanDecoder",
@@ -82,6 +83,23 @@ class HuffmanResult(NamedTuple):
 
     symbols: np.ndarray
     error: HuffmanError
+
+
+class BankTimes(NamedTuple):
+    """When a bank and what takes its symbols in tiles do what.
+
+    `times` are the cycles in which symbols are decoded, `first` those in which tiles are used, int64. `last_chunk` is
+    the cycle of the last chunk, `done` the one in which the bank offers its end or, if that is later, the last symbol
+    has been taken; `ready` is the cycle in which one more tile could be used; `wait` are the cycles in which the first
+    tile waited for `half`.
+    """
+
+    times: np.ndarray
+    first: np.ndarray
+    last_chunk: int
+    done: int
+    ready: int
+    wait: int
 
 
 @jit
@@ -205,27 +223,45 @@ def _decoder_cycles(lengths, chunks, size, slots, step, times):  # type: ignore[
 
 
 @jit
-def _bank_cycles(lengths, order, size, slots, step, times):  # type: ignore[no-untyped-def]
-    """Cycles of a bank of decoders; `order` are the rows that the chunks go to.
+def _bank_cycles(lengths, order, settings, begin, shadow, ready, passes, half, times, first):  # type: ignore[no-untyped-def]
+    """Play a bank of decoders, which takes its start in `begin`, and what takes its symbols: see `HuffmanBank.tiles`.
+
+    `order` are the rows that the chunks go to; `times` receives the cycles in which symbols are decoded, `first` those
+    of the tiles. Returns the cycle of the last chunk, that in which the bank is done, `ready` behind the last tile, and
+    the cycles in which the first one waited for `half`.
 
     The requests of a symbol are registered (`fresh`), wait in the queue, and become the ones that are served; the
     queue is passed over while it is empty. What the rows ask for in the beginning is served first.
     """
+    size, slots, step, columns = settings
     rows, count = lengths.shape
     chunks = len(order)
     filled = np.zeros(rows, dtype=np.int64)
     used = np.zeros(rows, dtype=np.int64)
     queue = np.zeros(QUEUE + 1, dtype=np.int64)
-    taken = k = waiting = fresh = 0
+    taken = k = waiting = fresh = column = tile = wait = 0
     serving = rows * slots
-    cycle = 1
-    while k < count or taken < chunks:
+    valid = False
+    cycle = begin + 1
+    last_chunk = done = begin
+    while k < count or taken < chunks or valid:
+        ended = k == count and taken == chunks
+        take = valid and cycle >= shadow
+        if take:
+            column += 1
+            if column == columns:
+                column = 0
+                can = max(ready, cycle)
+                first[tile] = max(can, half) if tile == 0 else can
+                wait += first[tile] - can
+                shadow, ready = first[tile] + 1, first[tile] + passes
+                tile += 1
         asks = 0
-        ready = k < count and (taken == chunks or waiting + (fresh > 0) < QUEUE)
-        if ready:
+        decodes = k < count and (not valid or take) and (taken == chunks or waiting + (fresh > 0) < QUEUE)
+        if decodes:
             for row in range(rows):
-                ready &= lengths[row, k] <= filled[row] * size - used[row]
-        if ready:
+                decodes &= lengths[row, k] <= filled[row] * size - used[row]
+        if decodes:
             for row in range(rows):
                 before = used[row] // size
                 used[row] += lengths[row, k]
@@ -236,6 +272,7 @@ def _bank_cycles(lengths, order, size, slots, step, times):  # type: ignore[no-u
             filled[order[taken]] += 1
             taken += 1
             serving -= 1
+            last_chunk = cycle
         if not serving and waiting:
             serving = queue[0]
             queue[:-1] = queue[1:]
@@ -246,11 +283,15 @@ def _bank_cycles(lengths, order, size, slots, step, times):  # type: ignore[no-u
             queue[waiting] = fresh
             waiting += 1
         fresh = asks
+        valid = decodes or (valid and not take)
+        if k == count and taken == chunks and not ended:
+            # The rest of the streams is looked at from the next cycle on, whether or not the last symbols wait.
+            most = 1
+            for row in range(rows):
+                most = max(most, -(-(filled[row] * size - used[row]) // step))
+            done = cycle + 1 + most
         cycle += 1
-    most = 1
-    for row in range(rows):
-        most = max(most, -(-(filled[row] * size - used[row]) // step))
-    return cycle + most
+    return last_chunk, max(done, cycle), ready, wait
 
 
 def entropy(counts: np.ndarray) -> float:
@@ -633,9 +674,44 @@ class HuffmanBank:
         A symbol is offered in the cycle after its own, and the cycles are complete when `done` is offered.
         """
         sizes = np.ascontiguousarray(sizes, dtype=np.int64)
-        times = np.zeros(sizes.shape[1], dtype=np.int64)
-        decoder, order = self.decoder, self._requests(sizes)
-        return _bank_cycles(sizes, order, decoder.chunk_bits, decoder.slots, decoder.max_length, times), times
+        count = sizes.shape[1]
+        # No tile is ever complete.
+        played = self.tiles(sizes, self._requests(sizes), count + 1, begin=0, shadow=0, ready=0, passes=0, half=0)
+        return played.done, played.times
+
+    def tiles(
+        self,
+        sizes: np.ndarray,
+        order: np.ndarray,
+        columns: int,
+        *,
+        begin: int,
+        shadow: int,
+        ready: int,
+        passes: int,
+        half: int,
+    ) -> BankTimes:
+        """Play an intact stream whose symbols leave in tiles.
+
+        Parameters
+        ----------
+        sizes : of the code words, int64 (rows used, symbols)
+        order : the rows that the chunks go to; one comes in every cycle
+        columns : symbols of a tile
+        begin : the cycle that takes the start
+        shadow : the first cycle in which a symbol may be taken; then, the cycle after each tile's use
+        ready : the first cycle in which a tile may be used, once its last symbol has been taken
+        passes : cycles from one tile's use to the next one's at least
+        half : the first cycle in which the first tile may be used
+        """
+        count = sizes.shape[1]
+        times, first = np.zeros(count, dtype=np.int64), np.zeros(count // columns, dtype=np.int64)
+        decoder = self.decoder
+        settings = np.array([decoder.chunk_bits, decoder.slots, decoder.max_length, columns])
+        last_chunk, done, ready, wait = _bank_cycles(
+            sizes, order, settings, begin, shadow, ready, passes, half, times, first
+        )
+        return BankTimes(times, first, int(last_chunk), int(done), int(ready), int(wait))
 
     def cycles(self, sizes: np.ndarray) -> int:
         """Cycles from the start of an intact stream to its end, without stalls: see `times`."""

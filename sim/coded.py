@@ -15,8 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..kernels.huffman import QUEUE, HuffmanBank, HuffmanCode, HuffmanDecoder
-from ..kernels.jit import jit
+from ..kernels.huffman import HuffmanBank, HuffmanCode, HuffmanDecoder
 from .arrays import ArrayForm
 from .engine import CHUNK_BITS, EngineConfig
 from .lowered import RowGroup
@@ -74,16 +73,21 @@ class CodedPass:
         passes : cycles from a step to the next one at least
         half : the first cycle in which the tile's half of the accumulators is free
         """
-        steps = self.sizes.shape[1] // self.columns
-        first = np.zeros(steps, dtype=np.int64)
-        decoder = bank.decoder
-        settings = np.array([decoder.chunk_bits, decoder.slots, decoder.max_length, self.columns])
-        result = _pass_times(
-            self.sizes, self.order, settings, header + HEADER_CHUNKS, shadow, ready, passes, half, first
+        begin = header + HEADER_CHUNKS
+        played = bank.tiles(
+            self.sizes,
+            self.order,
+            self.columns,
+            begin=begin,
+            shadow=shadow,
+            ready=ready,
+            passes=passes,
+            half=half,
         )
-        chunks, done, ready, post_wait = (int(value) for value in result)
-        last_chunk = max(chunks, header + HEADER_CHUNKS) + padding
-        return PassTimes(first, header, last_chunk, max(done, last_chunk + 1) + 1, ready, post_wait)
+        last_chunk = max(played.last_chunk, begin) + padding
+        return PassTimes(
+            played.first, header, last_chunk, max(played.done, last_chunk + 1) + 1, played.ready, played.wait
+        )
 
 
 class HuffmanStreams:
@@ -176,69 +180,3 @@ def _symbols(form: ArrayForm, group: RowGroup, lanes: int) -> np.ndarray:
             whole = np.concatenate([amounts[None].astype(np.int64), whole])
         tiles.append(whole)
     return np.concatenate(tiles, axis=1).astype(np.uint8)
-
-
-@jit
-def _pass_times(lengths, order, settings, begin, shadow, ready, passes, half, first):  # type: ignore[no-untyped-def]
-    """Play a bank of decoders behind a shadow tile: see `CodedPass.times`; the bank takes its start in `begin`.
-
-    Returns the cycle of the last chunk, that in which the bank is done, and `ready` behind the last step.
-    """
-    size, slots, step, columns = settings
-    rows, count = lengths.shape
-    chunks = len(order)
-    filled = np.zeros(rows, dtype=np.int64)
-    used = np.zeros(rows, dtype=np.int64)
-    queue = np.zeros(QUEUE + 1, dtype=np.int64)
-    taken = k = waiting = fresh = column = tile = post_wait = 0
-    serving = rows * slots
-    valid = False
-    cycle = begin + 1
-    last_chunk = done = begin
-    while k < count or taken < chunks or valid:
-        ended = k == count and taken == chunks
-        take = valid and cycle >= shadow
-        if take:
-            column += 1
-            if column == columns:
-                column = 0
-                can = max(ready, cycle)
-                first[tile] = max(can, half) if tile == 0 else can
-                post_wait += first[tile] - can
-                shadow, ready = first[tile] + 1, first[tile] + passes
-                tile += 1
-        asks = 0
-        decodes = k < count and (not valid or take) and (taken == chunks or waiting + (fresh > 0) < QUEUE)
-        if decodes:
-            for row in range(rows):
-                decodes &= lengths[row, k] <= filled[row] * size - used[row]
-        if decodes:
-            for row in range(rows):
-                before = used[row] // size
-                used[row] += lengths[row, k]
-                asks += used[row] // size > before
-            k += 1
-        if serving and taken < chunks:
-            filled[order[taken]] += 1
-            taken += 1
-            serving -= 1
-            last_chunk = cycle
-        if not serving and waiting:
-            serving = queue[0]
-            queue[:-1] = queue[1:]
-            waiting -= 1
-        elif not serving:
-            serving, fresh = fresh, 0
-        if fresh and taken < chunks:
-            queue[waiting] = fresh
-            waiting += 1
-        fresh = asks
-        valid = decodes or (valid and not take)
-        if k == count and taken == chunks and not ended:
-            # The rest of the streams is looked at from the next cycle on, whether or not the last symbols wait.
-            most = 1
-            for row in range(rows):
-                most = max(most, -(-(filled[row] * size - used[row]) // step))
-            done = cycle + 1 + most
-        cycle += 1
-    return last_chunk, max(done, cycle), ready, post_wait
