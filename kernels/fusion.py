@@ -25,6 +25,7 @@ __all__ = [
     "BRICKS",
     "FUSION_MODES",
     "OPERAND_BITS",
+    "SLICE_BITS",
     "Brick",
     "FusionMode",
     "FusionPE",

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..kernels.correction import ZERO_POINT_BITS, Correction
 from ..kernels.errors import UnsupportedError
+from ..kernels.fusion import fusion_mode
 from ..kernels.mac import MacFormat, signed_range
 from ..kernels.planes import PlaneCorrection, int_planes, sign_planes
 from ..kernels.requant import MAX_SHIFT
@@ -23,7 +24,7 @@ from .manifest import FocusedWeights, IntWeights, ScaleRequant, ShiftWeights, Xo
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["SCHEMES", "ArrayForm", "array_form", "check_arrays", "check_engine"]
+__all__ = ["SCHEMES", "ArrayForm", "array_form", "check_arrays", "check_engine", "step_lanes"]
 
 SCHEMES: dict[Array, tuple[str, ...]] = {
     "digit": ("int",),
@@ -117,6 +118,16 @@ def array_form(layer: MacLayer, array: Array) -> ArrayForm:
             codes = layer.codes[None]
             bits, fraction = layer.node.weights.bits, layer.node.fraction
             return ArrayForm(layer, fraction, layer.digits, codes, bits, signed=True, exact_rows=False)
+
+
+def step_lanes(layer: MacLayer, engine: EngineConfig) -> int:
+    """Input channels that a row reduces in a step: narrow operands multiply the lanes of a fused array.
+
+    Aligned and depthwise layers run there in 4x4, a lane a PE.
+    """
+    if engine.array != "fusion" or layer.node.align is not None or layer.shape.depthwise:
+        return engine.lanes
+    return engine.lanes * fusion_mode(layer.operands.a_bits, layer.operands.w_bits).lanes
 
 
 def check_engine(engine: EngineConfig) -> None:

@@ -20,7 +20,7 @@ from .arrays import ArrayForm, array_form
 from .descriptor import descriptor_words, encode_descriptor
 from .engine import EngineConfig
 from .graph import Value
-from .image import TileLayout, coefficient_field, in_words, main_field, rescale_field, tensor_codes, tensor_words
+from .image import TileLayout, coefficient_field, in_words, main_field, rescale_field
 from .layer import MacLayer
 from .lower import lower
 from .lowered import LoweredLayer, RowGroup, row_groups
@@ -28,6 +28,7 @@ from .manifest import AddNode, Conv2dNode, RequantiseNode
 from .network import Network
 from .schedule import EngineLayer, Schedule, schedule
 from .tiles import step_tiles
+from .words import slot_bits, tensor_codes, tensor_words
 
 __all__ = ["CompiledNetwork", "compile_network"]
 
@@ -73,7 +74,7 @@ class CompiledNetwork:
                 (node.padding[1], node.padding[3]),
                 spec.zero_point,
             )[0]
-        digits = tensor_words(codes, spec.bits, self.engine.lanes)
+        digits = tensor_words(codes, spec.bits, self.engine)
         return in_words(_nibbles(digits), self.engine.bus_bits)
 
     def with_input(self, codes: np.ndarray) -> np.ndarray:
@@ -90,10 +91,11 @@ class CompiledNetwork:
         root = self.plan.roots[stored.root]
         words = self.plan.memory.tensors[stored.root].words
         planes = len(self.plan.memory.tensors[stored.root].planes)
-        count = planes * words * self.engine.lanes
+        count = planes * words * self.engine.word_digits
         data = image[self.output_word :].reshape(-1)[: -(-count * DIGIT_BITS // 8)]
         digits = np.stack([data & 15, data >> DIGIT_BITS], axis=1).reshape(-1)[:count]
-        codes = tensor_codes(digits.reshape(planes, words, -1), root.shape, root.codes.bits, root.codes.signed)
+        digits = digits.reshape(planes, words, -1)
+        codes = tensor_codes(digits, root.shape, root.codes.bits, root.codes.signed, self.engine)
         return codes[stored.channel : stored.channel + stored.shape[0]].reshape(value.shape)
 
     def to_hex(self) -> str:
@@ -123,12 +125,14 @@ class CompiledNetwork:
                 for position, (layer, (start, words)) in enumerate(zip(self.layers, self.stream_words, strict=True))
             ],
             "lanes": self.engine.lanes,
+            "word_digits": self.engine.word_digits,
             "bank_words": memory.bank_words,
             "tensors": [
                 {
                     "name": name,
                     "planes": list(placed.planes),
                     "words": placed.words,
+                    "slot_bits": slot_bits(self.engine, self.plan.roots[name].codes.bits),
                     "banks": sorted(memory.banks(name)),
                 }
                 for name, placed in memory.tensors.items()
@@ -190,8 +194,8 @@ def _transfer_words(layer: LoweredLayer, engine: EngineConfig) -> int:
     """Bus words of a load or store."""
     registers = layer.registers
     prefix, step = ("out", "out_pixel_step") if layer.op == "load" else ("first", "pixel_step")
-    digits = registers[f"{prefix}_planes"] * registers["out_pixels"] * registers[step] * engine.lanes
-    return -(-digits * DIGIT_BITS // engine.bus_bits)
+    words = registers[f"{prefix}_planes"] * registers["out_pixels"] * registers[step]
+    return -(-words * engine.word_bits // engine.bus_bits)
 
 
 def _stream(network: Network, layer: LoweredLayer, engine: EngineConfig) -> np.ndarray:

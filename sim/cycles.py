@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..kernels.mac import DIGIT_BITS
 from .descriptor import descriptor_words
 from .engine import EngineConfig
 from .image import TileLayout
@@ -219,10 +218,10 @@ def _tile_layout(registers: Mapping[str, int], group: RowGroup, engine: EngineCo
 
 def _transfer(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
     """A tensor moves word by word, of the memory or of the bus, whichever are more."""
-    registers, word_bits = layer.registers, engine.lanes * DIGIT_BITS
+    registers = layer.registers
     prefix, step = ("out", "out_pixel_step") if layer.op == "load" else ("first", "pixel_step")
     words = registers[f"{prefix}_planes"] * registers["out_pixels"] * registers[step]
-    cycles = words * max(1, word_bits // engine.bus_bits) + descriptor_words(engine) + engine.bus_latency
+    cycles = words * max(1, engine.word_bits // engine.bus_bits) + descriptor_words(engine) + engine.bus_latency
     cycles += engine.bus_latency + LOAD_STAGES if layer.op == "load" else STORE_STAGES
     read = descriptor_words(engine) * engine.bus_bits // 8
     return LayerCycles(layer.name, layer.label, host=cycles, bytes_read=read)

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..kernels.errors import CapacityError
+from ..kernels.fusion import BRICKS
 from ..kernels.mac import DIGIT_BITS
 from ..kernels.requant import Rounding
 from .engine import EngineConfig
@@ -39,8 +40,10 @@ __all__ = [
     "descriptor_fields",
     "descriptor_words",
     "encode_descriptor",
+    "half_address_bits",
     "has_register",
     "record_slots",
+    "sub_address_bits",
 ]
 
 Operation = Literal["end", "load", "store", "mac", "max_pool", "average_pool", "stream"]
@@ -65,6 +68,16 @@ SHIFT_BITS = 4
 """Of a shift in a row of the shift array."""
 ARRAY_FIELDS = {
     "digit": ("w_top", "container", "aligned", "multiply"),
+    "fusion": (
+        "w_top",
+        "container",
+        "aligned",
+        "multiply",
+        "out_narrow",
+        "second_narrow",
+        "first_narrow",
+        "other_narrow",
+    ),
     "sign": ("part_top",),
     "shift": (
         "part_top",
@@ -105,13 +118,23 @@ class Field:
 
 
 def act_words(engine: EngineConfig) -> int:
-    """Words of L digits in the activation memory."""
-    return engine.act_bytes * 8 // (engine.lanes * DIGIT_BITS)
+    """Words of W digits in the activation memory."""
+    return engine.act_bytes * 8 // engine.word_bits
 
 
 def act_address_bits(engine: EngineConfig) -> int:
-    """Bits of the address of a word of L digits in the activation memory."""
+    """Bits of the address of a word of W digits in the activation memory."""
     return (act_words(engine) - 1).bit_length()
+
+
+def half_address_bits(engine: EngineConfig) -> int:
+    """Bits of the address of a word of a tensor of the post lanes: in a fusion engine one more, for half-words."""
+    return act_address_bits(engine) + (engine.array == "fusion")
+
+
+def sub_address_bits(engine: EngineConfig) -> int:
+    """Bits of an address of the walk over an input: in a fusion engine two more, for the lane groups of a word."""
+    return act_address_bits(engine) + 2 * (engine.array == "fusion")
 
 
 def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
@@ -120,7 +143,8 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
     Addresses of activations are words modulo the address space, and so are the steps between them. What a
     layer does not use is 0.
     """
-    address_bits, pixel_bits = act_address_bits(engine), engine.pixels.bit_length()
+    pixel_bits = engine.pixels.bit_length()
+    most_lanes = engine.lanes * (BRICKS if engine.array == "fusion" else 1)
 
     def flag(doc: str) -> Field:
         return Field(1, doc=doc)
@@ -129,7 +153,10 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         return Field(SIZE_BITS, doc=doc)
 
     def address(doc: str) -> Field:
-        return Field(address_bits, doc=doc)
+        return Field(half_address_bits(engine), doc=doc)
+
+    def walked(doc: str) -> Field:
+        return Field(sub_address_bits(engine), doc=doc)
 
     def code(doc: str) -> Field:
         return Field(CODE_BITS, signed=True, doc=doc)
@@ -154,6 +181,7 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
                 f"where output channel 0 is in {what}, from lane 0 of a pixel's first word on"
             ),
             f"{prefix}_straddles": flag(f"a span of channels may lie in two words of {what}"),
+            f"{prefix}_narrow": flag(f"words of {what} are half-words of codes of 2 bits, and addresses count them"),
         }
 
     def operand(prefix: str, what: str) -> dict[str, Field]:
@@ -197,20 +225,20 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "dilation_x": size("columns from tap to tap"),
         "pad_top": size("rows of padding above the input"),
         "pad_left": size("columns of padding left of the input"),
-        "origin": address(
+        "origin": walked(
             "word of output pixel 0's first tap, padding or not; without the array: from `first`'s planes on"
         ),
-        "pixel_step": address("words from a window to the next one in its row"),
-        "row_step": address("words from a row's last window to the first of the next row"),
-        "kernel_x_step": address("words from a tap to the next one in its row"),
-        "kernel_y_step": address("words from a row's last tap to the first of the next row"),
+        "pixel_step": walked("words from a window to the next one in its row"),
+        "row_step": walked("words from a row's last window to the first of the next row"),
+        "kernel_x_step": walked("words from a tap to the next one in its row"),
+        "kernel_y_step": walked("words from a row's last tap to the first of the next row"),
         # The array.
         "groups": size("convolution groups"),
         "group_inputs": size("input channels of a group; depthwise: of all"),
         "group_outputs": size("output channels of a group; depthwise and without the array: of all"),
         "depthwise": flag("each row has one input channel: the array's diagonal"),
-        "in_lane": Field((engine.lanes - 1).bit_length(), doc="lane of input channel 0 in a pixel's first word"),
-        "plane_stride": address("words from the array's lower digit plane to the upper one"),
+        "in_lane": Field((most_lanes - 1).bit_length(), doc="lane of input channel 0 in a pixel's first word"),
+        "plane_stride": walked("words from the array's lower digit plane to the upper one"),
         "pad_code": Field(2 * DIGIT_BITS, doc="code of the padding"),
         "tile_pixels": Field(pixel_bits, doc="pixels of a tile"),
         "taper": Field(

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..kernels.errors import FormatError
-from ..kernels.mac import MacFormat
+from ..kernels.fusion import SLICE_BITS
+from ..kernels.mac import DIGIT_BITS, MacFormat
 from ..kernels.planes import MAX_PLANE_ACC
 from .validation import first_problem
 
@@ -127,6 +128,26 @@ class EngineConfig(BaseModel):
     def has_parts(self) -> bool:
         """Whether the array takes a weight in parts, each with a weight tile of its own, and not in digits."""
         return self.array in ("sign", "shift")
+
+    @property
+    def word_digits(self) -> int:
+        """Digits of a word of the activation memory, W: as many as the PEs of a row have activation registers for."""
+        return 2 * self.lanes if self.array == "fusion" else self.lanes
+
+    @property
+    def word_bits(self) -> int:
+        """Bits of a word of the activation memory."""
+        return self.word_digits * DIGIT_BITS
+
+    @property
+    def enable_bits(self) -> int:
+        """Bits of a word of the activation memory that are written together: those of the narrowest code's slot."""
+        return SLICE_BITS if self.array == "fusion" else DIGIT_BITS
+
+    @property
+    def word_enables(self) -> int:
+        """Write enables of a word of the activation memory."""
+        return self.word_bits // self.enable_bits
 
     @classmethod
     def load(cls, path: str | Path) -> "EngineConfig":

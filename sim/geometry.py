@@ -10,7 +10,7 @@ from ..kernels.conv import ConvShape, Operands
 from ..kernels.digits import digit_count
 from ..kernels.errors import CapacityError
 from ..kernels.mac import DIGIT_BITS
-from .descriptor import act_address_bits, has_register
+from .descriptor import act_address_bits, has_register, sub_address_bits
 from .engine import EngineConfig
 from .image import container_bits
 
@@ -47,7 +47,7 @@ def window_values(
     down, right = view[0] * (width if row is None else row) * words, view[1] * words
     (stride_y, stride_x), (dilation_y, dilation_x), (top, left) = stride, dilation, padding
     last_x = (out_width - 1) * stride_x
-    space = 1 << act_address_bits(engine)
+    space = 1 << sub_address_bits(engine)
     return {
         "out_pixels": out_height * out_width,
         "out_width": out_width,

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..kernels.digits import digit_count, split_digits
-from ..kernels.mac import DIGIT_BITS
 from ..kernels.packing import pack_codes, unpack_codes
 from ..kernels.planes import COEFFICIENT_BITS
 from .manifest import AddNode, Conv2dNode, LinearNode, Node, RequantiseNode, ThresholdRequant
@@ -24,8 +22,6 @@ __all__ = [
     "in_words",
     "main_field",
     "rescale_field",
-    "tensor_codes",
-    "tensor_words",
 ]
 
 AMOUNT_BITS = 8
@@ -148,23 +144,3 @@ def coefficient_field(coefficients: np.ndarray) -> np.ndarray:
 def rescale_field(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Multipliers (bits 0..30) and shifts (31..36) of a further rescale: int64 (channels,)."""
     return np.asarray(multiplier | shift << 31)
-
-
-def tensor_words(codes: np.ndarray, bits: int, lanes: int) -> np.ndarray:
-    """Codes (C, H, W) as digits in the memory's words: uint8 (planes, H * W * ceil(C / lanes), lanes)."""
-    channels, height, width = codes.shape
-    words = -(-channels // lanes)
-    padded = np.pad(codes.transpose(1, 2, 0).astype(np.int64), ((0, 0), (0, 0), (0, words * lanes - channels)))
-    # The sign is the digit's own business here.
-    return (split_digits(padded, bits, signed=False) & 15).astype(np.uint8).reshape(-1, height * width * words, lanes)
-
-
-def tensor_codes(digits: np.ndarray, shape: tuple[int, int, int], bits: int, signed: bool) -> np.ndarray:
-    """The inverse of `tensor_words`: int32 codes (C, H, W)."""
-    channels, height, width = shape
-    value = np.zeros(digits.shape[1:], dtype=np.int32)
-    for at, plane in enumerate(digits):
-        value += plane.astype(np.int32) << DIGIT_BITS * at
-    value = value.reshape(height, width, -1)[:, :, :channels].transpose(2, 0, 1)
-    top = digit_count(bits) * DIGIT_BITS
-    return value - ((value >> (top - 1)) << top) if signed else value

@@ -17,7 +17,7 @@ from ..kernels.requant import Rounding
 from .arrays import array_form
 from .coded import HuffmanStreams
 from .cycles import with_taper
-from .descriptor import Operation, act_address_bits
+from .descriptor import Operation, half_address_bits
 from .engine import EngineConfig
 from .geometry import layer_values, window_values
 from .graph import plane_bytes, pool_shape
@@ -38,6 +38,7 @@ from .memory import Placement
 from .network import Network
 from .schedule import EngineLayer, Schedule, schedule
 from .views import Stored
+from .words import pixel_words, word_parts
 from .xor_coded import XorSigns, XorStreams
 
 __all__ = ["lower"]
@@ -56,7 +57,7 @@ def lower(network: Network, engine: EngineConfig, plan: Schedule | None = None) 
 class _Lowerer:
     def __init__(self, network: Network, engine: EngineConfig, plan: Schedule) -> None:
         self.network, self.engine, self.plan = network, engine, plan
-        self.space = 1 << act_address_bits(engine)
+        self.space = 1 << half_address_bits(engine)
 
     def layers(self) -> Iterator[LoweredLayer]:
         source = self.network.manifest.input.name
@@ -212,7 +213,7 @@ class _Lowerer:
 
     def _add(self, node: AddNode, own: Codes, other: str, size: tuple[int, int]) -> dict[str, int]:
         stored = self.plan.tensors[other]
-        words, row = self._pixel_words(stored.root), self.plan.roots[stored.root].shape[2]
+        words, row = self._post_words(stored.root), self.plan.roots[stored.root].shape[2]
         step_y, step_x = stored.stride
         return {
             "adds": 1,
@@ -244,21 +245,31 @@ class _Lowerer:
 
     def _written(self, prefix: str, name: str, part: Stored | None = None) -> dict[str, int]:
         stored = part or self.plan.tensors[name]
-        return {**self._placed(prefix, stored), f"{prefix}_pixel_step": self._pixel_words(stored.root)}
+        return {**self._placed(prefix, stored), f"{prefix}_pixel_step": self._post_words(stored.root)}
 
     def _placed(self, prefix: str, stored: Stored) -> dict[str, int]:
-        placement = self._placement(stored.root)
+        placement, parts = self._placement(stored.root), self._word_parts(stored.root)
         return {
             f"{prefix}_planes": len(placement.planes),
-            **{f"{prefix}_plane_{plane}": start for plane, start in enumerate(placement.planes)},
+            **{f"{prefix}_plane_{plane}": parts * start for plane, start in enumerate(placement.planes)},
             f"{prefix}_channel": stored.channel,
+            **({f"{prefix}_narrow": 1} if parts > 1 else {}),
         }
 
     def _placement(self, root: str) -> Placement:
         return self.plan.memory.tensors[root]
 
     def _pixel_words(self, root: str) -> int:
-        return -(-self.plan.roots[root].shape[0] // self.engine.lanes)
+        """Words of the memory from one pixel to the next."""
+        value = self.plan.roots[root]
+        return pixel_words(self.engine, value.shape[0], value.codes.bits)
+
+    def _word_parts(self, root: str) -> int:
+        return word_parts(self.engine, self.plan.roots[root].codes.bits)
+
+    def _post_words(self, root: str) -> int:
+        """What the post lanes count from one pixel to the next: words, or half-words."""
+        return self._pixel_words(root) * self._word_parts(root)
 
     def _window(self, stored: Stored, shape: PoolShape) -> dict[str, int]:
         """The geometry of a window of the post lanes over a tensor."""
@@ -271,7 +282,7 @@ class _Lowerer:
             (1, 1),
             size,
             shape.output_size(*size),
-            words=self._pixel_words(stored.root),
+            words=self._post_words(stored.root),
             view=stored.stride,
             row=self.plan.roots[stored.root].shape[2],
         )
@@ -299,10 +310,10 @@ class _Lowerer:
 
     def _straddles(self, channel: int, groups: list[RowGroup]) -> bool:
         """Whether a span of a row group lies in two words of a tensor that holds output channel 0 at `channel`."""
-        lanes = self.engine.lanes
-        span = min(self.engine.rows, lanes)
+        slots = self.engine.word_digits
+        span = min(self.engine.rows, self.engine.lanes)
         return any(
-            (channel + group.first + at) % lanes + min(span, group.rows - at) > lanes
+            (channel + group.first + at) % slots + min(span, group.rows - at) > slots
             for group in groups
             for at in range(0, group.rows, span)
         )

@@ -1,7 +1,7 @@
 """Activation memory: where tensors lie, from their lifetimes.
 
-The memory is `act_banks` banks of words of L digits, addressed in one row. A tensor is one plane of
-words for each digit. One or two planes lie together; the four planes of a 16-bit stream lie in two
+The memory is `act_banks` banks of words of W digits, addressed in one row. A tensor is one plane of
+words for each digit (`words`). One or two planes lie together; the four planes of a 16-bit stream lie in two
 pairs, in different banks where there is room. A piece that no bank can hold spans banks. A layer
 reads its input for the array and the other operand of its add for the post lanes at the same
 time: where those share a bank, the layer is *serial*: it drains before it computes on.
@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from ..kernels.digits import digit_count
 from ..kernels.errors import CapacityError
-from ..kernels.mac import DIGIT_BITS
+from .descriptor import act_words
 from .engine import EngineConfig
 from .graph import Value
+from .words import pixel_words
 
 __all__ = ["Lifetime", "Memory", "Placement", "place", "plane_words", "tensor_bytes"]
 
@@ -56,15 +57,15 @@ class Memory:
         }
 
 
-def plane_words(value: Value, lanes: int) -> int:
+def plane_words(value: Value, engine: EngineConfig) -> int:
     """Words of one digit plane of one image's tensor."""
     channels, height, width = value.shape
-    return height * width * -(-channels // lanes)
+    return height * width * pixel_words(engine, channels, value.codes.bits)
 
 
-def tensor_bytes(value: Value, lanes: int) -> int:
-    """On-chip bytes of one image's tensor: words of L digits, one plane per digit."""
-    return plane_words(value, lanes) * digit_count(value.codes.bits) * lanes * DIGIT_BITS // 8
+def tensor_bytes(value: Value, engine: EngineConfig) -> int:
+    """On-chip bytes of one image's tensor: words of W digits, one plane per digit."""
+    return plane_words(value, engine) * digit_count(value.codes.bits) * engine.word_bits // 8
 
 
 def place(
@@ -78,8 +79,7 @@ def place(
     `together` holds, by layer, the tensors that the array and that the post lanes read. Raises
     `CapacityError` where the free words lie in pieces that are too small.
     """
-    total = engine.act_bytes * 8 // (engine.lanes * DIGIT_BITS)
-    memory = _Allocation(total // engine.act_banks, engine.act_banks)
+    memory = _Allocation(act_words(engine) // engine.act_banks, engine.act_banks)
     apart: dict[str, set[str]] = {name: set() for name in values}
     for array, post in together.values():
         for first in array:
@@ -91,14 +91,14 @@ def place(
     for name in sorted(lifetimes, key=lambda name: lifetimes[name].first):
         memory.release(other for other in placed if lifetimes[other].last < lifetimes[name].first)
         avoid = {bank for other in apart[name] for bank in memory.banks(other)}
-        words, digits = plane_words(values[name], engine.lanes), digit_count(values[name].codes.bits)
+        words, digits = plane_words(values[name], engine), digit_count(values[name].codes.bits)
         planes: list[int] = []
         for digit in range(0, digits, PAIR):
             count = min(PAIR, digits - digit)
             start = memory.take(name, count * words, avoid | memory.banks(name))
             if start is None:
                 raise CapacityError(
-                    f"{name}: needs {count * words * engine.lanes * DIGIT_BITS // 8} bytes of activation memory in one "
+                    f"{name}: needs {count * words * engine.word_bits // 8} bytes of activation memory in one "
                     f"piece, but the free ones lie apart: choose a greater act_bytes than {engine.act_bytes}"
                 )
             planes += [start + plane * words for plane in range(count)]

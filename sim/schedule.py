@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..kernels.errors import CapacityError
-from .arrays import check_arrays
+from .arrays import check_arrays, step_lanes
 from .engine import EngineConfig
 from .graph import MacNode, Value, conv_shape
 from .manifest import AddNode, ConcatNode, Conv2dNode, LinearNode, Node, RequantiseNode
@@ -105,7 +105,7 @@ def schedule(network: Network, engine: EngineConfig) -> Schedule:
     layers = _fuse(network, arrangement.copies)
     kept = _kept(network, layers)
     lives, together = _lives(network, layers, arrangement.tensors, kept)
-    sizes = {name: tensor_bytes(value, engine.lanes) for name, value in arrangement.roots.items()}
+    sizes = {name: tensor_bytes(value, engine) for name, value in arrangement.roots.items()}
     peak, node = _peak(sizes, lives, layers, network.manifest.input.name)
     if peak > engine.act_bytes:
         raise CapacityError(
@@ -185,8 +185,9 @@ def _unfolded(network: Network, engine: EngineConfig) -> str | None:
     if len(readers) != 1 or not isinstance(readers[0], Conv2dNode) or readers[0].groups != 1:
         return None
     channels, width = source.shape[0], readers[0].kernel[1]
-    folded = -(-channels * width // engine.lanes)
-    return readers[0].name if folded < width * -(-channels // engine.lanes) else None
+    layer = network.layers[readers[0].name]
+    unfolded = -(-channels * width // step_lanes(layer.unfold(), engine))
+    return layer.node.name if unfolded < width * -(-channels // step_lanes(layer, engine)) else None
 
 
 def input_value(network: Network, unfolded: str | None) -> Value:

@@ -1,4 +1,4 @@
-"""The activation memory: banks of words of L digits, two readers and one writer."""
+"""The activation memory: banks of words of W digits, two readers and one writer."""
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
@@ -19,15 +19,16 @@ class ActMemory(wiring.Component):  # type: ignore[misc]
 
     The array reads by the `array_*` ports, the post lanes and transfers by `post_*`: a word a cycle each,
     latency 1, for one cycle. Where both want the same bank in a cycle the array has it, what the other gets
-    means nothing, and `conflict` is up in that cycle. A write changes the digits of `write_mask`; it is
-    there for reads from the next cycle on, one in its own cycle finds the old word.
+    means nothing, and `conflict` is up in that cycle. `write_mask` says what of a word a write changes, a bit for each
+    digit, in a fusion engine for each half of one (`enable_bits`); it is there for reads from the next cycle on, one
+    in its own cycle finds the old word.
     """
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         self.bank_words = act_words(config) // config.act_banks
         address = act_address_bits(config)
-        word = data.ArrayLayout(DIGIT_BITS, config.lanes)
+        word = data.ArrayLayout(DIGIT_BITS, config.word_digits)
         super().__init__(
             {
                 "array_read": In(1),
@@ -37,7 +38,7 @@ class ActMemory(wiring.Component):  # type: ignore[misc]
                 "post_address": In(address),
                 "post_data": Out(word),
                 "conflict": Out(1),
-                "write_mask": In(config.lanes),
+                "write_mask": In(config.word_enables),
                 "write_address": In(address),
                 "write_data": In(word),
             }
@@ -46,15 +47,14 @@ class ActMemory(wiring.Component):  # type: ignore[misc]
     def elaborate(self, platform: object) -> Module:
         m = Module()
         banks = self.config.act_banks
+        word = data.ArrayLayout(self.config.enable_bits, self.config.word_enables)
         array_hit, array_place = self._decode(m, "array", self.array_address)
         post_hit, post_place = self._decode(m, "post", self.post_address)
         write_hit, write_place = self._decode(m, "write", self.write_address)
         array_bank, post_bank = Signal(banks), Signal(banks)
         words = []
         for bank in range(banks):
-            m.submodules[f"bank_{bank}"] = cells = memory.Memory(
-                shape=data.ArrayLayout(DIGIT_BITS, self.config.lanes), depth=self.bank_words, init=[]
-            )
+            m.submodules[f"bank_{bank}"] = cells = memory.Memory(shape=word, depth=self.bank_words, init=[])
             read, write = cells.read_port(), cells.write_port(granularity=1)
             by_array = Signal(name=f"by_array_{bank}")
             m.d.comb += [
@@ -63,7 +63,7 @@ class ActMemory(wiring.Component):  # type: ignore[misc]
                 read.addr.eq(Mux(by_array, array_place, post_place)),
                 write.en.eq(Mux(write_hit[bank], self.write_mask, 0)),
                 write.addr.eq(write_place),
-                write.data.eq(self.write_data),
+                write.data.as_value().eq(self.write_data),
             ]
             words.append(Value.cast(read.data))
         m.d.comb += self.conflict.eq(self.array_read & self.post_read & (array_hit & post_hit).any())

@@ -48,7 +48,8 @@ class Engine(wiring.Component):  # type: ignore[misc]
     `post_count` with the strobe `post_closed`, of row group `post_row_group`; both of layer `counts_layer`, whose
     last ones may come after its last write, but before the next layer begins. `weight_wait` and `post_wait`
     are up in the cycles in which the array waits, for weights or for a half of the accumulators. The `write_mask` (by
-    digit), `write_address` and `write_data` show what goes into the activation memory in this cycle.
+    digit, in a fusion engine by half digits), `write_address` and `write_data` show what goes into the activation
+    memory in this cycle.
 
     After a stream's error (`ErrorCode.STREAM`) no more words are asked for. When those on their way have come, the
     engine must be reset.
@@ -151,7 +152,7 @@ class Engine(wiring.Component):  # type: ignore[misc]
             memory.post_address.eq(Mux(transfer.act_read, transfer.act_address, post.fetch_address)),
             transfer.act_read_data.eq(memory.post_data),
             post.fetch_data.eq(memory.post_data),
-            memory.write_mask.eq(transfer.act_write.replicate(self.config.lanes) | post.write_mask),
+            memory.write_mask.eq(transfer.act_write.replicate(self.config.word_enables) | post.write_mask),
             memory.write_address.eq(Mux(transfer.act_write, transfer.act_address, post.write_address)),
             memory.write_data.eq(Mux(transfer.act_write, transfer.act_write_data, post.write_data)),
         ]

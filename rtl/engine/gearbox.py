@@ -1,4 +1,4 @@
-"""Bus words into words of L digits and back; the wider of the two holds a power of two of the other."""
+"""Bus words into words of W digits and back; the wider of the two holds a power of two of the other."""
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
@@ -6,7 +6,6 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
 
 __all__ = ["Pack", "Unpack"]
@@ -14,12 +13,11 @@ __all__ = ["Pack", "Unpack"]
 
 def _parts(config: EngineConfig) -> int:
     """Narrow words in a wide one."""
-    word_bits = config.lanes * DIGIT_BITS
-    return max(config.bus_bits // word_bits, word_bits // config.bus_bits)
+    return max(config.bus_bits // config.word_bits, config.word_bits // config.bus_bits)
 
 
 class Unpack(wiring.Component):  # type: ignore[misc]
-    """Bus words to words of L digits, while `enable` is up; `last` says of the present word that it ends the stream.
+    """Bus words to words of W digits, while `enable` is up; `last` says of the present word that it ends the stream.
 
     A word is `valid` in the cycle in which its (last) bus word is offered, one word a cycle or one bus word a cycle.
     A bus word of several words is taken with the last of them.
@@ -33,7 +31,7 @@ class Unpack(wiring.Component):  # type: ignore[misc]
                 "last": In(1),
                 "words": In(stream.Signature(config.bus_bits)),
                 "valid": Out(1),
-                "word": Out(config.lanes * DIGIT_BITS),
+                "word": Out(config.word_bits),
             }
         )
 
@@ -67,10 +65,10 @@ class Unpack(wiring.Component):  # type: ignore[misc]
 
 
 class Pack(wiring.Component):  # type: ignore[misc]
-    """Words of L digits to bus words, padded with zeros where the last word of the stream does not fill one.
+    """Words of W digits to bus words, padded with zeros where the last word of the stream does not fill one.
 
     While `enable` is up it asks for words by `read`, where `last` tells the end of the stream, and takes the `word` in
-    the cycle after. With w = max(1, 4 * L / B) there is a read every w cycles, and part p of a word read in cycle t
+    the cycle after. With w = max(1, 4 * W / B) there is a read every w cycles, and part p of a word read in cycle t
     is in the bus word of cycle t + 2 + p (the first in which it is offered). While `out` waits everything does.
     """
 
@@ -81,7 +79,7 @@ class Pack(wiring.Component):  # type: ignore[misc]
                 "enable": In(1),
                 "last": In(1),
                 "read": Out(1),
-                "word": In(config.lanes * DIGIT_BITS),
+                "word": In(config.word_bits),
                 "out": Out(stream.Signature(config.bus_bits)),
                 "out_last": Out(1),
             }

@@ -6,7 +6,6 @@ from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ...kernels.mac import DIGIT_BITS
 from ...sim.descriptor import ADDRESS_BITS, OPERATIONS, descriptor_words
 from ...sim.engine import EngineConfig
 from .plane_walk import PlaneWalk
@@ -109,7 +108,7 @@ class BusReader(wiring.Component):  # type: ignore[misc]
     def _load(self, m: Module, send: Value) -> tuple[Value, Value]:
         """Whether data is loaded, and whether the next word of it is wanted now."""
         layer = self.layer
-        word_bits, bus = self.config.lanes * DIGIT_BITS, self.config.bus_bits
+        word_bits, bus = self.config.word_bits, self.config.bus_bits
         m.submodules.data_walk = walk = PlaneWalk(self.config)
         part = Signal(range(max(2, word_bits // bus, bus // word_bits)))
         wanted = Signal()

@@ -22,11 +22,11 @@ def write_layout(config: EngineConfig) -> data.StructLayout:
 
 
 class Transfer(wiring.Component):  # type: ignore[misc]
-    """Moves N words of L digits: planes one after another, each from its address on, pixels in order.
+    """Moves N words of W digits, as they are: planes one after another, each from its address on, pixels in order.
 
     On the bus they follow each other without gaps, planes included, the first in the low bits; only the last bus
     word is padded, by zeros where it is stored. `start` begins a layer whose `op` is `load` or `store` (others do not
-    concern it), and `done` is up in the cycle of its last write. With w = max(1, 4 * L / B) cycles for a word:
+    concern it), and `done` is up in the cycle of its last write. With w = max(1, 4 * W / B) cycles for a word:
 
     - `load` writes ``out_planes * out_pixels * out_pixel_step`` words, each in the cycle in which the bus word with
       its last digit is offered, at most one a cycle. With a first bus word offered in cycle t, and no later one
@@ -37,7 +37,7 @@ class Transfer(wiring.Component):  # type: ignore[misc]
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        word = data.ArrayLayout(DIGIT_BITS, config.lanes)
+        word = data.ArrayLayout(DIGIT_BITS, config.word_digits)
         super().__init__(
             {
                 "layer": In(descriptor_layout(config)),

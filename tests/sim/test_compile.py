@@ -5,7 +5,7 @@ import pytest
 from gatewise import EngineConfig, Grid, MacFormat, NetworkBuilder
 from gatewise.sim.compile import compile_network
 from gatewise.sim.execute import execute
-from gatewise.sim.image import tensor_words
+from gatewise.sim.words import tensor_words
 
 from .machine import Machine
 
@@ -97,7 +97,7 @@ def test_a_root_at_the_end_lies_in_memory_as_the_image_says(samples):
     compiled, machine, trace = check(grouped(samples).build(), engine)
     placed = compiled.plan.memory.tensors["mean"]
     value = compiled.plan.roots["mean"]
-    words = tensor_words(trace.tensors["mean"][0], value.codes.bits, engine.lanes)
+    words = tensor_words(trace.tensors["mean"][0], value.codes.bits, engine)
     found = np.stack([machine.memory[start : start + placed.words] for start in placed.planes])
     used = value.shape[0] % engine.lanes or engine.lanes
     last = np.arange(placed.words) % -(-value.shape[0] // engine.lanes) == -(-value.shape[0] // engine.lanes) - 1

@@ -53,7 +53,7 @@ def test_no_word_belongs_to_two_live_tensors(drawn):
     assert clashes(memory, lives) == []
     for name in values:
         assert len(memory.tensors[name].planes) == values[name].codes.bits // 4
-        assert memory.tensors[name].words == plane_words(values[name], 4)
+        assert memory.tensors[name].words == plane_words(values[name], roomy)
         assert all(0 <= low and high <= 4 * memory.bank_words for low, high in extents(memory, name))
 
 

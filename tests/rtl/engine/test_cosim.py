@@ -19,11 +19,12 @@ from gatewise.rtl.engine.comparison import CounterRecord, Writes, written_tensor
 from gatewise.rtl.engine.cosim import EngineProbe, EngineSimulation, Window, compare_image, format_word, regress_network
 from gatewise.rtl.icarus import SimulationError
 from gatewise.sim.compile import compile_network
-from gatewise.sim.image import in_words, tensor_words
+from gatewise.sim.image import in_words
 from gatewise.sim.images import ImageSet
 from gatewise.sim.lowered import row_groups
 from gatewise.sim.random_cases import Steered, random_cases
 from gatewise.sim.run import run
+from gatewise.sim.words import tensor_words
 from rich.console import Console
 
 KINDS = ("product", "align", "acc")
@@ -333,7 +334,7 @@ def compile_result(compiled, golden):
         codes = np.zeros(value.shape, dtype=np.int64)
     wanted = golden.tensors[compiled.network.output][0].reshape(stored.shape)
     codes[stored.channel : stored.channel + stored.shape[0]] = wanted
-    digits = tensor_words(codes, value.codes.bits, compiled.engine.lanes).reshape(-1, 2)
+    digits = tensor_words(codes, value.codes.bits, compiled.engine).reshape(-1, 2)
     return in_words(digits[:, 0] | digits[:, 1] << 4, compiled.engine.bus_bits)
 
 
