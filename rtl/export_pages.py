@@ -1,6 +1,7 @@
 """The pages of an exported engine: ports, descriptor, streams, memories, as Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
@@ -18,8 +19,9 @@ from ..sim.descriptor import (
     descriptor_words,
     record_slots,
 )
-from ..sim.engine import CHUNK_BITS, EngineConfig
+from ..sim.engine import CHUNK_BITS, XOR_NETWORKS, XOR_WIDTH, Decoder, EngineConfig
 from ..sim.image import AMOUNT_BITS, FIELD_BITS, TileLayout
+from ..sim.xor_coded import OUTPUTS_AT, RUN_FIELDS
 from .engine.check import ErrorCode
 from .engine.control import COUNTED_LAYERS
 from .engine.counters import COUNTER_BITS
@@ -239,6 +241,59 @@ that holds anything; what is asked for behind it does not come.
 """
 
 
+def _xor_section(config: EngineConfig) -> str:
+    """What stands in the place of weight tiles before an XOR decoder."""
+    lanes, outputs = config.lanes, 2 * OUTPUTS_AT
+    meanings = {
+        "length": "signs",
+        "skip": "outputs of the first slice that are none of them",
+        "lane": "lane of the first sign; the others follow, and a full row goes on in lane 0 of the next one",
+        "network": "which network, counted from 0",
+        "row_end": "the last row that the run reaches is complete with it",
+        "pass_end": "the last run of the row group",
+    }
+    places = accumulate(RUN_FIELDS.values(), initial=0)
+    fields = [
+        (f"`{name}`", at, bits, meanings[name]) for at, (name, bits) in zip(places, RUN_FIELDS.items(), strict=False)
+    ]
+    sizes = (
+        f"inputs in bits 0 to {OUTPUTS_AT - 1}, outputs in bits {OUTPUTS_AT} to {outputs - 1}: 1 to {XOR_WIDTH} each"
+    )
+    network = [
+        (0, sizes),
+        ("1 and more", "for each output the mask of its inputs, input 0 in bit 0: the output is their XOR"),
+    ]
+    run = [
+        (0, "its fields, below"),
+        (1, "number of the chunks behind it"),
+        ("2 and more", "its slices, as many bits each as the network has inputs, without gaps; then zeros"),
+    ]
+    return f"""## Coded weights
+
+All is chunks of {CHUNK_BITS} bits. Before the first records stand `table_words` bus words: the layer's networks, up to
+{XOR_NETWORKS} of them, one after the other, then zeros.
+
+{_table(("chunk of a network", "content"), network)}
+In the place of a row group's weight tiles stand `weight_words` bus words: runs, then zeros.
+
+{_table(("chunk of a run", "content"), run)}
+{_table(("field", "bit", "bits", "meaning"), fields)}
+A network makes a slice's outputs, output 0 first; those of a run's slices, behind the skipped ones, are its signs,
+1 for +1 and 0 for -1. A tile is the rows of the row group's channels, {lanes} lanes each, in a depthwise layer one row
+with each channel's sign in its own lane; each of the layer's `part_top` + 1 planes has a tile of its own, and within a
+lane group they follow each other. A run begins with a row or goes on in the row of the run before, which did not end
+it; one that reaches further rows begins in lane 0. Lanes of a row that no run reaches are not the convolution group's.
+"""
+
+
+WEIGHT_SECTIONS: dict[Decoder, Callable[[EngineConfig], str]] = {
+    "raw": _tiles_section,
+    "huffman": _huffman_section,
+    "xor": _xor_section,
+}
+"""What stands in the place of weights, by decoder."""
+
+
 def _streams_page(engine: Engine) -> str:
     config = engine.config
     bus, lanes, rows = config.bus_bits, config.lanes, config.rows
@@ -261,7 +316,7 @@ A channel's record is the fields of {FIELD_BITS} bits that its layer has, in thi
 `own`, `other`, `sum`, `copy`:
 
 {_table(parts, RESCALE_PARTS)}
-{_huffman_section(config) if config.decoder == "huffman" else _tiles_section(config)}"""
+{WEIGHT_SECTIONS[config.decoder](config)}"""
 
 
 def _memory_page(engine: Engine) -> str:

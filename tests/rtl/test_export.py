@@ -1,9 +1,10 @@
+import math
 import re
 import subprocess
 
 import numpy as np
 import pytest
-from gatewise import Grid, InputSpec, NetworkBuilder, WeightCodes
+from gatewise import Grid, InputSpec, NetworkBuilder, WeightCodes, XorNetwork
 from gatewise.cli.app import run_app
 from gatewise.kernels.errors import FormatError
 from gatewise.rtl import export, export_pages, icarus
@@ -12,10 +13,14 @@ from gatewise.rtl.engine.engine import Engine
 from gatewise.rtl.engine.ports import PORTS
 from gatewise.rtl.export import MARK, export_engine, verilog_text
 from gatewise.rtl.regress import run_bench
+from gatewise.sim import xor_coded
 from gatewise.sim.arrays import array_form
+from gatewise.sim.compile import compile_network
 from gatewise.sim.descriptor import descriptor_bits, descriptor_fields, encode_descriptor, record_slots
 from gatewise.sim.engine import EngineConfig
 from gatewise.sim.image import main_field, rescale_field
+from gatewise.sim.lowered import row_groups
+from gatewise.sim.tiles import step_tiles
 
 SMALL = EngineConfig(rows=4, lanes=4, pixels=16, act_bytes=4096)
 FILES = {"engine.v", "parameters.md", "ports.md", "descriptor.md", "streams.md", "memory.md"}
@@ -151,6 +156,81 @@ def test_an_engine_with_huffman_decoders_says_what_they_read(array):
     assert "container bits" not in streams
     assert ("amounts" in streams.split("## Coded weights")[1].split("Symbols are")[1]) == (array == "digit")
     assert "stream_error" not in text["ports"]
+
+
+def xor_network(tile, depthwise=False):
+    """A convolution with encrypted signs: two planes of different networks, lanes that do not fill."""
+    rng = np.random.default_rng(0)
+    shape = (6, 1, 2, 2) if depthwise else (6, 7, 2, 2)
+    networks = [XorNetwork.random(7, 9, 2, 1), XorNetwork.random(29, 32, 3, 3)]
+    slices = [rng.integers(0, 2, (each.slices(math.prod(shape)), each.n_in)).astype(np.uint8) for each in networks]
+    codes = WeightCodes.xor(slices, networks, rng.integers(1, 60, (2, 6)), shape, fraction=5, tile=tile)
+    inputs = shape[0] if depthwise else shape[1]
+    grid = InputSpec(shape=(inputs, 3, 3), bits=4, scale=1.0, mean=(0.0,) * inputs, std=(1.0,) * inputs)
+    net = NetworkBuilder("net", grid)
+    net.conv2d("conv", net.input, codes, scale=1.0, out=Grid(1.0, 8), groups=6 if depthwise else 1)
+    return net.build()
+
+
+def read_xor_stream(page, table, words, lanes, tile_rows):
+    """The tiles of a row group as the page says that they are read: lanes that no run reaches are -1."""
+    at = {cells[0]: (int(cells[1]), int(cells[2])) for cells in rows(page) if cells[0] in xor_coded.RUN_FIELDS}
+    assert list(at) == list(xor_coded.RUN_FIELDS)
+    entries = iter(table.reshape(-1).view(np.uint32).tolist())
+    networks = [(size & 255, [next(entries) for _ in range(size >> 8)]) for size in entries if size]
+    found, row = [], [-1] * lanes
+    chunks = iter(words.reshape(-1).view(np.uint32).tolist())
+    ended = False
+    while not ended:
+        head, count = next(chunks), next(chunks)
+        run = {name: head >> bit & (1 << bits) - 1 for name, (bit, bits) in at.items()}
+        bits = [chunk >> k & 1 for chunk in (next(chunks) for _ in range(count)) for k in range(32)]
+        inputs, masks = networks[run["network"]]
+        slices = [bits[k : k + inputs] for k in range(0, len(bits) - inputs + 1, inputs)]
+        outputs = [sum(one for k, one in enumerate(each) if mask >> k & 1) % 2 for each in slices for mask in masks]
+        signs, lane = outputs[run["skip"] :][: run["length"]], run["lane"]
+        assert len(signs) == run["length"]
+        while signs:
+            part, signs = signs[: lanes - lane], signs[lanes - lane :]
+            row[lane : lane + len(part)] = part
+            lane = 0
+            if signs or run["row_end"]:
+                found.append(row)
+                row = [-1] * lanes
+        ended = run["pass_end"]
+    assert not any(chunks)
+    return np.array(found).reshape(-1, tile_rows, lanes)
+
+
+@pytest.mark.parametrize(("tile", "depthwise"), [((4, 4), False), (None, False), ((4, 4), True), (None, True)])
+def test_an_engine_with_an_xor_decoder_says_what_it_reads(tile, depthwise):
+    config = SMALL.model_copy(update={"array": "sign", "decoder": "xor"})
+    text = export_pages.pages(used(Engine(config)))
+    assert "container bits" not in text["streams"]
+    assert "up to\n4 of them" in text["streams"]
+    assert "stream_error" not in text["ports"]
+    lowered = compile_network(xor_network(tile, depthwise), config).layers[1]
+    form = array_form(lowered.mac, "sign")
+    for index, group in enumerate(row_groups(lowered.registers, config)):
+        words = lowered.coded.words(index)
+        found = read_xor_stream(text["streams"], lowered.coded.table, words, 4, 1 if depthwise else group.rows)
+        wanted = [codes for codes, _ in step_tiles(form, group, 4)]
+        assert len(found) == len(wanted)
+        for tile_found, codes in zip(found, wanted, strict=True):
+            if depthwise:
+                own = slice(group.lane, group.lane + group.rows)
+                assert tile_found[0, own].tolist() == codes[:, 0].tolist()
+                tile_found[0, own] = -1
+                assert (tile_found == -1).all()
+            else:
+                reached = tile_found >= 0
+                assert np.array_equal(tile_found[reached], codes[reached])
+                assert (reached == reached[0]).all()
+                assert reached[0].sum() >= 3
+    changed = re.sub(r"(\| `skip` \| )16", r"\g<1>15", text["streams"])
+    assert changed != text["streams"]
+    with pytest.raises((AssertionError, StopIteration)):
+        assert np.array_equal(read_xor_stream(changed, lowered.coded.table, words, 4, group.rows)[0], found[0])
 
 
 def test_the_descriptor_page_is_the_descriptor(exported):
