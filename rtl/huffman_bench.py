@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import kernels
 from ..kernels.huffman import QUEUE, HuffmanError
-from .xor_stream_bench import Cycle, Driver, Spells, StepBench
+from .stepped import Cycle, Driver, Spells, StepBench
 
 __all__ = ["HuffmanBankBench", "HuffmanDecoderBench"]
 

@@ -6,79 +6,12 @@ The models hold numbers where the hardware holds shifted bits, and know of no cy
 
 # ruff: noqa: D102 (a bench's methods say in their base class what they do)
 
-from abc import abstractmethod
-from collections.abc import Generator
-from typing import Protocol, TypeVar
-
 import numpy as np
 
 from .. import kernels
-from .bench import Bench, Fields, Layout
+from .stepped import Cycle, Driver, Spells, StepBench
 
 __all__ = ["XorDecoderBench", "XorRowsBench", "XorStreamBench"]
-
-Cycle = dict[str, int]
-"""Values of the ports in one cycle, by name."""
-
-Driver = Generator[Cycle, Cycle, None]
-"""Yields the inputs of a cycle and is sent the outputs of it."""
-
-SPELL_CYCLES = 32
-
-P = TypeVar("P")
-
-
-class Model(Protocol):
-    """The registers of a block."""
-
-    def step(self, inputs: Cycle) -> Cycle:
-        """The outputs of one cycle; the registers are as after it."""
-
-
-class StepBench(Bench[P]):
-    """A bench of a block behind `Stepped`: a model of it, and a driver that knows what the model answered."""
-
-    @abstractmethod
-    def model(self) -> Model:
-        """A new model, as after reset."""
-
-    @abstractmethod
-    def driver(self, rng: np.random.Generator) -> Driver:
-        """The inputs, cycle by cycle, without end."""
-
-    def stimulus(self, layout: Layout, rng: np.random.Generator, count: int) -> Fields:
-        model, driver = self.model(), self.driver(rng)
-        # A port that the driver leaves alone is noise.
-        inputs: Fields = {field.name: rng.integers(0, 1 << field.bits, count) for field in layout.fields}
-        outputs: Cycle | None = None
-        for t in range(count):
-            given = next(driver) if outputs is None else driver.send(outputs)
-            for name, value in given.items():
-                inputs[name][t] = value
-            outputs = model.step({name: int(column[t]) for name, column in inputs.items()})
-        return inputs
-
-    def expected(self, inputs: Fields) -> Fields:
-        model = self.model()
-        columns = {name: column.tolist() for name, column in inputs.items()}
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        outputs = [model.step(row) for row in rows]
-        return {name: np.array([row[name] for row in outputs], dtype=np.int64) for name in outputs[0]}
-
-
-class Spells:
-    """Random decisions whose chance is drawn anew every so many cycles."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self.count, self.chance = 0, 1.0
-
-    def go(self) -> bool:
-        """Whether it happens in this cycle."""
-        if self.count % SPELL_CYCLES == 0:
-            self.chance = self.rng.choice([1.0, 1.0, 0.6, 0.2])
-        self.count += 1
-        return bool(self.rng.random() < self.chance)
 
 
 class StreamModel:

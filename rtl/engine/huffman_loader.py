@@ -15,6 +15,7 @@ from ...sim.coded import ROWS_AT, huffman_bank
 from ...sim.descriptor import ADDRESS_BITS
 from ...sim.engine import CHUNK_BITS, EngineConfig
 from ..huffman import HuffmanBank
+from .chunks import chunks_of
 from .loader import AMOUNT_BITS, CODE_BITS
 
 __all__ = ["HuffmanLoader"]
@@ -80,7 +81,7 @@ class HuffmanLoader(wiring.Component):  # type: ignore[misc]
         m = Module()
         parameters = huffman_bank(self.config)
         m.submodules.bank = bank = HuffmanBank(parameters)
-        chunk, chunk_valid, take = self._chunks(m)
+        chunk, chunk_valid, take = chunks_of(m, self.words)
 
         # Chunks of the table, or of a pass, that have not been taken; those of the coded stream.
         left, coded = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
@@ -185,17 +186,6 @@ class HuffmanLoader(wiring.Component):  # type: ignore[misc]
             )
         )
         return m
-
-    def _chunks(self, m: Module) -> tuple[Value, Value, Signal]:
-        """The next chunk, whether it is there, and what takes it."""
-        per_word = self.config.bus_bits // CHUNK_BITS
-        take = Signal(name="take")
-        place = Signal(range(max(2, per_word)))
-        m.d.comb += self.words.ready.eq(take & (place == per_word - 1))
-        with m.If(take):
-            m.d.sync += place.eq(Mux(place == per_word - 1, 0, place + 1))
-        word = self.words.payload
-        return (word if per_word == 1 else word.word_select(place, CHUNK_BITS)), self.words.valid, take
 
     def _tile(self, m: Module, symbols: data.View, column: Value, taken: Value, alone: Value) -> None:
         """Shadow and active tile; `symbols` are a lane's, of the amounts first where there are any."""

@@ -13,6 +13,7 @@ from ...sim.descriptor import ADDRESS_BITS
 from ...sim.engine import CHUNK_BITS, XOR_NETWORKS, XOR_WIDTH, EngineConfig
 from ...sim.xor_coded import OUTPUTS_AT, RUN_FIELDS, xor_decoder
 from ..xor_stream import XorDecoder
+from .chunks import chunks_of
 
 __all__ = ["XorLoader"]
 
@@ -69,7 +70,7 @@ class XorLoader(wiring.Component):  # type: ignore[misc]
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.decoder = decoder = XorDecoder(xor_decoder(self.config))
-        chunk, chunk_valid, take = self._chunks(m)
+        chunk, chunk_valid, take = chunks_of(m, self.words)
         per_word = ceil_log2(self.config.bus_bits // CHUNK_BITS)
 
         # Chunks of the table, or of a pass, that have not been taken; those of the run's slices.
@@ -202,17 +203,6 @@ class XorLoader(wiring.Component):  # type: ignore[misc]
             )
         )
         return m
-
-    def _chunks(self, m: Module) -> tuple[Value, Value, Signal]:
-        """The next chunk, whether it is there, and what takes it."""
-        per_word = self.config.bus_bits // CHUNK_BITS
-        take = Signal(name="take")
-        place = Signal(range(max(2, per_word)))
-        m.d.comb += self.words.ready.eq(take & (place == per_word - 1))
-        with m.If(take):
-            m.d.sync += place.eq(Mux(place == per_word - 1, 0, place + 1))
-        word = self.words.payload
-        return (word if per_word == 1 else word.word_select(place, CHUNK_BITS)), self.words.valid, take
 
     def _tile(self, m: Module, bits: Value, lane: Value, row: Value, taken: Value) -> None:
         """Shadow and active tile; the first one of `bits` is for `lane`, and later runs of a row for higher ones."""
