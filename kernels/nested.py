@@ -146,6 +146,17 @@ class NestedGrid:
             thresholds[channel] = ends
         return thresholds, descending
 
+    def rounds_directly(self, multiplier: int, shift: int) -> bool:
+        """Whether ``v * multiplier / 2**shift`` rounds alike nested and directly, for every whole v.
+
+        The two differ on halves alone. With the multiplier's factors of two taken away, m / 2**k, a half is v = u *
+        2**(k - 1) for an odd u, that is u * m / 2: where m is at least twice the greatest code and one, it is clipped.
+        """
+        if multiplier == 0:
+            return True
+        twos = (multiplier & -multiplier).bit_length() - 1
+        return shift <= twos or multiplier >> twos > 2 * self.code_range[1]
+
     @staticmethod
     def _first(tie: Fraction, ascending: bool, reached: bool) -> int:
         """First integer, seen in that direction, beyond a tie; the tie itself where it is `reached`."""

@@ -13,11 +13,13 @@ from typing import Any, Literal, Required, TypedDict, TypeVar, Unpack, cast
 import numpy as np
 
 from ..kernels.align import Alignment, alignment_factors
-from ..kernels.errors import FormatError, GatewiseError
+from ..kernels.errors import FormatError, GatewiseError, UnsupportedError
+from ..kernels.mac import DIGIT_BITS, MacFormat, signed_range
+from ..kernels.nested import NestedGrid
 from ..kernels.requant import Rounding
 from ..kernels.residual import STREAM_BITS
 from .file import payload_digest, save_network
-from .fixed_point import fixed_multiplier, fixed_zero_point, fraction_bits, smallest_signed
+from .fixed_point import fixed_multiplier, fixed_zero_point, fraction_bits, odd_multiplier, smallest_signed
 from .graph import MacNode, PlaneWeights, Value, conv_shape, infer, xor_networks
 from .manifest import (
     AddNode,
@@ -46,6 +48,8 @@ __all__ = ["Grid", "MacSettings", "NetworkBuilder", "Tensor", "Thresholds"]
 Pair = int | tuple[int, int]
 Pads = Pair | tuple[int, int, int, int]
 NO_DIGEST = "0" * 64
+NEAREST: tuple[Rounding, ...] = ("half_even", "half_up", "half_away")
+"""Roundings that differ on halves alone."""
 Method = TypeVar("Method", bound="Callable[..., Tensor]")
 
 
@@ -54,7 +58,10 @@ class Grid:
     """What codes stand for: ``real = scale * factor[channel] * (code - zero_point)``.
 
     The factor is 1, or for per-channel steps ``2**amounts`` (align "shift") or ``amounts`` ("mul").
-    Whoever writes the tensor clamps its codes to [low, high]: the whole container unless given.
+    Whoever writes the tensor clamps its codes to [low, high]: the whole container unless given. With the rounding
+    "nested" it rounds as Bayesian Bits does (`NestedGrid`): layers of the array make 2 and 4 bits by thresholds; all
+    else has odd multipliers, with which no value of the grid is halfway between two codes, so that nested rounding is
+    the direct one.
     """
 
     scale: float
@@ -65,12 +72,41 @@ class Grid:
     amounts: np.ndarray | None = None
     low: int | None = None
     high: int | None = None
+    rounding: Literal["direct", "nested"] = "direct"
+
+    def __post_init__(self) -> None:
+        if self.rounding not in ("direct", "nested"):
+            raise FormatError(f"rounding of a grid must be direct or nested, not {self.rounding!r}")
+        if self.rounding == "direct":
+            return
+        zeros = (0, signed_range(STREAM_BITS)[0]) if self.bits == STREAM_BITS else (0,)
+        if self.bits == 0 or self.zero_point not in zeros or self.low is not None or self.high is not None:
+            raise FormatError(
+                f"a nested grid must have 2, 4, 8 or 16 bits, zero point {' or '.join(map(str, zeros))} and no other "
+                f"clamp than its own, not {self.bits} bits, {self.zero_point} and {self.low}..{self.high}"
+            )
+        _ = self.nested_grid
+
+    @classmethod
+    def nested(cls, bits: int, signed: bool, limit: float) -> "Grid":
+        """Bayesian Bits' grid of `bits` bits (2, 4, 8, 16), whose greatest value in magnitude is `limit`."""
+        grid = NestedGrid(bits, signed)
+        wide = bits == STREAM_BITS and not signed
+        zero_point = signed_range(STREAM_BITS)[0] if wide else 0
+        return cls(grid.step(limit), bits, signed or wide, zero_point, rounding="nested")
 
     @property
     def clamp(self) -> tuple[int, int]:
         """The codes that the tensor's writer clamps to."""
         low, high = self.codes.range
+        if self.rounding == "nested":
+            return self.zero_point + self.nested_grid.code_range[0], self.zero_point + self.nested_grid.code_range[1]
         return low if self.low is None else self.low, high if self.high is None else self.high
+
+    @property
+    def nested_grid(self) -> NestedGrid:
+        """The grid of the codes less their zero point, where they round nested."""
+        return NestedGrid(self.bits, self.signed and not self.zero_point)
 
     @property
     def magnitude_bits(self) -> int:
@@ -238,6 +274,8 @@ class NetworkBuilder:
         fixed_zeros = fixed_zero_point(zeros, fraction)
         zero_term = bool(fixed_zeros.any())
         fraction = 0 if plain and not zero_term else fraction
+        nested = out.rounding == "nested" and out.bits <= DIGIT_BITS and thresholds is None
+        counted = nested or thresholds is not None
         node = checked(
             kind,
             name=name,
@@ -248,7 +286,7 @@ class NetworkBuilder:
             align=x.grid.align,
             zero_term=zero_term,
             fraction=fraction,
-            requant={"kind": "threshold"} if thresholds else self._clamp(out, relu),
+            requant={"kind": "threshold"} if counted else self._clamp(out, relu),
             **geometry | ({"kernel": weights.shape[2:]} if kind is Conv2dNode else {}),
         )
         shape = conv_shape(node, Value(x.shape, x.grid.codes))
@@ -262,9 +300,11 @@ class NetworkBuilder:
             arrays["align"] = np.asarray(x.grid.amounts, dtype=np.uint8)
         if zero_term:
             arrays["zero"] = fixed_zeros
+        factor = scales * x.grid.scale / (np.ldexp(1.0, fraction) * out.scale * out.factors)
+        if nested:
+            thresholds = _nested_thresholds(out, factor, fraction, relu)
         if thresholds is None:
-            factor = scales * x.grid.scale / (np.ldexp(1.0, fraction) * out.scale * out.factors)
-            arrays |= self._multipliers("", factor)
+            arrays |= self._multipliers("", factor, out)
         else:
             steps = np.asarray(thresholds.values)
             if not np.issubdtype(steps.dtype, np.integer):
@@ -290,7 +330,7 @@ class NetworkBuilder:
         arrays: dict[str, np.ndarray] = {}
         for prefix, operand in (("first_", first), ("second_", second)):
             arrays |= self._multipliers(prefix, operand.grid.scale * operand.grid.factors / common)
-        arrays |= self._multipliers("", common / (out.scale * out.factors))
+        arrays |= self._multipliers("", common / (out.scale * out.factors), out)
         return self._append(node, out, arrays)
 
     @_named
@@ -299,7 +339,7 @@ class NetworkBuilder:
         _check_amounts(out, x.shape[0])
         node = checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._clamp(out, relu))
         factor = x.grid.scale * x.grid.factors / (out.scale * out.factors)
-        return self._append(node, out, self._multipliers("", factor))
+        return self._append(node, out, self._multipliers("", factor, out))
 
     def max_pool(self, name: str, x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pads = 0) -> Tensor:
         """Add max pooling; the stride is the kernel unless given."""
@@ -384,12 +424,30 @@ class NetworkBuilder:
         self._arrays |= {f"{node.name}.{role}": array for role, array in (arrays or {}).items()}
         return Tensor(node.name, shape, grid)
 
-    def _multipliers(self, prefix: str, factor: np.ndarray) -> dict[str, np.ndarray]:
+    def _multipliers(self, prefix: str, factor: np.ndarray, out: Grid | None = None) -> dict[str, np.ndarray]:
+        """Multipliers and shifts of a rescale, whose rounding ends in `out` where that is given."""
         factor = np.atleast_1d(factor)
         if (factor == factor[0]).all():
             factor = factor[:1]
-        multiplier, shift = fixed_multiplier(factor, self.multiplier_bits, self.rounding)
+        if out is not None and out.rounding == "nested":
+            multiplier, shift = odd_multiplier(factor, self.multiplier_bits, self.rounding)
+            self._check_nested(out.nested_grid, multiplier, shift)
+        else:
+            multiplier, shift = fixed_multiplier(factor, self.multiplier_bits, self.rounding)
         return {f"{prefix}multiplier": multiplier, f"{prefix}shift": shift}
+
+    def _check_nested(self, grid: NestedGrid, multiplier: np.ndarray, shift: np.ndarray) -> None:
+        """Raise `UnsupportedError` unless these constants round nested in every channel."""
+        if self.rounding not in NEAREST:
+            raise UnsupportedError(
+                f"rounding of a nested grid must be one of {', '.join(NEAREST)}, not {self.rounding}"
+            )
+        for channel, constants in enumerate(zip(multiplier.tolist(), shift.tolist(), strict=True)):
+            if not grid.rounds_directly(*constants):
+                raise UnsupportedError(
+                    f"odd part of a multiplier to a nested grid must be above {2 * grid.code_range[1]}, not "
+                    f"{constants[0]} in channel {channel}: halves would round another way"
+                )
 
     def _clamp(self, out: Grid, relu: bool) -> dict[str, Any]:
         low, high = out.clamp
@@ -442,6 +500,16 @@ def _fixed_bias(
         inputs = np.repeat(factors.sum(axis=2).reshape(-1), shape.group_outputs) * taps
         fixed += x.grid.zero_point * (zeros.astype(np.int64) * inputs - (weighted << lift))
     return fixed
+
+
+def _nested_thresholds(out: Grid, factor: np.ndarray, fraction: int, relu: bool) -> Thresholds:
+    """Thresholds that round nested, of values as wide as the default accumulator makes them."""
+    bits = MacFormat().acc + fraction
+    thresholds, _ = out.nested_grid.as_thresholds(factor.tolist(), bits)
+    if relu and out.signed:
+        # Every value reaches a code that is below zero, and zero.
+        thresholds[:, : -out.codes.range[0]] = signed_range(bits)[0]
+    return Thresholds(thresholds)
 
 
 def _check_amounts(grid: Grid, channels: int) -> None:

@@ -11,7 +11,14 @@ from ..kernels.errors import FormatError, UnsupportedError
 from ..kernels.mac import signed_range
 from ..kernels.requant import MAX_SHIFT, Rounding
 
-__all__ = ["fixed_multiplier", "fixed_zero_point", "fraction_bits", "real_multiplier", "smallest_signed"]
+__all__ = [
+    "fixed_multiplier",
+    "fixed_zero_point",
+    "fraction_bits",
+    "odd_multiplier",
+    "real_multiplier",
+    "smallest_signed",
+]
 
 
 def fixed_multiplier(
@@ -34,6 +41,20 @@ def fixed_multiplier(
     if (shift < least).any():
         raise UnsupportedError(f"rescale factors must be below {2.0 ** (bits - least):g}, not {real.max():g}")
     return multiplier.astype(np.uint32), shift.astype(np.uint8)
+
+
+def odd_multiplier(real: np.ndarray, bits: int = 24, rounding: Rounding = "half_even") -> tuple[np.ndarray, np.ndarray]:
+    """As `fixed_multiplier`, but the nearest odd multiplier, where the real is not 0.
+
+    Products of whole numbers with it lie halfway between two codes only far from zero
+    (`NestedGrid.rounds_directly`).
+    """
+    real = np.atleast_1d(np.asarray(real, dtype=np.float64))
+    multiplier, shift = fixed_multiplier(real, bits, rounding)
+    exact = np.ldexp(real, shift.astype(np.int64))
+    nearest = np.where((multiplier >= exact) & (multiplier > 0), multiplier - 1, multiplier + 1)
+    odd = np.where((multiplier % 2 == 1) | (real == 0), multiplier, nearest)
+    return odd.astype(np.uint32), shift
 
 
 def real_multiplier(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:

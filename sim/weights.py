@@ -7,7 +7,7 @@ scheme's arrays. Formulas of the schemes: `gatewise.kernels.shift`, `xor`, `plan
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ..kernels.conv import ConvShape
 from ..kernels.errors import FormatError
 from ..kernels.huffman import HuffmanCode
 from ..kernels.mac import signed_range
+from ..kernels.nested import NestedGrid
 from ..kernels.packing import pack_codes, unpack_codes
 from ..kernels.planes import COEFFICIENT_BITS, MAX_PLANE_FRACTION, fixed_coefficients
 from ..kernels.shift import MAX_EXPONENT
@@ -127,7 +128,8 @@ def _check_spare(data: np.ndarray, bits: int) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightCodes:
-    """Weights of one layer from plain arrays: `integer`, `shift`, `focused`, `basis`, `xor` and `encrypt` make them.
+    """Weights of one layer from plain arrays: `integer`, `nested`, `shift`, `focused`, `basis`, `xor` and `encrypt`
+    make them.
 
     Arrays have the shape of the weights, (out, in per group, ky, kx) or (out, in) for a linear layer; planes come
     before it. Weights stand for ``real = scale * (weight - zero_point)``, with the `scale` and `zero_point` that
@@ -168,6 +170,35 @@ class WeightCodes:
         if stored.size and (stored.min() < low or stored.max() > high):
             raise FormatError(f"{bits}-bit codes must lie in {low}..{high}, found {stored.min()}..{stored.max()}")
         return cls(spec, stored.shape, stored, offset=offset)
+
+    @classmethod
+    def nested(
+        cls,
+        weights: np.ndarray,
+        bits: int,
+        limit: float,
+        pruned: np.ndarray | None = None,
+        coding: Coding = "raw",
+    ) -> "WeightCodes":
+        """Scheme ``int``: real `weights` on Bayesian Bits' symmetric grid (`gatewise.kernels.nested.NestedGrid`).
+
+        Parameters
+        ----------
+        bits : 0, 2, 4 or 8; with 0 all is pruned, and stored as 2 bits
+        limit : greatest value in magnitude; beyond it weights are clipped
+        pruned : output channels (out,) whose weights are all 0
+        coding : "raw" or "huffman"
+
+        The grid's step is in `unit`: the weights are those given where `scale` is 1.
+        """
+        grid = NestedGrid(bits, signed=True)
+        codes = grid.codes(weights, limit)
+        if pruned is not None:
+            if np.shape(pruned) != codes.shape[:1]:
+                raise FormatError(f"pruned channels must have shape {codes.shape[:1]}, not {np.shape(pruned)}")
+            codes[np.asarray(pruned).astype(bool)] = 0
+        step = grid.step(limit) if bits else limit
+        return replace(cls.integer(codes, bits or 2, coding=coding), unit=step)
 
     @classmethod
     def shift(

@@ -6,16 +6,21 @@ The inner layers get the scheme, the first and the last one 8-bit integers. Acti
 4-bit demo network, the coarsest step of a tensor for all its channels. Each output channel has a scale, and a
 zero point that takes away the mean error of its weights. All constants come of the weights: no image is looked at.
 
+"bayesian" has Bayesian Bits' form throughout: nested grids for weights and activations, a grid and a width of 2, 4 or 8
+bits for each layer's weights, and no weights at all for some channels.
+
 The published methods train their networks in their schemes; this is what the formats cost without that.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from gatewise import EngineConfig, Grid, Network, NetworkBuilder, WeightCodes, XorNetwork
+from gatewise.kernels.nested import NestedGrid
 from gatewise.kernels.shift import ShiftFormat, fit_bias, nearest_codes, power_of_two
 from gatewise.sim.demo import load_demo
 from gatewise.sim.file import save_network
@@ -36,6 +41,14 @@ SHRINKS = 2.0 ** (-np.arange(9) / 8)
 """Channel scales that are tried, in units of the one that clips nothing."""
 ROUNDS = 20
 """Of the alternation between signs and coefficients."""
+COST = 0.0888
+"""Of a bit of weights in "bayesian": the share of its energy that the layer of the most MACs may lose to be rid of it.
+
+With this there are layers of 2, 4 and 8 bits."""
+NORM = ("weight", "bias", "running_mean", "running_var")
+GONE = 8
+"""One of so many channels has no weights in "bayesian", of the layers whose outputs no residual joins."""
+MACS = {"conv1": 64 * 16 * 9, "conv2": 16 * 32 * 144, "conv3": 16 * 32 * 288, "conv4": 16 * 32 * 288, "linear": 1280}
 
 
 class Encoded(NamedTuple):
@@ -47,6 +60,16 @@ class Encoded(NamedTuple):
 
 
 Scheme = Callable[[np.ndarray], Encoded]
+
+
+class Form(NamedTuple):
+    """How a conversion treats a layer, whose name it is given, and a grid of few bits; both for `NetworkBuilder`."""
+
+    layer: Callable[[str], dict[str, Any]]
+    grid: Callable[[Grid], Grid]
+
+
+Arrays = dict[str, np.ndarray]
 
 
 def _per_channel(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -192,62 +215,106 @@ def sign_planes(count: int) -> Scheme:
     return encode
 
 
-SCHEMES: dict[str, tuple[Scheme, tuple[str, ...]]] = {
-    "int4": (integers(4), ("digit", "sign", "shift")),
-    "shift4": (powers_of_two(4), ("shift",)),
-    "shift5": (powers_of_two(5), ("shift",)),
-    "focused5": (focused(5), ("shift",)),
-    "xor0.8": (encrypted(8, 10), ("sign",)),
-    "xor1.6": (encrypted(8, 10, count=2), ("sign",)),
-    "basis2": (sign_planes(2), ("sign",)),
+def _normalisation(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a layer's results are multiplied by and what is added, (out,): a linear layer has a bias alone."""
+    if name == "linear":
+        return np.ones(len(arrays["linear.bias"])), arrays["linear.bias"].astype(np.float64)
+    norm = {part: arrays[f"bn{name[-1]}.{part}"].astype(np.float64) for part in NORM}
+    gain = norm["weight"] / np.sqrt(norm["running_var"] + EPSILON)
+    return gain, norm["bias"] - gain * norm["running_mean"]
+
+
+def _folded(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Weights with their batch normalisation, and bias, float64."""
+    gain, bias = _normalisation(arrays, name)
+    weights = arrays[f"{name}.weight"].astype(np.float64)
+    return weights * _per_channel(gain, weights), bias
+
+
+def inside(inner: Scheme) -> Callable[[Arrays], Form]:
+    """The inner layers in a scheme, batch normalisation folded into the weights, the others 8-bit integers."""
+
+    def form(arrays: Arrays) -> Form:
+        def layer(name: str) -> dict[str, Any]:
+            weights, bias = _folded(arrays, name)
+            encoded = (inner if name in INNER else integers(8))(weights)
+            error = _flat(encoded.real - weights).mean(axis=1)
+            zero_point = error / encoded.scale
+            return {"codes": encoded.codes, "scale": encoded.scale, "zero_point": zero_point, "bias": bias}
+
+        return Form(layer, lambda grid: grid)
+
+    return form
+
+
+def bayesian(arrays: Arrays) -> Form:
+    """Bayesian Bits' form (van Baalen et al. 2020): a tensor has one grid, so batch normalisation stays in the scales.
+
+    A layer has the width whose lost energy and cost are least together: the paper's regulariser, bits times MACs.
+    """
+
+    def lost(weights: np.ndarray, bits: int) -> tuple[float, float]:
+        """Least share of the energy that a grid of these bits loses, and its limit."""
+        grid, limits = NestedGrid(bits, signed=True), np.abs(weights).max() * SHRINKS
+        errors = [((weights - grid.step(limit) * grid.codes(weights, limit)) ** 2).sum() for limit in limits]
+        best = int(np.argmin(errors))
+        return float(errors[best] / (weights**2).sum()), float(limits[best])
+
+    def layer(name: str) -> dict[str, Any]:
+        gain, bias = _normalisation(arrays, name)
+        weights = arrays[f"{name}.weight"].astype(np.float64)
+        weights = weights * _per_channel(np.sign(gain), weights)
+        size = np.abs(gain) * np.sqrt((_flat(weights) ** 2).sum(axis=1))
+        pruned = size < np.sort(size)[len(size) // GONE] if name in ALONE else np.zeros(len(size), dtype=bool)
+        kept = weights[~pruned]
+        share = MACS[name] / max(MACS.values())
+        bits = min((2, 4, 8), key=lambda bits: lost(kept, bits)[0] + COST * bits * share)
+        codes = WeightCodes.nested(weights, bits, lost(kept, bits)[1], pruned)
+        return {"codes": codes, "scale": np.abs(gain), "bias": bias}
+
+    def grid(direct: Grid) -> Grid:
+        return replace(direct, rounding="nested")
+
+    return Form(layer, grid)
+
+
+INNER = ("conv2", "conv3", "conv4")
+ALONE = ("conv1", "conv3")
+"""Layers whose outputs no residual joins."""
+SCHEMES: dict[str, tuple[Callable[[Arrays], Form], tuple[str, ...]]] = {
+    "int4": (inside(integers(4)), ("digit", "sign", "shift")),
+    "shift4": (inside(powers_of_two(4)), ("shift",)),
+    "shift5": (inside(powers_of_two(5)), ("shift",)),
+    "focused5": (inside(focused(5)), ("shift",)),
+    "xor0.8": (inside(encrypted(8, 10)), ("sign",)),
+    "xor1.6": (inside(encrypted(8, 10, count=2)), ("sign",)),
+    "basis2": (inside(sign_planes(2)), ("sign",)),
+    "bayesian": (bayesian, ("digit", "sign", "shift")),
 }
-"""How the inner layers are encoded, and the arrays that run them."""
-
-
-class _Folded(NamedTuple):
-    weights: np.ndarray
-    bias: np.ndarray
-
-
-def _folded(arrays: dict[str, np.ndarray], index: int) -> _Folded:
-    """A convolution with its batch normalisation, float64."""
-    norm = {part: arrays[f"bn{index}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean")}
-    gain = norm["weight"] / np.sqrt(arrays[f"bn{index}.running_var"].astype(np.float64) + EPSILON)
-    weights = arrays[f"conv{index}.weight"].astype(np.float64)
-    return _Folded(weights * _per_channel(gain, weights), norm["bias"] - gain * norm["running_mean"])
+"""How the layers are encoded, and the arrays that run them."""
 
 
 def convert(name: str) -> Network:
-    """The digits network with its inner layers in a scheme of `SCHEMES`."""
+    """The digits network in a scheme of `SCHEMES`."""
     arrays, demo = load_file(HERE / "weights.safetensors"), load_demo().network
-    inner, edge = SCHEMES[name][0], integers(8)
-    layers = {f"conv{index}": _folded(arrays, index) for index in range(1, 5)}
-    layers["linear"] = _Folded(*(arrays[f"linear.{part}"].astype(np.float64) for part in ("weight", "bias")))
+    form = SCHEMES[name][0](arrays)
     provenance: dict[str, str | int | float] = {"source": "examples/digits/schemes.py", "inner_layers": name}
     net = NetworkBuilder(f"digits-{name}", demo.manifest.input, provenance=provenance)
 
     def grid(tensor: str, reader: str | None = None) -> Grid:
         codes = demo.values[tensor].codes
         coarsest = 1 if reader is None else int(demo.layers[reader].factors.max())
-        return Grid(codes.scale * coarsest, codes.bits, codes.signed, codes.zero_point)
+        found = Grid(codes.scale * coarsest, codes.bits, codes.signed, codes.zero_point)
+        return form.grid(found) if codes.bits <= 8 else found
 
-    def settings(layer: str, scheme: Scheme, out: Grid, relu: bool) -> dict[str, object]:
-        weights, bias = layers[layer]
-        encoded = scheme(weights)
-        error = _flat(encoded.real - weights).mean(axis=1)
-        return {
-            "codes": encoded.codes, "scale": encoded.scale, "zero_point": error / encoded.scale, "bias": bias,
-            "out": out, "relu": relu,
-        }  # fmt: skip
-
-    first = net.conv2d("conv1", net.input, padding=1, **settings("conv1", edge, grid("conv1", "conv2"), True))
-    stream = net.conv2d("conv2", first, padding=1, stride=2, **settings("conv2", inner, grid("conv2"), True))
+    first = net.conv2d("conv1", net.input, padding=1, out=grid("conv1", "conv2"), relu=True, **form.layer("conv1"))
+    stream = net.conv2d("conv2", first, padding=1, stride=2, out=grid("conv2"), relu=True, **form.layer("conv2"))
     codes = net.requantise("conv2.q4", stream, out=grid("conv2.q4", "conv3"))
-    third = net.conv2d("conv3", codes, padding=1, **settings("conv3", inner, grid("conv3", "conv4"), True))
-    fourth = net.conv2d("conv4", third, padding=1, **settings("conv4", inner, grid("conv4"), False))
+    third = net.conv2d("conv3", codes, padding=1, out=grid("conv3", "conv4"), relu=True, **form.layer("conv3"))
+    fourth = net.conv2d("conv4", third, padding=1, out=grid("conv4"), **form.layer("conv4"))
     pooled = net.average_pool("pool", net.add("add", fourth, stream, out=grid("add"), relu=True), 2)
     flat = net.flatten("view", net.requantise("pool.q8", pooled, out=grid("pool.q8")))
-    net.linear("linear", flat, **settings("linear", edge, grid("linear"), False))
+    net.linear("linear", flat, out=grid("linear"), **form.layer("linear"))
     return net.build()
 
 

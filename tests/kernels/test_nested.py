@@ -141,6 +141,21 @@ def test_thresholds_round_nested_for_every_value(bits, signed):
     assert (found[1].tolist() != direct[0]) == (bits == 4)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_multipliers_that_round_directly_are_those_that_reach_no_half(bits):
+    """All small multipliers and shifts, over every value that gives a code within the grid or next to it."""
+    grid = NestedGrid(bits, signed=True)
+    low, high = grid.code_range
+    for multiplier in [*range(64), 253, 254, 255, 256, 257, 508, 512]:
+        for shift in range(9):
+            most = ((high + 2) << shift) // max(1, multiplier)
+            values = [Fraction(v * multiplier, 1 << shift) for v in range(-most, most + 1)]
+            reached = any(value.denominator == 2 and low < value < high for value in values)
+            assert grid.rounds_directly(multiplier, shift) == (not reached)
+            if not reached:
+                assert all(grid.round_exact(value) == max(low, min(high, round(value))) for value in values)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

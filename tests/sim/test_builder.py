@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ from gatewise import (
     GatewiseError,
     Grid,
     ImageSet,
+    InputSpec,
     MacFormat,
     NetworkBuilder,
     Thresholds,
     UnsupportedError,
+    WeightCodes,
     load,
 )
+from gatewise.kernels.nested import NestedGrid
 
 RNG = np.random.default_rng(11)
 
@@ -262,6 +266,100 @@ def test_thresholds_count_the_values_that_are_reached(samples):
     expected = np.where(descending[:, None, None, None], down, up).sum(axis=-1)
     np.testing.assert_array_equal(trace(net, x)["steps"], expected)
     assert len(np.unique(expected)) > 10
+
+
+def nested_network(rounding="half_even", multiplier_bits=24):
+    """Steps of powers of two, so that many values lie halfway between two codes."""
+    rng = np.random.default_rng(8)
+    spec = InputSpec(shape=(3, 6, 5), bits=8, signed=True, scale=0.25, mean=(0.0,) * 3, std=(1.0,) * 3)
+    net = NetworkBuilder("nested", spec, rounding=rounding, multiplier_bits=multiplier_bits)
+    first = WeightCodes.nested(rng.normal(0, 1, (6, 3, 3, 3)), 4, 3.75)
+    bias = rng.integers(-9, 9, 6) / 8
+    x = net.conv2d("four", net.input, first, scale=1.0, out=Grid(0.5, 4, rounding="nested"), bias=bias, relu=True)
+    second = WeightCodes.nested(rng.normal(0, 1, (6, 6, 1, 1)), 2, 1.5, rng.random(6) < 0.3)
+    y = net.conv2d("eight", x, second, scale=1.0, out=Grid(0.5, 8, signed=True, rounding="nested"))
+    z = net.conv2d("two", y, second, scale=1.0, out=Grid(4.0, 2, signed=True, rounding="nested"), relu=True)
+    net.requantise("copy", z, out=Grid(2.0, 8, rounding="nested"))
+    wide = net.conv2d("wide", y, second, scale=1.0, out=Grid(0.5, 16, signed=True))
+    net.add("sum", y, wide, out=Grid(4.0, 4, rounding="nested"), relu=True)
+    return net.build()
+
+
+def test_nested_grids_round_as_the_fake_quantised_network_does_in_exact_fractions():
+    network = nested_network()
+    codes = np.random.default_rng(9).integers(-9, 10, (16, 3, 6, 5)).astype(np.int16)
+    tensors = network.run(ImageSet(codes, coded=True), trace=True).tensors
+    halves = 0
+    for name in ("four", "eight", "two"):
+        layer, node = network.layers[name], network.node(name)
+        x = tensors[node.inputs[0]]
+        values = real_conv(x, layer.weights) + layer.bias[:, None, None]
+        source, out = network.source(node).codes.scale, node.out
+        grid = NestedGrid(out.bits, out.signed)
+        if layer.scale is None:  # thresholds stand for the very scales
+            (unit,) = {"four": {0.5}, "two": {1.0}}[name]
+            ratios = [Fraction(unit * source / out.scale)] * len(values[0])
+        else:
+            ratios = [
+                Fraction(int(m), 1 << int(s)) for m, s in zip(layer.scale.multiplier, layer.scale.shift, strict=True)
+            ]
+        for channel, ratio in enumerate(ratios):
+            exact = [int(v) * ratio for v in values[:, channel].ravel()]
+            wanted = [grid.round_exact(value) for value in exact]
+            wanted = np.maximum(wanted, 0) if name == "two" else wanted
+            assert tensors[name][:, channel].ravel().tolist() == list(wanted)
+            direct = [max(grid.code_range[0], min(grid.code_range[1], round(value))) for value in exact]
+            halves += sum(one != other for one, other in zip(wanted, direct, strict=True) if name == "four")
+    assert halves > 20  # where direct rounding would give other codes
+
+
+def test_rescales_to_nested_grids_reach_no_half():
+    network = nested_network()
+    grids = {("eight", ""): 8, ("copy", ""): 8, ("sum", ""): 4}
+    scales = network.scales | {("eight", ""): network.layers["eight"].scale}
+    for key, bits in grids.items():
+        constants = zip(scales[key].multiplier.tolist(), scales[key].shift.tolist(), strict=True)
+        assert all(NestedGrid(bits, key[0] == "eight").rounds_directly(*each) for each in constants)
+    assert not NestedGrid(8, True).rounds_directly(1, 1)
+    for other in ("half_up", "half_away"):
+        assert [each.tolist() for each in nested_network(other).arrays.values()] == [
+            each.tolist() for each in network.arrays.values()
+        ]
+
+
+def tiny_factor():
+    spec = InputSpec(shape=(1, 1, 1), bits=8, scale=1.0, mean=(0.0,), std=(1.0,))
+    net = NetworkBuilder("tiny", spec)
+    return net.requantise("q", net.input, out=Grid(2.0**60, 8, rounding="nested"))
+
+
+def test_an_unsigned_nested_grid_of_16_bits_is_a_signed_stream():
+    grid = Grid.nested(16, signed=False, limit=65535.0)
+    assert (grid.scale, grid.signed, grid.zero_point, grid.clamp) == (1.0, True, -32768, (-32768, 32767))
+    assert Grid.nested(16, signed=True, limit=32767.5).clamp == (-32767, 32767)
+    assert Grid.nested(4, signed=False, limit=15.0) == Grid(1.0, 4, rounding="nested")
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda: Grid(1.0, 3, rounding="nested"), "nested bits must be 0, 2, 4, 8 or 16, not 3"),
+        (
+            lambda: Grid(1.0, 4, zero_point=2, rounding="nested"),
+            "a nested grid must have 2, 4, 8 or 16 bits, zero point",
+        ),
+        (lambda: Grid(1.0, 4, high=9, rounding="nested"), "no other clamp than its own, not 4 bits, 0 and None..9"),
+        (lambda: Grid(1.0, 4, rounding="up"), "rounding of a grid must be direct or nested, not 'up'"),
+        (
+            lambda: nested_network("floor"),
+            "eight: rounding of a nested grid must be one of half_even, half_up, half_away",
+        ),
+        (tiny_factor, "q: odd part of a multiplier to a nested grid must be above 510, not 3 in channel 0"),
+    ],
+)
+def test_what_would_not_round_nested_is_refused(call, expected):
+    with pytest.raises(GatewiseError, match=expected):
+        call()
 
 
 def test_the_example_of_the_docstring_builds(samples):

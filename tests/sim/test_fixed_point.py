@@ -11,6 +11,7 @@ from gatewise.sim.fixed_point import (
     fixed_multiplier,
     fixed_zero_point,
     fraction_bits,
+    odd_multiplier,
     real_multiplier,
     smallest_signed,
 )
@@ -27,6 +28,15 @@ def test_a_multiplier_is_as_near_as_its_bits_allow(real, bits):
     exact = Fraction(int(multiplier[0]), 1) / (1 << int(shift[0]))
     assert abs(exact - Fraction(real)) <= Fraction(real) / (1 << bits)
     assert real_multiplier(multiplier, shift)[0] == float(exact)
+
+
+@given(st.floats(2.0**-30, 2.0**15.9), st.sampled_from(MULTIPLIER_BITS))
+def test_the_nearest_odd_multiplier_is_as_near_as_odd_ones_lie(real, bits):
+    multiplier, shift = odd_multiplier(np.array([real, 0.0]), bits)
+    assert multiplier[0] % 2 == 1
+    assert multiplier[0] < 1 << bits
+    assert multiplier[1] == 0
+    assert abs(int(multiplier[0]) - Fraction(real) * (1 << int(shift[0]))) <= 1
 
 
 @given(st.floats(0, 2.0**-30), st.sampled_from(MULTIPLIER_BITS))

@@ -17,6 +17,7 @@ from gatewise import (
 )
 from gatewise.kernels.conv import ConvShape
 from gatewise.kernels.huffman import HuffmanCode
+from gatewise.kernels.nested import NestedGrid
 from gatewise.kernels.shift import ShiftFormat
 from gatewise.sim import weights as weights_module
 from gatewise.sim.weights import decode_weights
@@ -396,6 +397,20 @@ def test_a_zero_point_that_the_coefficients_steps_cannot_hold_is_refused(samples
         net.linear("fc", net.input, codes, scale=1.0, zero_point=3.0, out=Grid(1.0, 8))
 
 
+@pytest.mark.parametrize("bits", [0, 2, 4, 8])
+@pytest.mark.parametrize("coding", ["raw", "huffman"])
+def test_nested_weights_stand_for_what_the_grid_makes_of_them(bits, coding):
+    weights = np.random.default_rng(bits).normal(0, 0.3, (5, 4, 3, 2))
+    pruned = np.array([False, True, False, True, False])
+    codes = WeightCodes.nested(weights, bits, 0.7, pruned, coding)
+    held, _ = decoded(codes)
+    grid = NestedGrid(bits, signed=True)
+    expected = grid.codes(weights, 0.7) * ~pruned[:, None, None, None]
+    assert (held.weights == expected).all()
+    assert codes.spec.bits == (bits or 2)
+    assert bits == 0 or codes.unit == grid.step(0.7)
+
+
 ONES = np.ones((2, 4), int)
 NETWORK = XorNetwork(2, 3, (1, 2, 3))
 WRONG = [
@@ -403,6 +418,8 @@ WRONG = [
     (lambda: WeightCodes.integer(ONES * 8, 4, coding="huffman"), "4-bit codes must lie in -8..7, found 8..8"),
     (lambda: WeightCodes.integer(ONES, 4, coding="zip"), "coding: input should be 'raw' or 'huffman', not 'zip'"),
     (lambda: WeightCodes.integer(ONES * 0.5, 4), "codes must be integers, not float64"),
+    (lambda: WeightCodes.nested(ONES, 3, 1.0), "nested bits must be 0, 2, 4, 8 or 16, not 3"),
+    (lambda: WeightCodes.nested(ONES, 4, 1.0, ONES[0]), r"pruned channels must have shape \(2,\), not \(4,\)"),
     (lambda: WeightCodes.shift(2 * ONES, ONES), "signs must be -1, 0 or 1, found 2..2"),
     (lambda: WeightCodes.shift(ONES, ONES[:1]), r"exponents must have the shape of the signs \(2, 4\), not \(1, 4\)"),
     (lambda: WeightCodes.shift(ONES, ONES / 2), "exponents must be integers, not float64"),
