@@ -87,6 +87,17 @@ class FusionMode(NamedTuple):
             for i in range(a_slices)
         )
 
+    def channels(self, pes: int) -> np.ndarray:
+        """Which of a step's ``pes * lanes`` channels each PE has in which lane: int64 (pes, lanes).
+
+        The order of an engine's memory, whose words are two digits for each PE: channels follow each other from PE
+        to PE, and in 2x2 the words' lower two bits come before the upper ones.
+        """
+        lane = np.arange(self.lanes)
+        if self.lanes == BRICKS:
+            lane = lane >> 1 | (lane & 1) << 1
+        return np.asarray(np.arange(pes)[:, None] + pes * lane)
+
     def pack(self, lanes: np.ndarray, bits: int) -> np.ndarray:
         """Registers (..., PEs) uint8 of lane operands (..., PEs * lanes): `bits` is a_bits or w_bits of the mode.
 

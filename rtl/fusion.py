@@ -18,6 +18,7 @@ from .. import kernels
 from ..kernels.align import MAX_MULTIPLIER, MAX_SHIFT, Alignment
 from ..kernels.fusion import FUSION_MODES, OPERAND_BITS, FusionMode, FusionStep
 from ..kernels.mac import DIGIT_BITS
+from ..sim.descriptor import MODE_BITS
 from .align import Aligner
 from .bench import Bench, Fields
 from .engine.pipeline import pipelined_sum, tree_stages
@@ -27,7 +28,6 @@ from .streamed import Streamed
 
 __all__ = ["FusionPE", "FusionPEBench", "FusionRow", "FusionRowBench", "streamed_row"]
 
-MODE_BITS = 2
 EXACT_BITS = 2 * DIGIT_BITS
 
 

@@ -11,13 +11,14 @@ import numpy as np
 
 from ..kernels.correction import ZERO_POINT_BITS, Correction
 from ..kernels.errors import UnsupportedError
-from ..kernels.fusion import fusion_mode
+from ..kernels.fusion import FUSION_MODES, FusionMode
 from ..kernels.mac import MacFormat, signed_range
 from ..kernels.planes import PlaneCorrection, int_planes, sign_planes
 from ..kernels.requant import MAX_SHIFT
 from ..kernels.shift import NEGATIVE, POSITIVE, ShiftFormat, signed_digit_passes
 from ..kernels.xor import XorNetwork
 from .engine import XOR_NETWORKS, XOR_WIDTH, Array, Decoder, EngineConfig
+from .geometry import layer_mode
 from .layer import MacLayer
 from .manifest import FocusedWeights, IntWeights, ScaleRequant, ShiftWeights, XorWeights
 
@@ -50,11 +51,12 @@ class ArrayForm:
     fraction : of the values that its requantiser takes
     weights : digits (digits, out, in per group, ky, kx), or the exact integers of parts whose rows nothing limits
     codes : what streams: codes of whole weights (1, out, in per group, ky, kx), or of a part each
-    bits : of a streamed code
+    bits : of a streamed PE code
     signed : whether the loader extends a code by its sign
     exact_rows : whether weights are parts
     coefficients : of parts that have accumulators of their own (planes), int64 (planes, out)
     registers : those that only this array has
+    mode : bits of the operands that meet in a PE
     """
 
     layer: MacLayer
@@ -66,11 +68,19 @@ class ArrayForm:
     exact_rows: bool = True
     coefficients: np.ndarray | None = None
     registers: dict[str, int] = field(default_factory=dict)
+    mode: FusionMode = FUSION_MODES[0]
 
     @property
     def planes(self) -> int:
         """Accumulators of a pixel and row."""
         return 1 if self.coefficients is None else len(self.coefficients)
+
+    def pe_codes(self, codes: np.ndarray) -> np.ndarray:
+        """What streams to the PEs (..., PEs) of the codes of a step's lanes (..., lanes)."""
+        if not self.mode.narrow:
+            return codes
+        channels = self.mode.channels(codes.shape[-1] // self.mode.lanes)
+        return self.mode.pack(codes[..., channels.reshape(-1)], self.mode.w_bits)
 
     def corrected_bits(self, fmt: MacFormat) -> int:
         """Bits of the value that is requantised at these widths, and so of bias and thresholds."""
@@ -115,19 +125,21 @@ def array_form(layer: MacLayer, array: Array) -> ArrayForm:
         case "shift":
             return _on_shift(layer)
         case _:
-            codes = layer.codes[None]
-            bits, fraction = layer.node.weights.bits, layer.node.fraction
+            mode = _mode(layer, array)
+            codes, fraction = layer.codes[None], layer.node.fraction
+            if mode.narrow:
+                return ArrayForm(layer, fraction, codes, codes, mode.lanes * mode.w_bits, mode=mode)
+            bits = layer.node.weights.bits
             return ArrayForm(layer, fraction, layer.digits, codes, bits, signed=True, exact_rows=False)
 
 
 def step_lanes(layer: MacLayer, engine: EngineConfig) -> int:
-    """Input channels that a row reduces in a step: narrow operands multiply the lanes of a fused array.
+    """Input channels that a row reduces in a step: narrow operands multiply the lanes of a fused array."""
+    return engine.lanes * _mode(layer, engine.array).lanes
 
-    Aligned and depthwise layers run there in 4x4, a lane a PE.
-    """
-    if engine.array != "fusion" or layer.node.align is not None or layer.shape.depthwise:
-        return engine.lanes
-    return engine.lanes * fusion_mode(layer.operands.a_bits, layer.operands.w_bits).lanes
+
+def _mode(layer: MacLayer, array: Array) -> FusionMode:
+    return layer_mode(array, layer.shape, layer.operands, layer.node.align is not None)
 
 
 def check_engine(engine: EngineConfig) -> None:
@@ -150,7 +162,7 @@ def check_arrays(network: "Network", engine: EngineConfig) -> None:
             raise UnsupportedError(
                 f'{name}: scheme {scheme} must run on an engine with array = "{able}", not array = "{engine.array}"'
             )
-        if engine.array != "digit" and layer.node.align is not None:
+        if not engine.aligns and layer.node.align is not None:
             raise UnsupportedError(
                 f'{name}: an aligned layer must run on an engine with array = "digit", not array = "{engine.array}"'
             )

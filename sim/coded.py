@@ -29,8 +29,8 @@ ROWS_AT = 24
 
 
 def huffman_bank(engine: EngineConfig) -> HuffmanBank:
-    """The decoders of an engine: one for each row, and in a digit array one for the amounts."""
-    rows = engine.rows + (engine.array == "digit")
+    """The decoders of an engine: one for each row, and where it aligns one for the amounts."""
+    rows = engine.rows + engine.aligns
     return HuffmanBank(rows, HuffmanDecoder(chunk_bits=CHUNK_BITS, count_bits=ROWS_AT))
 
 

@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..kernels.errors import CapacityError
-from ..kernels.fusion import BRICKS
+from ..kernels.fusion import FUSION_MODES
 from ..kernels.mac import DIGIT_BITS
 from ..kernels.requant import Rounding
 from .engine import EngineConfig
@@ -27,6 +27,7 @@ __all__ = [
     "DECODER_FIELDS",
     "DESCRIPTOR_STEP",
     "MAGIC",
+    "MODE_BITS",
     "OPERATIONS",
     "PART_BITS",
     "PLANES",
@@ -62,6 +63,8 @@ PIXEL_BITS = 24
 CODE_BITS = 17
 """Of a code in the post lanes: 16-bit streams, and 8-bit codes without a sign."""
 INTERVAL_BITS = 24
+MODE_BITS = 2
+"""Of the number of a fused array's mode."""
 PART_BITS = 3
 """Of the number of a weight's parts, less one."""
 SHIFT_BITS = 4
@@ -73,6 +76,8 @@ ARRAY_FIELDS = {
         "container",
         "aligned",
         "multiply",
+        "mode",
+        "narrow",
         "out_narrow",
         "second_narrow",
         "first_narrow",
@@ -144,7 +149,6 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
     layer does not use is 0.
     """
     pixel_bits = engine.pixels.bit_length()
-    most_lanes = engine.lanes * (BRICKS if engine.array == "fusion" else 1)
 
     def flag(doc: str) -> Field:
         return Field(1, doc=doc)
@@ -204,6 +208,7 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         }
 
     operations = ", ".join(f"{index} {name}" for index, name in enumerate(OPERATIONS))
+    modes = ", ".join(f"{index} {mode.a_bits}x{mode.w_bits}" for index, mode in enumerate(FUSION_MODES))
     fields = {
         "magic": Field(16, doc=f"{MAGIC:#06x}"),
         "check": Field(8, doc=f"makes the XOR of all bytes {CHECK:#04x}"),
@@ -237,7 +242,7 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "group_inputs": size("input channels of a group; depthwise: of all"),
         "group_outputs": size("output channels of a group; depthwise and without the array: of all"),
         "depthwise": flag("each row has one input channel: the array's diagonal"),
-        "in_lane": Field((most_lanes - 1).bit_length(), doc="lane of input channel 0 in a pixel's first word"),
+        "in_lane": Field((engine.most_lanes - 1).bit_length(), doc="lane of input channel 0 in the step that has it"),
         "plane_stride": walked("words from the array's lower digit plane to the upper one"),
         "pad_code": Field(2 * DIGIT_BITS, doc="code of the padding"),
         "tile_pixels": Field(pixel_bits, doc="pixels of a tile"),
@@ -252,6 +257,8 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "container": Field(2, doc="a weight code takes 1 << container bits in the stream"),
         "aligned": flag("each weight tile starts with a row of alignment amounts"),
         "multiply": flag("alignment multiplies by its amounts; 0: it shifts"),
+        "mode": Field(MODE_BITS, doc=f"bits of activations x weights in a PE: {modes}"),
+        "narrow": flag("the input's words have two codes of two bits in a digit's place"),
         "part_top": Field(PART_BITS, doc="parts of a weight, each with a weight tile of its own, less one"),
         "focused": flag("codes have a component, the sum of whose inputs is added"),
         "value_shift": Field(SHIFT_BITS, doc="bits by which the sum of the shifted inputs is shifted"),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..kernels.errors import FormatError
-from ..kernels.fusion import SLICE_BITS
+from ..kernels.fusion import BRICKS, SLICE_BITS
 from ..kernels.mac import DIGIT_BITS, MacFormat
 from ..kernels.planes import MAX_PLANE_ACC
 from .validation import first_problem
@@ -123,6 +123,16 @@ class EngineConfig(BaseModel):
             super().__init__(**settings)
         except ValidationError as error:
             raise FormatError(f"engine: {first_problem(error)}") from error
+
+    @property
+    def aligns(self) -> bool:
+        """Whether PEs multiply digits: their products are limited, aligned and counted, as `mac` says."""
+        return self.array in ("digit", "fusion")
+
+    @property
+    def most_lanes(self) -> int:
+        """Input channels that a row reduces in a step at most: a fused array's narrow operands share its PEs."""
+        return self.lanes * (BRICKS if self.array == "fusion" else 1)
 
     @property
     def has_parts(self) -> bool:

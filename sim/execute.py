@@ -78,15 +78,15 @@ def execute(
     unfolded: str | None = None,
     maps: Mapping[str, tuple[int, int]] | None = None,
     keep: bool = False,
-    first_lanes: Mapping[str, int] | None = None,
+    first_channels: Mapping[str, int] | None = None,
     array: Array = "digit",
 ) -> Trace:
     """Run input codes (N, C, H, W) int16 through the network.
 
-    `lanes` decides the order of accumulation; `unfolded` names the layer whose input the host
+    `lanes`, the PEs of a row, decide the order of accumulation; `unfolded` names the layer whose input the host
     unfolds in x; `maps` names the linear layers that run over the (height, width) map that was
-    flattened; `keep` keeps every tensor's codes; `first_lanes` are the lanes of the layers' first input
-    channels where those are not the first of a word; `array` is what runs the MAC layers.
+    flattened; `keep` keeps every tensor's codes; `first_channels` say where the layers' inputs begin in what they
+    are a part of; `array` is what runs the MAC layers.
     """
     live = {network.manifest.input.name: codes}
     kept = dict(live) if keep else {}
@@ -100,7 +100,7 @@ def execute(
                 node,
                 sources[0],
                 mac,
-                (lanes, (first_lanes or {}).get(node.name, 0)),
+                (lanes, (first_channels or {}).get(node.name, 0)),
                 node.name == unfolded,
                 (maps or {}).get(node.name),
                 array,
@@ -147,7 +147,7 @@ def _mac(
             layer.shape,
             layer.operands,
             mac,
-            lanes[0],
+            lanes[0] * form.mode.lanes,
             zero_point,
             first_lane=lanes[1],
             exact_rows=form.exact_rows,

@@ -1,20 +1,33 @@
 """The registers of a layer's geometry: how it walks over an input in words of the activation memory.
 
-A word holds L digits of one pixel; a pixel's channels stand in consecutive words, and pixels row-major. A tensor
+A word holds W digits of one pixel; a pixel's channels stand in consecutive words, and pixels row-major. A tensor
 may lie inside a wider one. Addresses and the steps between them are words modulo the address space; those from row
-to row and from kernel row to kernel row include the way back to the left, so that the hardware only adds.
+to row and from kernel row to kernel row include the way back to the left, so that the hardware only adds. What a fused
+array reads is counted in lane groups, of which a word has 1, 2 or 4.
 """
 
 from ..kernels.align import Alignment
 from ..kernels.conv import ConvShape, Operands
 from ..kernels.digits import digit_count
 from ..kernels.errors import CapacityError
+from ..kernels.fusion import FUSION_MODES, FusionMode, fusion_mode
 from ..kernels.mac import DIGIT_BITS
 from .descriptor import act_address_bits, has_register, sub_address_bits
-from .engine import EngineConfig
+from .engine import Array, EngineConfig
 from .image import container_bits
+from .words import slot_bits
 
-__all__ = ["layer_values", "window_values"]
+__all__ = ["layer_mode", "layer_values", "window_values"]
+
+
+def layer_mode(array: Array, shape: ConvShape, operands: Operands, aligned: bool) -> FusionMode:
+    """Bits of the operands that meet in a PE: what a fused array makes of the layer's, 4x4 in all others.
+
+    There too, aligned and depthwise layers run in 4x4.
+    """
+    if array != "fusion" or aligned or shape.depthwise:
+        return FUSION_MODES[0]
+    return fusion_mode(operands.a_bits, operands.w_bits)
 
 
 def window_values(
@@ -105,10 +118,13 @@ def layer_values(
 
     Raises `CapacityError` where the input does not end within the memory.
     """
-    word, lane = divmod(channel, engine.lanes)
+    mode = layer_mode(engine.array, shape, operands, alignment is not None)
+    lanes = engine.lanes * mode.lanes
+    slots = engine.word_bits // slot_bits(engine, operands.a_bits)
+    groups = slots // lanes  # of lanes, in a word
     depthwise = shape.depthwise
     if words is None:
-        words = -(-(channel + shape.in_channels) // engine.lanes)
+        words = -(-(channel + shape.in_channels) // slots)
     plane = size[0] * size[1] * words if plane_stride is None else plane_stride
     top_digit = digit_count(operands.a_bits) - 1
     space = 1 << act_address_bits(engine)
@@ -124,8 +140,8 @@ def layer_values(
         shape.dilation,
         size,
         shape.output_size(*size),
-        words=words,
-        first_word=base + word,
+        words=words * groups,
+        first_word=base * groups + channel // lanes,
         view=view,
         row=row,
     )
@@ -136,8 +152,8 @@ def layer_values(
         "group_inputs": shape.in_channels if depthwise else shape.group_inputs,
         "group_outputs": shape.out_channels if depthwise else shape.group_outputs,
         "depthwise": int(depthwise),
-        "in_lane": lane,
-        "plane_stride": plane % space,
+        "in_lane": channel % lanes,
+        "plane_stride": plane * groups % (1 << sub_address_bits(engine)),
         "pad_code": pad_code % (1 << 2 * DIGIT_BITS),
         "tile_pixels": engine.pixels if tile_pixels is None else tile_pixels,
         "taper": taper,
@@ -148,5 +164,7 @@ def layer_values(
         "w_top": digit_count(operands.w_bits) - 1,
         "aligned": int(alignment is not None),
         "multiply": int(alignment == "mul"),
+        "mode": FUSION_MODES.index(mode),
+        "narrow": int(slot_bits(engine, operands.a_bits) < DIGIT_BITS),
     }
     return {name: value for name, value in values.items() if has_register(engine, name)}

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..kernels.fusion import FUSION_MODES
 from .descriptor import Operation
 from .engine import EngineConfig
 from .image import RecordLayout
@@ -48,9 +49,9 @@ class LoweredLayer:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Output channels that run in parallel: `rows` from `first` on, over `lane_groups` words of inputs.
+    """Output channels that run in parallel: `rows` from `first` on, over `lane_groups` steps of inputs.
 
-    The inputs begin at lane `lane` of a word.
+    The inputs begin at lane `lane` of the first one.
     """
 
     first: int
@@ -62,9 +63,9 @@ class RowGroup:
 
 def row_groups(registers: Mapping[str, int], engine: EngineConfig) -> Iterator[RowGroup]:
     """The row groups of a layer in the order in which they run: the walk that the hardware makes."""
-    lanes = engine.lanes
+    lanes = engine.lanes * FUSION_MODES[registers.get("mode", 0)].lanes
     depthwise = bool(registers["depthwise"])
-    limit = min(engine.rows, lanes) if depthwise else engine.rows
+    limit = min(engine.rows, engine.lanes) if depthwise else engine.rows
     first = 0
     for group in range(registers["groups"]):
         start = registers["in_lane"] + (0 if depthwise else group * registers["group_inputs"])

@@ -145,7 +145,7 @@ def _memory_options(plan: Schedule, engine: EngineConfig) -> Iterator[str]:
         yield "copied view"
     if any(stored.stride != (1, 1) for stored in plan.tensors.values()):
         yield "strided view"
-    if any(plan.first_lanes(engine.lanes).values()):
+    if any(channel % engine.lanes for channel in plan.first_channels.values()):
         yield "other first lane"
     if any(sum(node.name in plan.kept for node in layer.nodes) > 1 for layer in plan.layers):
         yield "two tensors written"

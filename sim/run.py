@@ -197,13 +197,13 @@ def run(
     _check_labels(images.labels, network)
     plan = schedule(network, engine)
     lowered = lower(network, engine, plan)
-    first_lanes = plan.first_lanes(engine.lanes)
+    first_channels = plan.first_channels
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)
         keep = trace or count_codes
         return execute(
-            network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, keep, first_lanes, engine.array
+            network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, keep, first_channels, engine.array
         )
 
     results: list[np.ndarray] = []

@@ -79,10 +79,11 @@ class Schedule:
     peak_node: str
     memory: Memory
 
-    def first_lanes(self, lanes: int) -> dict[str, int]:
-        """The lane of the first input channel of each layer on the array."""
+    @property
+    def first_channels(self) -> dict[str, int]:
+        """Where the input of each layer on the array begins in the tensor that it is a part of."""
         return {
-            layer.name: self.tensors[layer.array_input].channel % lanes
+            layer.name: self.tensors[layer.array_input].channel
             for layer in self.layers
             if layer.array_input is not None
         }

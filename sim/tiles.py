@@ -10,12 +10,12 @@ from .lowered import RowGroup
 __all__ = ["step_tiles"]
 
 
-def step_tiles(form: ArrayForm, group: RowGroup, lanes: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Codes (rows, lanes), depthwise (rows, 1), and amounts (lanes,) where the layer is aligned.
+def step_tiles(form: ArrayForm, group: RowGroup, pes: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """PE codes (rows, pes), depthwise (rows, 1), and amounts (pes,) where the layer is aligned.
 
     The order is ky, kx, lane group, part. Lanes without a weight have code and amount 0.
     """
-    layer = form.layer
+    layer, lanes = form.layer, pes * form.mode.lanes
     shape, align = layer.shape, layer.node.align
     codes = form.codes[:, group.first : group.first + group.rows]
     inputs = group.rows if shape.depthwise else shape.group_inputs
@@ -34,4 +34,4 @@ def step_tiles(form: ArrayForm, group: RowGroup, lanes: int) -> Iterator[tuple[n
             for at in range(0, group.lane_groups * lanes, lanes):
                 for part in codes:
                     tile = part[:, :, ky, kx] if shape.depthwise else part[:, at : at + lanes, ky, kx]
-                    yield tile, None if align is None else amounts[at : at + lanes]
+                    yield form.pe_codes(tile), None if align is None else amounts[at : at + lanes]

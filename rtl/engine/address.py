@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ...sim.descriptor import SIZE_BITS
 from ...sim.engine import EngineConfig
-from .registers import address_bits, descriptor_layout
+from .registers import descriptor_layout, sub_address_bits
 
 __all__ = ["AddressGenerator", "first_word_bits"]
 
@@ -25,8 +25,9 @@ class AddressGenerator(wiring.Component):  # type: ignore[misc]
     """Walks a tile's pixels in row-major order, again and again, under one tap after another.
 
     A word's place is the sum of the pixel's (where it lies without the kernel) and the tap's (ky, kx and word of
-    the pixel, the padding included). Latency 0, one address a cycle: `address` and `inside` belong to this
-    cycle's pixel; outside the image there is nothing to read. The strobes move on after this cycle:
+    the pixel, the padding included); in a fused array these are sub-words, a lane group each. Latency 0, one address
+    a cycle: `address` and `inside` belong to this cycle's pixel; outside the image there is nothing to read. The
+    strobes move on after this cycle:
 
     - `start`: a layer begins with the next cycle.
     - `advance`: to the next pixel. With `pass_end`, in any cycle from the last pixel on, back to the
@@ -47,7 +48,7 @@ class AddressGenerator(wiring.Component):  # type: ignore[misc]
                 "upper_digit": In(1),
                 "first_word": In(first_word_bits(config)),
                 **{name: In(1) for name in strobes + taps},
-                "address": Out(address_bits(config)),
+                "address": Out(sub_address_bits(config)),
                 "inside": Out(1),
             }
         )
@@ -55,7 +56,7 @@ class AddressGenerator(wiring.Component):  # type: ignore[misc]
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layer = self.layer
-        bits = address_bits(self.config)
+        bits = sub_address_bits(self.config)
         place = data.StructLayout({"y": POSITION_BITS, "x": POSITION_BITS, "address": bits})
         pixel, tile, after, tap = Signal(place), Signal(place), Signal(place), Signal(place)
         # The tap's first word, from which the way leads to the next tap's.

@@ -2,15 +2,16 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
+from typing import Any
+
 from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...kernels.align import MAX_SHIFT, Alignment
-from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
-from .input_sums import InputSums, input_sums_layout
+from .input_sums import InputSums, input_sums_layout, operand_layout
 from .loader import AMOUNT_BITS, CODE_BITS, diagonals
 from .pipeline import tree_stages
 from .row import MacRow, factor_bits, widths_layout
@@ -31,27 +32,31 @@ class MacArray(wiring.Component):  # type: ignore[misc]
         self.config = config
         self.alignments = alignments
         self.formats = formats
+        super().__init__(self._ports())
+
+    def _ports(self) -> dict[str, Any]:
+        config = self.config
         rows, lanes = config.rows, config.lanes
         counts = data.ArrayLayout(lanes.bit_length(), rows)
-        super().__init__(
-            {
-                "digits": In(data.ArrayLayout(DIGIT_BITS, lanes)),
-                "sum_mask": In(lanes),
-                "codes": In(data.ArrayLayout(CODE_BITS, lanes)).array(rows),
-                "amounts": In(data.ArrayLayout(AMOUNT_BITS, lanes)),
-                "w_high": In(1),
-                "a_signed": In(1),
-                "w_signed": In(1),
-                "multiply": In(1),
-                **({"widths": In(widths_layout(config.mac))} if formats else {}),
-                "depthwise": In(1),
-                "diagonal": In(range(diagonals(config))),
-                "row_sums": Out(data.ArrayLayout(signed(config.mac.row_bits(lanes)), rows)),
-                "product_overflows": Out(counts),
-                "align_overflows": Out(counts),
-                "input_sums": Out(input_sums_layout(config)),
-            }
-        )
+        return {
+            "digits": In(operand_layout(config)),
+            "sum_mask": In(config.most_lanes),
+            "codes": In(data.ArrayLayout(CODE_BITS, lanes)).array(rows),
+            "amounts": In(data.ArrayLayout(AMOUNT_BITS, lanes)),
+            "w_high": In(1),
+            "a_signed": In(1),
+            "w_signed": In(1),
+            "multiply": In(1),
+            **({"widths": In(widths_layout(config.mac))} if self.formats else {}),
+            "depthwise": In(1),
+            "diagonal": In(range(diagonals(config))),
+            "row_sums": Out(data.ArrayLayout(signed(config.mac.row_bits(lanes)), rows)),
+            "product_overflows": Out(counts),
+            "align_overflows": Out(counts),
+            "input_sums": Out(input_sums_layout(config)),
+        }
+
+    _sum_ports: tuple[str, ...] = ("digits", "sum_mask", "a_signed", "depthwise", "diagonal")
 
     @property
     def latency(self) -> int:
@@ -63,9 +68,8 @@ class MacArray(wiring.Component):  # type: ignore[misc]
         factors = Signal(data.ArrayLayout(factor_bits(self.alignments), self.config.lanes), reset_less=True)
         m.d.sync += [factor.eq(self._factor(amount)) for factor, amount in zip(factors, self.amounts, strict=True)]
         for at in range(self.config.rows):
-            m.submodules[f"row_{at}"] = row = MacRow(self.config, self.alignments, self.formats)
+            row = self._row(m, at)
             m.d.comb += [
-                row.digits.eq(self.digits),
                 row.codes.eq(self.codes[at]),
                 row.factors.eq(factors),
                 row.w_high.eq(self.w_high),
@@ -79,10 +83,16 @@ class MacArray(wiring.Component):  # type: ignore[misc]
                 m.d.comb += row.widths.eq(self.widths)
 
         m.submodules.input_sums = sums = InputSums(self.config, self.alignments)
-        for name in ("digits", "sum_mask", "a_signed", "depthwise", "diagonal"):
+        for name in self._sum_ports:
             m.d.comb += getattr(sums, name).eq(getattr(self, name))
         m.d.comb += [sums.factors.eq(factors), self.input_sums.eq(sums.sums)]
         return m
+
+    def _row(self, m: Module, at: int) -> Any:
+        """A row with its activations; what it has in common with others is connected elsewhere."""
+        m.submodules[f"row_{at}"] = row = MacRow(self.config, self.alignments, self.formats)
+        m.d.comb += row.digits.eq(self.digits)
+        return row
 
     def _factor(self, amount: Value) -> Value:
         """What the rows align a lane by; one multiplier does both kinds where both are built."""

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -17,6 +17,8 @@ from .address import AddressGenerator
 from .array import MacArray
 from .counters import COUNTER_BITS
 from .format import format_layout
+from .fusion_array import FusionArray
+from .fusion_operands import SUB_BITS, FusionAddress, FusionOperands
 from .huffman_loader import HuffmanLoader
 from .loader import WeightLoader
 from .pipeline import delayed, tree_stages
@@ -32,7 +34,7 @@ __all__ = ["ComputeUnit"]
 class ComputeUnit(wiring.Component):  # type: ignore[misc]
     """Runs the convolution that the `layer` registers describe, from `start` until `busy` falls.
 
-    Activations come from a memory of words of L digits with latency 1: `act_data` in the cycle after
+    Activations come from a memory of words of W digits with latency 1: `act_data` in the cycle after
     `act_read`. Weight tiles come as `words` in the order of the steps, those of a row group again for each
     of its tiles. From the read of a word to its accumulator there are ``4 + ceil(log2(L) / 2)`` cycles: read,
     operand, product, alignment, tree, accumulator; one word a cycle.
@@ -70,7 +72,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
                 ),
                 "act_read": Out(1),
                 "act_address": Out(address_bits(config)),
-                "act_data": In(data.ArrayLayout(DIGIT_BITS, config.lanes)),
+                "act_data": In(data.ArrayLayout(DIGIT_BITS, config.word_digits)),
                 "tile_done": Out(1),
                 "done_half": Out(1),
                 "done_tile": Out(tile_layout(config)),
@@ -110,6 +112,8 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
                 array = SignArray(config)
             case "shift":
                 array = ShiftArray(config)
+            case "fusion":
+                array = FusionArray(config, self.alignments, self.formats)
             case _:
                 array = MacArray(config, self.alignments, self.formats)
         m.submodules.array = array
@@ -140,18 +144,22 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         # Cycle 0: the address. Cycle 1: the word, or the padding's digit in every lane.
         fetched = Signal(step_layout(config))
         inside = Signal()
-        digits = Signal.like(self.act_data, reset_less=True)
+        digits = Signal.like(array.digits, reset_less=True)
         operand = Signal(step_layout(config))
         pad_digit = Mux(fetched.a_upper, layer.pad_code[DIGIT_BITS:], layer.pad_code[:DIGIT_BITS])
+        word, operands = address.address, Mux(inside, self.act_data.as_value(), pad_digit.replicate(config.lanes))
+        if isinstance(array, FusionArray):
+            word, operands = self._fused(m, address.address, fetched.a_signed, inside, pad_digit)
+            m.d.comb += array.mode.eq(layer.mode)
         m.d.comb += [
-            self.act_address.eq(address.address),
+            self.act_address.eq(word),
             self.act_read.eq(sequencer.step.valid & address.inside),
         ]
         m.d.sync += [
             fetched.eq(sequencer.step),
             inside.eq(address.inside),
             operand.eq(fetched),
-            digits.eq(Mux(inside, self.act_data.as_value(), pad_digit.replicate(config.lanes))),
+            digits.eq(operands),
         ]
 
         # Cycle 2: products; then alignment and the tree.
@@ -226,3 +234,24 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             self.done_tile.eq(sequencer.tiles[self.done_half]),
         ]
         return m
+
+    def _fused(
+        self, m: Module, address: Value, a_signed: Value, inside: Value, pad_digit: Value
+    ) -> tuple[Value, Value]:
+        """Of a fused array: the address of the word that has a lane group, and a cycle later its PEs' operands."""
+        layer = self.layer
+        m.submodules.split = split = FusionAddress(self.config)
+        m.submodules.operands = operands = FusionOperands(self.config)
+        sub = Signal(SUB_BITS)
+        m.d.sync += sub.eq(split.sub)
+        m.d.comb += [
+            split.address.eq(address),
+            *(unit.mode.eq(layer.mode) for unit in (split, operands)),
+            *(unit.narrow.eq(layer.narrow) for unit in (split, operands)),
+            operands.sub.eq(sub),
+            operands.a_signed.eq(a_signed),
+            operands.inside.eq(inside),
+            operands.pad.eq(pad_digit),
+            operands.word.eq(self.act_data),
+        ]
+        return split.word, operands.digits.as_value()

@@ -16,7 +16,7 @@ COUNTER_BITS = 32
 
 def products_overflow(config: EngineConfig, formats: bool) -> bool:
     """Whether a product may be too wide for its width in this build."""
-    return config.array == "digit" and (formats or config.mac.product < 2 * DIGIT_BITS)
+    return config.aligns and (formats or config.mac.product < 2 * DIGIT_BITS)
 
 
 class OverflowCounters(wiring.Component):  # type: ignore[misc]
@@ -51,7 +51,7 @@ class OverflowCounters(wiring.Component):  # type: ignore[misc]
         for row in range(self.config.rows):
             if products_overflow(self.config, self.formats):
                 self._count(m, f"product_{row}", self.product_overflows[row], self.product_count[row])
-            if self.config.array == "digit":
+            if self.config.aligns:
                 self._count(m, f"align_{row}", self.align_overflows[row], self.align_count[row])
             self._count(m, f"acc_{row}", self.acc_overflows[row], self.acc_count[row])
         return m

@@ -53,7 +53,7 @@ class HuffmanLoader(wiring.Component):  # type: ignore[misc]
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self.aligns = config.array == "digit"
+        self.aligns = config.aligns
         rows, lanes = config.rows, config.lanes
         amounts = data.ArrayLayout(AMOUNT_BITS, lanes)
         super().__init__(

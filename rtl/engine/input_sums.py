@@ -8,19 +8,26 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from ...kernels.align import Alignment
+from ...kernels.fusion import FUSION_MODES, SLICE_BITS
 from ...kernels.mac import DIGIT_BITS
+from ...sim.descriptor import MODE_BITS
 from ...sim.engine import EngineConfig
 from ..mac import settled
 from .loader import AMOUNT_BITS, diagonals
 from .pipeline import delayed, pipelined_sum, tree_stages
 from .row import factor_bits
 
-__all__ = ["InputSums", "input_sums_layout"]
+__all__ = ["InputSums", "input_sums_layout", "operand_layout"]
+
+
+def operand_layout(config: EngineConfig) -> data.ArrayLayout:
+    """An array's activations: a digit for each PE, two in a fused array."""
+    return data.ArrayLayout(config.word_digits // config.lanes * DIGIT_BITS, config.lanes)
 
 
 def _sum_digit_bits(config: EngineConfig) -> int:
     """Bits of an activation digit as it is summed; aligned, at most 15 << 8 or 15 * 255 and never below -8 << 8."""
-    return DIGIT_BITS + 1 + (AMOUNT_BITS if config.array == "digit" else 0)
+    return DIGIT_BITS + 1 + (AMOUNT_BITS if config.aligns else 0)
 
 
 def input_sums_layout(config: EngineConfig) -> data.ArrayLayout:
@@ -32,9 +39,10 @@ def input_sums_layout(config: EngineConfig) -> data.ArrayLayout:
 class InputSums(wiring.Component):  # type: ignore[misc]
     """The input sums of one activation word a cycle, with the latency of the rows: ``2 + ceil(log2(L) / 2)``.
 
-    They are exact, without the digit pair's shift: the digits of all lanes of `sum_mask`, aligned by `factors` in a
-    digit array (they come a cycle after the word), for every row the same; in a `depthwise` layer, which
-    stands still within a layer, that of row r's own lane ``diagonal * min(R, L) + r``.
+    They are exact, without the digit pair's shift: the digits of all lanes of `sum_mask`, aligned by `factors` where
+    the array aligns (they come a cycle after the word), for every row the same; in a `depthwise` layer, which
+    stands still within a layer, that of row r's own lane ``diagonal * min(R, L) + r``. In a fused array `mode`, which
+    stands still too, says which lanes of the step a PE has, and where in its `digits`.
     """
 
     def __init__(self, config: EngineConfig, alignments: tuple[Alignment, ...]) -> None:
@@ -44,8 +52,9 @@ class InputSums(wiring.Component):  # type: ignore[misc]
         factors = {"factors": In(data.ArrayLayout(factor_bits(alignments), lanes))} if alignments else {}
         super().__init__(
             {
-                "digits": In(data.ArrayLayout(DIGIT_BITS, lanes)),
-                "sum_mask": In(lanes),
+                "digits": In(operand_layout(config)),
+                "sum_mask": In(config.most_lanes),
+                **({"mode": In(MODE_BITS)} if config.array == "fusion" else {}),
                 "a_signed": In(1),
                 "depthwise": In(1),
                 "diagonal": In(range(diagonals(config))),
@@ -59,9 +68,12 @@ class InputSums(wiring.Component):  # type: ignore[misc]
         bits = _sum_digit_bits(self.config)
         aligned = []
         for lane in range(self.config.lanes):
-            digit = Signal(signed(DIGIT_BITS + 1), name=f"digit_{lane}", reset_less=True)
+            fused = self.config.array == "fusion"
+            digit = Signal(signed(DIGIT_BITS + 1 + fused), name=f"digit_{lane}", reset_less=True)
             raw = self.digits[lane]
-            m.d.sync += digit.eq(Mux(self.sum_mask[lane], Cat(raw, raw[-1] & self.a_signed), 0))
+            m.d.sync += digit.eq(
+                self._fused(m, lane) if fused else Mux(self.sum_mask[lane], Cat(raw, raw[-1] & self.a_signed), 0)
+            )
             value: Value = digit
             if self.alignments == ("shift",):
                 value = (digit << self.factors[lane])[:bits].as_signed()
@@ -81,3 +93,26 @@ class InputSums(wiring.Component):  # type: ignore[misc]
             own = delayed(m, own, tree_stages(self.config.lanes), f"own_{at}")
             m.d.comb += self.sums[at].eq(Mux(self.depthwise, own, total))
         return m
+
+    def _fused(self, m: Module, pe: int) -> Value:
+        """What the lanes of a PE add: two digits, or four codes of two bits."""
+        channels = [mode.channels(self.config.lanes)[pe] for mode in FUSION_MODES]
+        masks = Signal(len(self.digits[pe]) // SLICE_BITS, name=f"masks_{pe}")
+        with m.Switch(self.mode):
+            for number, mode in enumerate(FUSION_MODES):
+                lanes = Cat(
+                    self.sum_mask[int(channel)].replicate(mode.a_bits // SLICE_BITS) for channel in channels[number]
+                )
+                with m.Case(number):
+                    m.d.comb += masks.eq(lanes)
+        raw = self.digits[pe]
+        slices = [
+            settled(m, raw[at * SLICE_BITS :][:SLICE_BITS] & masks[at].replicate(SLICE_BITS))
+            for at in range(len(masks))
+        ]
+        halves = []
+        for low, high in zip(slices[::2], slices[1::2], strict=True):
+            low_sign, high_sign = low[-1] & self.a_signed, high[-1] & self.a_signed
+            apart = Cat(low, low_sign).as_signed() + Cat(high, high_sign).as_signed()
+            halves.append(Mux(self.mode[0], apart, Cat(low, high, high_sign).as_signed()))
+        return halves[0] + halves[1]

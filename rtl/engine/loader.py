@@ -47,7 +47,7 @@ class WeightLoader(wiring.Component):  # type: ignore[misc]
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self.aligns = config.array == "digit"
+        self.aligns = config.aligns
         self.code_bits = code_bits(config)
         self.containers = CONTAINER_BITS[: self.code_bits.bit_length()]
         rows, lanes = config.rows, config.lanes

@@ -2,12 +2,13 @@
 
 from amaranth.hdl import Const, Shape, Value
 from amaranth.lib import data
+from amaranth.utils import ceil_log2
 
 from ...sim.descriptor import act_address_bits as address_bits
-from ...sim.descriptor import descriptor_fields
+from ...sim.descriptor import descriptor_fields, sub_address_bits
 from ...sim.engine import EngineConfig
 
-__all__ = ["address_bits", "descriptor_layout", "optional"]
+__all__ = ["StepLanes", "address_bits", "descriptor_layout", "optional", "sub_address_bits"]
 
 
 def descriptor_layout(config: EngineConfig) -> data.StructLayout:
@@ -19,3 +20,30 @@ def descriptor_layout(config: EngineConfig) -> data.StructLayout:
 def optional(layer: data.View, name: str) -> Value:
     """A register that not every array has; 0 without it."""
     return Value.cast(layer[name]) if name in layer.shape().members else Const(0, 1)
+
+
+class StepLanes:
+    """Input channels that a row reduces in a step of a layer: L, and in a fused array as many more as its mode has.
+
+    `most` of them there are in any layer, and ``1 << more`` for each PE in this one.
+    """
+
+    def __init__(self, config: EngineConfig, layer: data.View) -> None:
+        self.lanes, self.most = config.lanes, config.most_lanes
+        self.more: Value | None = None
+        if config.array == "fusion":
+            self.more = layer.mode[0] + layer.mode[1]
+
+    @property
+    def count(self) -> Value | int:
+        """The lanes of this layer's steps."""
+        return self.lanes if self.more is None else (Const(self.lanes) << self.more)
+
+    def groups(self, channels: Value) -> Value:
+        """Whole lane groups in so many channels."""
+        groups = channels >> ceil_log2(self.lanes)
+        return groups if self.more is None else groups >> self.more
+
+    def within(self, channel: Value) -> Value:
+        """A channel's lane in its group."""
+        return channel[: ceil_log2(self.lanes)] if self.more is None else channel & (self.count - 1)

@@ -13,7 +13,7 @@ from ...sim.engine import EngineConfig
 from .accumulators import PAIR_SHIFT_BITS
 from .address import first_word_bits
 from .loader import diagonals
-from .registers import descriptor_layout, optional
+from .registers import StepLanes, descriptor_layout, optional
 
 __all__ = ["ComputeSequencer", "step_layout", "tile_layout"]
 
@@ -31,7 +31,7 @@ def step_layout(config: EngineConfig) -> data.StructLayout:
             "a_signed": 1,
             "w_signed": 1,
             "digit_shift": PAIR_SHIFT_BITS,
-            "sum_mask": config.lanes,
+            "sum_mask": config.most_lanes,
             "diagonal": range(diagonals(config)),
             "tile_end": 1,
         }
@@ -103,8 +103,8 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config, layer = self.config, self.layer
-        rows, lanes = config.rows, config.lanes
-        diagonal = min(rows, lanes)
+        rows, lanes = config.rows, StepLanes(config, layer)
+        diagonal = min(rows, lanes.lanes)
 
         w_top = optional(layer, "w_top")
 
@@ -124,10 +124,9 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         # Where the channels of this convolution group (of this row group, if depthwise) begin: word and lane; those of
         # the tile that comes next.
         begin, next_begin = Signal(SIZE_BITS + 1), Signal(SIZE_BITS + 1)
-        lane_bits = ceil_log2(lanes)
         group_lanes = Mux(layer.depthwise, diagonal, layer.group_inputs)
         # The lanes of the group from this word's lane 0 on, and where in this word they begin.
-        word_end, word_begin = Signal(SIZE_BITS + 1), Signal(range(lanes))
+        word_end, word_begin = Signal(SIZE_BITS + 1), Signal(range(lanes.most))
 
         # What this step is.
         n, rest = Signal(range(config.pixels + 1)), Signal(range(config.pixels + 1))
@@ -148,7 +147,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             last_of_group.eq(outputs_left == used_rows),
             next_outputs.eq(Mux(last_of_group, layer.group_outputs, outputs_left - used_rows)),
             next_rows.eq(Mux(next_outputs < row_limit, next_outputs, row_limit)),
-            last_word.eq(layer.depthwise | (word_end <= lanes)),
+            last_word.eq(layer.depthwise | (word_end <= lanes.count)),
             last_part.eq(part == optional(layer, "part_top")),
             last_tap.eq((kernel_y == layer.kernel_y - 1) & (kernel_x == layer.kernel_x - 1) & last_word & last_part),
             last_tile.eq(pixels_left == n),
@@ -192,7 +191,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             self.tile_end.eq(step_end & last_tap),
             self.row_group_end.eq(self.tile_end & last_tile),
             self.first_tap.eq(self.tile_end),
-            self.first_word.eq(next_begin >> lane_bits),
+            self.first_word.eq(lanes.groups(next_begin)),
         ]
         with m.If(step_end & ~last_tap & last_part):
             with m.If(~last_word):
@@ -203,7 +202,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 m.d.comb += self.kernel_y.eq(1)
 
         # What comes next.
-        restart = Mux(self.tile_end, next_begin, begin)[:lane_bits]
+        restart = lanes.within(Mux(self.tile_end, next_begin, begin))
         with m.If(issue):
             m.d.sync += [pixel.eq(pixel + 1), waiting.eq(0)]
         with m.If(self.pass_end):
@@ -220,7 +219,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 with m.If(last_part):
                     m.d.sync += tap_first.eq(last_tap)
         with m.If(self.lane):
-            m.d.sync += [word_begin.eq(0), word_end.eq(word_end - lanes)]
+            m.d.sync += [word_begin.eq(0), word_end.eq(word_end - lanes.count)]
         with m.If(self.kernel_x | self.kernel_y | self.tile_end):
             m.d.sync += [
                 word_begin.eq(restart),
@@ -273,7 +272,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             self.step.a_signed.eq(layer.a_signed & (a_upper == layer.a_top)),
             self.step.w_signed.eq(w_upper == w_top),
             self.step.digit_shift.eq(a_upper + w_upper),
-            self.step.sum_mask.eq(Cat((lane >= word_begin) & (lane < word_end) for lane in range(lanes))),
+            self.step.sum_mask.eq(Cat((lane >= word_begin) & (lane < word_end) for lane in range(lanes.most))),
             self.step.diagonal.eq(word_begin >> ceil_log2(diagonal)),
             self.step.tile_end.eq(self.tile_end),
         ]

@@ -10,7 +10,7 @@ from amaranth.utils import ceil_log2
 from ...sim.descriptor import OPERATIONS, PART_BITS, PIXEL_BITS, SIZE_BITS, record_slots
 from ...sim.engine import EngineConfig
 from ...sim.image import AMOUNT_BITS, FIELD_BITS
-from .registers import descriptor_layout, optional
+from .registers import StepLanes, descriptor_layout, optional
 from .row_groups import RowGroups
 
 __all__ = ["StreamWalk"]
@@ -51,6 +51,7 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         m = Module()
         config, layer = self.config, self.layer
         bus, lanes = config.bus_bits, config.lanes
+        step_lanes = StepLanes(config, layer)
         m.submodules.row_groups = row_groups = RowGroups(config)
         m.d.comb += [row_groups.layer.eq(layer), row_groups.start.eq(self.start)]
 
@@ -58,7 +59,7 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         # The walk over the row groups is one ahead while weights are read: what they need is kept.
         rows = Signal.like(row_groups.rows)
         last_group = Signal()
-        lane_groups, first_lane = Signal(SIZE_BITS + 1), Signal(range(lanes))
+        lane_groups, first_lane = Signal(SIZE_BITS + 1), Signal(range(step_lanes.most))
         group_lanes = Signal(SIZE_BITS + 2)
         m.d.comb += group_lanes.eq(first_lane + layer.group_inputs)
 
@@ -109,9 +110,10 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
             m.d.sync += word.eq(Mux(block_end, 0, word + 1))
             with m.If(self.records_end):
                 m.d.sync += [rows.eq(row_groups.rows), last_group.eq(row_groups.last), left.eq(layer.out_pixels)]
-                m.d.sync += lane_groups.eq(Mux(layer.depthwise, 1, (group_lanes + (lanes - 1)) >> ceil_log2(lanes)))
+                in_words = step_lanes.groups(group_lanes + (step_lanes.count - 1))
+                m.d.sync += lane_groups.eq(Mux(layer.depthwise, 1, in_words))
                 with m.If(row_groups.group_end):
-                    m.d.sync += first_lane.eq(group_lanes)
+                    m.d.sync += first_lane.eq(step_lanes.within(group_lanes))
                 with m.If(is_mac):
                     m.d.sync += self.weight.eq(1)
                 with m.Else():

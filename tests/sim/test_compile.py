@@ -23,9 +23,7 @@ def check(network, engine, seed=0):
     spec = network.manifest.input
     codes = np.random.default_rng(seed).integers(*spec.range, (1, *spec.shape), endpoint=True).astype(np.int16)
     plan = compiled.plan
-    trace = execute(
-        network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, True, plan.first_lanes(engine.lanes)
-    )
+    trace = execute(network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, True, plan.first_channels)
     assert not any(counts.acc.any() or counts.align.any() for counts in trace.overflows.values())
     machine = Machine(engine, compiled.with_input(codes[0]))
     image = machine.run()

@@ -213,7 +213,7 @@ def test_a_concats_inputs_are_written_where_they_belong(samples):
     assert [layer.name for layer in plan.layers] == ["a", "b", "c"]
     places = {name: (plan.tensors[name].root, plan.tensors[name].channel) for name in ("a", "b", "all")}
     assert places == {"a": ("all", 0), "b": ("all", 16), "all": ("all", 0)}
-    assert plan.first_lanes(16) == {"a": 0, "b": 0, "c": 0}
+    assert plan.first_channels == {"a": 0, "b": 0, "c": 0}
     assert (plan.peak_bytes, plan.peak_node) == (4 * PLANE, "a")  # the input, and three words of all from a on
 
 

@@ -13,7 +13,18 @@ from gatewise.kernels.conv import ConvShape, Operands, conv2d
 from gatewise.kernels.digits import digit_count, split_digits
 from gatewise.kernels.mac import MacFormat
 from gatewise.rtl import accumulator, align, mac, multiplier
-from gatewise.rtl.engine import accumulators, address, array, compute, counters, input_sums, loader, row, sequencer
+from gatewise.rtl.engine import (
+    accumulators,
+    address,
+    array,
+    compute,
+    counters,
+    input_sums,
+    loader,
+    registers,
+    row,
+    sequencer,
+)
 from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.sim.geometry import layer_values
 
@@ -67,9 +78,9 @@ def code_limits(bits, signed):
     return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
 
-def random_layer(rng, depthwise=False, **fixed):
+def random_layer(rng, depthwise=False, most=10, **fixed):
     groups = int(rng.choice([1, 1, 2, 3]))
-    inputs, outputs = (int(value) for value in rng.integers(1, 11, 2))
+    inputs, outputs = (int(value) for value in rng.integers(1, most + 1, 2))
     if depthwise:
         groups, inputs, outputs = int(rng.integers(2, 14)), 1, 1
     kernel = tuple(int(value) for value in rng.choice([1, 1, 2, 2, 3, 3, 7], 2))
@@ -113,20 +124,50 @@ def filled_layer(rng, shape, operands, size, alignment=None, tile_pixels=None, *
     )
 
 
+def operand_bits(layer, config):
+    """Bits of activations and weights in a PE."""
+    if config.array != "fusion" or layer.alignment is not None or layer.depthwise:
+        return 4, 4
+    operands = layer.operands
+    return 2 if operands.a_bits <= 2 and operands.w_bits <= 4 else 4, 2 if operands.w_bits <= 2 else 4
+
+
+def step_lanes(layer, config):
+    a_bits, w_bits = operand_bits(layer, config)
+    return config.lanes * 16 // (a_bits * w_bits)
+
+
+def pe_codes(codes, layer, config):
+    """What streams for the codes (rows, lanes) of a step, and its bits: the lanes that a PE holds beside each other."""
+    size = config.lanes
+    match operand_bits(layer, config):
+        case (4, 2):
+            return codes[:, :size] & 3 | (codes[:, size:] & 3) << 2, 4
+        case (2, 4):
+            return codes[:, :size] & 15 | (codes[:, size:] & 15) << 4, 8
+        case (2, 2):
+            # The upper half of a word's slots is in the upper half of a PE, two half-words beside each other in both.
+            first, second, third, last = (codes[:, at * size : (at + 1) * size] & 3 for at in (0, 2, 1, 3))
+            return first | second << 2 | third << 4 | last << 6, 8
+    return codes, 1 << (layer.operands.w_bits - 1).bit_length()
+
+
 def golden(layer, config, fmt=None):
     """What a run must leave behind, at the widths of the configuration or of a narrower format."""
     kind = layer.alignment or "shift"
     shape = layer.shape
+    exact = operand_bits(layer, config) != (4, 4)
     result = conv2d(
         layer.x[None],
-        split_digits(layer.weights, layer.operands.w_bits, True),
+        layer.weights[None] if exact else split_digits(layer.weights, layer.operands.w_bits, True),
         alignment_factors(kind, layer.amounts),
         shape,
         layer.operands,
         fmt or config.mac,
-        config.lanes,
+        step_lanes(layer, config),
         layer.pad_code,
         layer.channel,
+        exact,
     )
     sums = np.repeat(result.input_sum[0].reshape(shape.groups, -1), shape.group_outputs, axis=0)
     counts = np.array([result.product_overflows, result.align_overflows, result.acc_overflows])
@@ -169,8 +210,7 @@ def tile_sizes(layer, is_last):
 
 def step_tiles(layer, config, tile_words, first, count, group):
     """The words of every step's weight tile of one row group."""
-    lanes, inputs = config.lanes, layer.shape.group_inputs
-    bits = 1 << (layer.operands.w_bits - 1).bit_length()
+    lanes, inputs = step_lanes(layer, config), layer.shape.group_inputs
     begin = layer.channel + (first if layer.depthwise else group * inputs)
     tiles = []
     for ky in range(layer.shape.kernel[0]):
@@ -186,22 +226,29 @@ def step_tiles(layer, config, tile_words, first, count, group):
                         codes[:, lane] = layer.weights[first : first + count, channel - group * inputs, ky, kx]
                 if layer.depthwise:
                     codes = layer.weights[first : first + count, 0, ky, kx]
+                codes, bits = pe_codes(codes, layer, config)
                 tiles.append(tile_words(codes, bits, config.bus_bits, amounts if layer.alignment else None))
     return tiles
 
 
 def activation_words(layer, config, rng):
     """The memory's words by address; lanes without a channel of the layer hold anything."""
-    lanes, (height, width) = config.lanes, layer.size
-    words = layer.words or -(-(layer.channel + layer.shape.in_channels) // lanes)
+    (height, width), size = layer.size, config.word_digits
+    # A fused array's codes of up to two bits share a digit: those of the next word of channels are its upper half.
+    shared = 2 if config.array == "fusion" and layer.operands.a_bits <= 2 else 1
+    slots = size * shared
+    words = layer.words or -(-(layer.channel + layer.shape.in_channels) // slots)
     memory = {}
     for i in range(digit_count(layer.operands.a_bits)):
         for y in range(height):
             for x in range(width):
-                digits = rng.integers(0, 16, words * lanes)
-                digits[layer.channel :][: layer.shape.in_channels] = layer.x[:, y, x] >> 4 * i & 15
+                digits = rng.integers(0, 16 // shared**2, words * slots)
+                codes = layer.x[:, y, x] >> 4 * i & 16 // shared**2 - 1
+                digits[layer.channel :][: layer.shape.in_channels] = codes
                 for word in range(words):
-                    here = digits[word * lanes : (word + 1) * lanes]
+                    here = digits[word * slots : (word + 1) * slots]
+                    if shared == 2:
+                        here = here[:size] | here[size:] << 2
                     place = ((i * height + y) * width + x) * words + word
                     memory[layer.base + place] = sum(int(digit) << 4 * lane for lane, digit in enumerate(here))
     return memory
@@ -276,6 +323,7 @@ def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience
             layer.shape,
             layer.operands,
             layer.size,
+            code_bits=pe_codes(np.zeros((1, step_lanes(layer, config)), dtype=int), layer, config)[1],
             **{
                 name: getattr(layer, name)
                 for name in (
@@ -337,7 +385,7 @@ def play(config, layers, tile_words, gap=0.0, unit=ComputeUnit, seed=0, patience
             await ctx.tick()
             ctx.set(
                 dut.act_data.as_value(),
-                memory[place] if read else int.from_bytes(rng.bytes(config.lanes // 2), "little"),
+                memory[place] if read else int.from_bytes(rng.bytes(config.word_digits // 2), "little"),
             )
             if took:
                 words.pop()
@@ -405,6 +453,51 @@ def test_layers_are_the_golden_ones_and_tiles_end_in_their_cycles(
         assert (product > 0) == ("product" in widths)
         assert align > 0
         assert acc > 0
+
+
+def fused_layers(rng, number):
+    """A layer of a fused array in every mode, an aligned and a depthwise one."""
+    bits = [(2, 2), (1, 1), (2, 2), (2, 4), (2, 3), (1, 4), (4, 2), (3, 1), (8, 2), (4, 4), (2, 8), (8, 8)]
+    kinds = [(bits[at], None, False) for at in range(number, len(bits), 3)]
+    kinds += [((2, 2), "shift", False), ((8, 4), "mul", False), ((2, 4), "mul", True)][number : number + 1]
+    kinds += [((2, 2), None, True), ((4, 1), "mul", True), ((8, 8), None, True)][number : number + 1]
+    layers = [
+        random_layer(rng, depthwise, 12, operands=Operands(a_bits, bool(rng.integers(2)), w_bits), alignment=kind)
+        for (a_bits, w_bits), kind, depthwise in kinds
+    ]
+    # Sums of many wide inputs, which a narrow accumulator cannot hold.
+    return [*layers, filled_layer(rng, ConvShape(40, 6, (1, 2)), Operands(8, False, 2), (2, 5), None)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "lanes", "bus", "post_lanes", "widths", "number"),
+    [
+        (4, 4, 32, 2, {"align": 10, "acc": 12}, 0),
+        (8, 4, 16, 4, {"product": 7, "acc": 12, "overflow": "wrap"}, 1),
+        (4, 8, 64, 1, {"acc": 12}, 2),
+    ],
+)
+def test_layers_of_a_fused_array_are_the_golden_ones(rows, lanes, bus, post_lanes, widths, number, tile_words):
+    config = EngineConfig(
+        rows=rows,
+        lanes=lanes,
+        pixels=16,
+        bus_bits=bus,
+        post_lanes=post_lanes,
+        act_bytes=8192,
+        array="fusion",
+        mac=MacFormat(**widths),
+    )
+    layers = fused_layers(np.random.default_rng(number), number)
+    wanted = [golden(layer, config) for layer in layers]
+    for layer, expected in zip(layers, wanted, strict=True):
+        expected.done = stated_cycles(layer, config, tile_words, pipeline_cycles(config))
+    runs = play(config, layers, tile_words)
+    assert differences(runs, wanted) == []
+    counts = [run.counts.sum(axis=1).tolist() for run in runs]
+    assert {operand_bits(layer, config) for layer in layers} == {(2, 2), (2, 4), (4, 2), (4, 4)}
+    assert not any(sum(counts[at][:2]) for at, layer in enumerate(layers) if operand_bits(layer, config) != (4, 4))
+    assert counts[-1][2] > 0
 
 
 WIDEST = MacFormat(product=10, align=24, acc=48)
@@ -570,3 +663,45 @@ def test_a_planted_fault_is_found(fault, planted, monkeypatch, tile_words):
         if name in names and names[name].__module__ == module.__name__ and hasattr(module, name):
             monkeypatch.setattr(user, name, names[name])
     assert found_by(FAULT_CONFIG, small_layers(), tile_words, names.get("ComputeUnit", ComputeUnit)) != []
+
+
+FUSED_FAULTS = {
+    "lanes of 4x4": (registers, "self.more = layer.mode[0] + layer.mode[1]", "self.more = layer.mode[0] & 0"),
+    "lanes of one narrow operand": (registers, "layer.mode[0] + layer.mode[1]", "layer.mode[0] | layer.mode[1]"),
+    "groups of L lanes": (registers, "else groups >> self.more", "else groups"),
+    "a group's lane of L": (registers, "channel & (self.count - 1)", "channel & (self.lanes - 1)"),
+    "narrow words taken for others": (compute, "unit.narrow.eq(layer.narrow)", "unit.narrow.eq(0)"),
+    "4x4 alone": (compute, "array.mode.eq(layer.mode)", "array.mode.eq(0)"),
+    "sub-word too early": (compute, "m.d.sync += sub.eq(split.sub)", "m.d.comb += sub.eq(split.sub)"),
+    "codes not extended": (compute, "operands.a_signed.eq(a_signed)", "operands.a_signed.eq(0)"),
+    "no padding": (compute, "operands.inside.eq(inside)", "operands.inside.eq(1)"),
+}
+
+
+def small_fused_layers():
+    """Few cycles in every mode, groups that begin within words and sub-words, padding, signed narrow codes."""
+    rng = np.random.default_rng(12)
+    return [
+        filled_layer(rng, ConvShape(40, 3, groups=1), Operands(2, True, 2), (2, 2), channel=5),
+        filled_layer(rng, ConvShape(27, 9, groups=3), Operands(1, False, 3), (2, 2), channel=6),
+        filled_layer(rng, ConvShape(22, 4, groups=2, padding=(0, 1, 0, 0)), Operands(4, True, 2), (2, 2), channel=11),
+        filled_layer(rng, ConvShape(10, 5, padding=(1, 0, 0, 0)), Operands(2, True, 5), (2, 2), channel=7),
+        filled_layer(rng, ConvShape(6, 6, groups=6), Operands(2, True, 2), (2, 2), channel=12),
+    ]
+
+
+FUSED_CONFIG = FAULT_CONFIG.model_copy(update={"array": "fusion"})
+
+
+def test_the_small_fused_layers_agree(tile_words):
+    assert found_by(FUSED_CONFIG, small_fused_layers(), tile_words) == []
+
+
+@pytest.mark.parametrize("fault", FUSED_FAULTS)
+def test_a_fault_planted_in_a_fused_unit_is_found(fault, planted, monkeypatch, tile_words):
+    module, old, new = FUSED_FAULTS[fault]
+    names = planted(module, old, new)
+    if module is registers:
+        monkeypatch.setattr(sequencer, "StepLanes", names["StepLanes"])
+    unit = ComputeUnit if module is registers else names["ComputeUnit"]
+    assert found_by(FUSED_CONFIG, small_fused_layers(), tile_words, unit) != []
