@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_image", "demo", "inspect", "run"]
 
-Prune = Annotated[bool, typer.Option("--prune", help="Leave out channels that do not depend on the image.")]
+Prune = Annotated[
+    bool | None,
+    typer.Option(
+        "--prune/--no-prune",
+        help="Leave out channels that do not depend on the image; unless said, where no result can change.",
+    ),
+]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 
 
@@ -30,7 +36,7 @@ def run(
     stall_trace: Annotated[
         Path | None, typer.Option(metavar="F.csv|F.json", help="Write every step's cycles; JSON opens in Perfetto.")
     ] = None,
-    prune: Prune = False,
+    prune: Prune = None,
     activation_bits: Annotated[
         bool, typer.Option("--activation-bits", help="Entropy and Huffman bits of every tensor's codes.")
     ] = False,
@@ -40,7 +46,9 @@ def run(
     from ..kernels.mac import MacFormat
     from ..sim.atomic import check_writable, write_arrays
     from ..sim.engine import EngineConfig
+    from ..sim.file import load
     from ..sim.images import load_images
+    from ..sim.prune import pruned
     from ..sim.trace import check_trace_name, write_trace
 
     check_trace_name(stall_trace)
@@ -48,8 +56,11 @@ def run(
     config = EngineConfig() if engine is None else EngineConfig.load(engine)
     if mac is not None:
         config = config.with_mac(MacFormat.parse(mac, config.mac))
-    loaded, pictures = _load(network, prune), load_images(images)
-    result = _run(loaded, pictures[:limit], config, batch, form, dump_layers is not None, activation_bits)
+    # Whoever asks for tensors wants the file's.
+    kept = False if prune is None and dump_layers is not None else prune
+    whole, pictures = load(network), load_images(images)
+    left = pruned(whole, config, kept)
+    result = _run(left, pictures[:limit], config, batch, form, dump_layers is not None, activation_bits, whole)
     _print_run(result)
     if dump_layers is not None:
         write_arrays(dump_layers, result.tensors)
@@ -75,18 +86,20 @@ def compile_image(
     network: Annotated[Path, typer.Argument(metavar="F.gw", help="Exported network.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Image: bytes, or words as .hex.")],
     engine: Annotated[Path | None, typer.Option(metavar="E.toml", help="Engine configuration.")] = None,
-    prune: Prune = False,
+    prune: Prune = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the memory map as JSON.")] = None,
 ) -> None:
     """Compile a network for an engine: descriptors and streams as one memory image, and its map."""
     from ..sim.atomic import check_writable, write_bytes
     from ..sim.compile import compile_network
     from ..sim.engine import EngineConfig
+    from ..sim.file import load
+    from ..sim.prune import pruned
     from ..sim.report import compiled_report, terminal
 
     check_writable(output, json)
     config = EngineConfig() if engine is None else EngineConfig.load(engine)
-    compiled = compile_network(_load(network, prune), config)
+    compiled = compile_network(pruned(load(network), config, prune), config)
     write_bytes(output, compiled.to_hex().encode() if output.suffix == ".hex" else compiled.image.tobytes())
     console = terminal()
     console.print(compiled_report(compiled, console))
@@ -105,14 +118,6 @@ def demo(json: Json = None) -> None:
     _write_json(json, result.to_json() | {"float_top1": example.float_top1})
 
 
-def _load(path: Path, prune: bool) -> "Network":
-    from ..sim.file import load
-    from ..sim.prune import without_pruned
-
-    network = load(path)
-    return without_pruned(network) if prune else network
-
-
 def _run(
     network: "Network",
     images: "ImageSet",
@@ -121,6 +126,7 @@ def _run(
     form: str,
     trace: bool = False,
     count_codes: bool = False,
+    whole: "Network | None" = None,
 ) -> "RunResult":
     from rich.console import Console
     from rich.progress import Progress
@@ -140,6 +146,7 @@ def _run(
             form=cast("Form", form),
             progress=lambda n: bar.advance(task, n),
             count_codes=count_codes,
+            whole=whole,
         )
 
 

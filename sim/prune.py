@@ -1,18 +1,24 @@
 """Pruned output channels: taken out of a network where nothing depends on the image in them.
 
 A channel whose weights are all zero has one code at every pixel. It goes, and with it what its readers multiply it
-by, whose sum is a constant that their bias takes in: exact, as long as no accumulator overflows. Bayesian Bits
-prunes whole channels (van Baalen et al., "Bayesian Bits", NeurIPS 2020), and so do others whose sparsity is structured.
+by, whose sum is a constant that their bias takes in: exact, as long as none of the readers' widths overflows, which
+`without_pruned` proves for an engine. Bayesian Bits prunes whole channels (van Baalen et al., "Bayesian Bits", NeurIPS
+2020), and so do others whose sparsity is structured.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from ..kernels.addressing import weight_stream
 from ..kernels.huffman import HuffmanCode
+from ..kernels.nested import LayerBops
 from ..kernels.packing import pack_codes
 from ..kernels.requant import ScaleRequantizer, ThresholdRequantizer
+from .arrays import array_form, check_arrays
+from .bounds import layer_bounds
+from .engine import EngineConfig
 from .file import payload_digest
 from .fixed_point import smallest_signed
 from .graph import MacNode, PlaneWeights
@@ -30,7 +36,7 @@ from .manifest import (
 from .network import Network
 from .weights import least_code
 
-__all__ = ["constant_channels", "without_pruned"]
+__all__ = ["constant_channels", "layer_bops", "pruned", "removed_channels", "without_pruned"]
 
 CONSTANT_BITS = 32
 """Of a bias, fraction bits apart, that every accumulator of the default width holds."""
@@ -44,18 +50,66 @@ class _Reader:
     features: int
 
 
-def without_pruned(network: Network) -> Network:
+def without_pruned(network: Network, engine: EngineConfig | None = None) -> Network:
     """The network without its constant channels; the same object where none can go.
 
     A channel goes where all who read it are convolutions of one group and linear layers, straight or through pools and
     flattening, and where its code is the tensor's zero point or none of them pads: padding feeds the zero point.
     One channel always stays. Layers of sign planes keep their inputs: a sign cannot be taken out of a coded stream.
+
+    With an `engine` a layer's channels go where nothing can change on it: where no width of the layers concerned
+    overflows, with the channels or without, whatever the image is. Without one it is the caller's to know.
     """
+    if engine is not None:
+        check_arrays(network, engine)
     for node in network.mac_nodes():
-        pruned = _pruned(network, node)
-        if pruned is not None:
-            return without_pruned(pruned)
+        less = _pruned(network, node)
+        if less is not None and (engine is None or _same(network, less, node, engine)):
+            return without_pruned(less, engine)
     return network
+
+
+def _same(network: Network, less: Network, node: MacNode, engine: EngineConfig) -> bool:
+    """Whether the engine computes the same in both, of which the second has fewer of one layer's channels."""
+    readers = _readers(network, node.name)
+    assert readers is not None
+    names = {node.name, *(reader.layer.node.name for reader in readers)}
+    return not any(
+        layer_bounds(array_form(each.layers[name], engine.array), each.source(each.node(name)).codes).overflow(
+            engine.mac
+        )
+        for name in names
+        for each in (network, less)
+    )
+
+
+def pruned(network: Network, engine: EngineConfig, always: bool | None = None) -> Network:
+    """The network without its constant channels always, never or, unless told, where nothing changes on the engine."""
+    if always is None:
+        return without_pruned(network, engine)
+    return without_pruned(network) if always else network
+
+
+def removed_channels(whole: Network, less: Network) -> dict[str, int]:
+    """How many output channels of each layer one network has that the other lacks, where there are any."""
+    counts = {node.name: node.channels - less.node(node.name).channels for node in whole.mac_nodes()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def layer_bops(whole: Network, less: Network | None = None) -> dict[str, LayerBops]:
+    """What each layer's BOPs come of; `less` is the network without some of the channels."""
+    less = less or whole
+    found = {}
+    for node in whole.mac_nodes():
+        layer, left = whole.layers[node.name], less.layers[node.name].shape
+        found[node.name] = LayerBops(
+            whole.macs(node),
+            node.weights.bits,
+            layer.operands.a_bits,
+            Fraction(left.out_channels, layer.shape.out_channels),
+            Fraction(left.in_channels, layer.shape.in_channels),
+        )
+    return found
 
 
 def constant_channels(layer: MacLayer) -> tuple[np.ndarray, np.ndarray]:

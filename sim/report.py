@@ -9,19 +9,20 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from ..kernels.nested import bops
 from .activations import AverageBits
 from .compile import CompiledNetwork
 from .descriptor import descriptor_words
 from .inspect import Inspection, WeightFacts
-from .run import RunResult
+from .run import Before, RunResult
 
 __all__ = ["compiled_report", "inspection_report", "run_report", "terminal"]
 
 PIPED_WIDTH = 200
 """Columns of output that goes to no terminal: nothing is cut off for want of a screen."""
 UNLIMITED = 10_000
-RUN_DETAIL = {"MMAC", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"}
-INSPECTION_DETAIL = {"inputs", "MMAC", "scheme", "entropy", "parameter\nbytes"}
+RUN_DETAIL = {"MMAC", "MBOP", "bytes\nread", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"}
+INSPECTION_DETAIL = {"inputs", "MMAC", "MBOP", "scheme", "entropy", "parameter\nbytes"}
 
 
 def terminal() -> Console:
@@ -56,8 +57,8 @@ def run_report(result: RunResult, console: Console) -> Group:
         f"{engine.post_lanes} post lanes, {engine.bus_bits}-bit bus: cycles of one image"
     )
     columns = (
-        *("layer", "op", "MMAC", "cycles", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"),
-        *("utilisation", "bound by", "overflows"),
+        *("layer", "op", "MMAC", "MBOP", "cycles", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"),
+        *("utilisation", "bound by", "bytes\nread", "overflows"),
     )
     rows = []
     for layer in result.layers:
@@ -71,10 +72,12 @@ def run_report(result: RunResult, console: Console) -> Group:
                 layer.name,
                 layer.op,
                 f"{layer.macs / 1e6:.3f}" if layer.macs else "",
+                f"{bops([result.layer_bops[layer.name]]) / 1e6:.3f}" if layer.macs else "",
                 f"{layer.total:,}",
                 *(f"{part:,}" if part else "" for part in parts),
                 f"{100 * layer.utilisation(engine):.1f} %" if layer.macs else "",
                 layer.bound_by,
+                f"{layer.bytes_read:,}",
                 f"{overflow:,}" if counts else "",
             )
         )
@@ -118,12 +121,16 @@ def run_summary(result: RunResult) -> list[str]:
     mac = result.engine.mac
     lines += [
         f"cycles per image     {result.cycles_per_image:,}, utilisation {100 * result.utilisation:.1f} %",
+        f"bit operations       {_bops(result.bops, result.relative_bops)}",
+        f"bytes read           {result.bytes_read:,} over the bus for an image",
         f"images per second    {result.images_per_second:,.0f} at an assumed {result.engine.clock_mhz:g} MHz",
         f"datapath             product {mac.product}, align {mac.align}, acc {mac.acc} bits, {mac.overflow}; "
         f"faithful kernels",
         f"overflows            product {result.overflow('product'):,}, align {result.overflow('align'):,}, "
         f"acc {result.overflow('acc'):,}, post {result.overflow('post'):,} in all images",
     ]
+    if result.before is not None:
+        lines += _pruned(result, result.before)
     if result.clipped_constants:
         lines.append(
             f"constants            {result.clipped_constants:,} biases or thresholds clipped to the datapath's width"
@@ -137,6 +144,26 @@ def run_summary(result: RunResult) -> list[str]:
         f"of {result.engine.act_bytes:,}"
     )
     return lines
+
+
+def _bops(count: int, share: float) -> str:
+    return f"{count / 1e6:,.3f} MBOP, {100 * share:.4g} % of the network in 32 x 32 bits"
+
+
+def _pruned(result: RunResult, before: Before) -> list[str]:
+    """What the channels that were taken out would cost."""
+    channels = ", ".join(f"{name} {count}" for name, count in before.channels.items())
+    lines = [
+        f"constant channels    taken out: {channels}",
+        f"                     {before.bops / 1e6:,.3f} MBOP with them, {result.bops / 1e6:,.3f} without",
+    ]
+    if before.cycles is None or before.bytes_read is None:
+        return [*lines, "                     with them the network does not fit the engine"]
+    return [
+        *lines,
+        f"                     {before.cycles:,} cycles with them, {result.cycles_per_image:,} without",
+        f"                     {before.bytes_read:,} bytes read with them, {result.bytes_read:,} without",
+    ]
 
 
 def compiled_report(compiled: CompiledNetwork, console: Console) -> Group:
@@ -174,8 +201,8 @@ def _stored(facts: WeightFacts | None) -> tuple[str, str, str, str]:
 def inspection_report(found: Inspection, console: Console) -> Group:
     """Graph, widths and bytes by node, then the file's figures."""
     columns = (
-        *("node", "op", "inputs", "output", "MMAC", "weights", "scheme", "bits", "stored\nbits", "entropy"),
-        *("coded\nbytes", "parameter\nbytes"),
+        *("node", "op", "inputs", "output", "MMAC", "MBOP", "weights", "scheme", "bits", "stored\nbits"),
+        *("entropy", "coded\nbytes", "parameter\nbytes"),
     )
     rows = [
         (
@@ -184,6 +211,7 @@ def inspection_report(found: Inspection, console: Console) -> Group:
             ", ".join(node.inputs),
             node.detail,
             f"{node.macs / 1e6:.3f}" if node.macs else "",
+            f"{node.bops / 1e6:.3f}" if node.macs else "",
             f"{node.weights:,}" if node.weights else "",
             *_stored(node.stored),
             f"{node.coded_bytes:,}" if node.weights else "",
@@ -195,6 +223,12 @@ def inspection_report(found: Inspection, console: Console) -> Group:
     lines = [
         f"weights              {found.weights:,} in {found.coded_bytes:,} coded bytes, "
         f"{found.bits_per_weight:.3f} bits per weight",
+        f"bit operations       {_bops(found.bops, found.relative_bops)}",
+        *(
+            [f"constant channels    {channels}; without them {found.pruned_bops / 1e6:,.3f} MBOP"]
+            if (channels := ", ".join(f"{name} {count}" for name, count in found.constant_channels.items()))
+            else []
+        ),
         f"file                 {found.file_bytes:,} bytes, of them {found.manifest_bytes:,} of manifest",
         f"float32              {found.float_bytes:,} bytes: {found.compression:.2f} times the file",
     ]

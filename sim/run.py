@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..kernels.errors import FormatError, UnsupportedError
+from ..kernels.errors import CapacityError, FormatError, UnsupportedError
+from ..kernels.nested import LayerBops, bops, relative_bops
 from .activations import ActivationBits, activation_json, code_counts
 from .arrays import array_form
 from .cycles import LayerCycles, network_cycles
@@ -19,10 +21,11 @@ from .layer import MacLayer
 from .lower import lower
 from .lowered import LoweredLayer
 from .network import Network
+from .prune import layer_bops, removed_channels
 from .schedule import Schedule, schedule
 from .views import View
 
-__all__ = ["Form", "RunResult", "run", "threads"]
+__all__ = ["Before", "Form", "RunResult", "run", "threads"]
 
 SCHEMA = 1
 WORK_CODES = 1 << 26
@@ -36,6 +39,28 @@ def threads() -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """What a network took before constant channels were taken out; no cycles or bytes where it does not fit the engine.
+
+    `channels` are those taken out, by layer.
+    """
+
+    channels: dict[str, int]
+    bops: int
+    cycles: int | None
+    bytes_read: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object ``pruned`` of ``gatewise run --json``."""
+        return {
+            "channels": self.channels,
+            "bops_before": self.bops,
+            "cycles_before": self.cycles,
+            "bytes_read_before": self.bytes_read,
+        }
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What a run found; arrays stand in the order of the images."""
 
@@ -52,6 +77,8 @@ class RunResult:
     layers: list[LayerCycles]
     tensors: dict[str, np.ndarray]
     """Every tensor's codes (N, C, H, W) by name, where the run was traced."""
+    whole: Network
+    """The network before its constant channels were taken out: `network` itself, where none were."""
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     """How often the codes of every tensor that is no view occur, from the least one on, where the run counted them."""
 
@@ -88,15 +115,42 @@ class RunResult:
         useful = sum(layer.digit_macs for layer in self.layers)
         return useful / (self.engine.rows * self.engine.lanes * self.cycles_per_image)
 
+    @cached_property
+    def layer_bops(self) -> dict[str, LayerBops]:
+        """What the BOPs of each layer of the array come of, channels that were taken out included."""
+        return layer_bops(self.whole, self.network)
+
     @property
     def bops(self) -> int:
-        """Bit operations of an image by the formula of Bayesian Bits: MACs times bits of weights and of activations."""
-        return sum(self._bops(layer) for layer in self.layers)
+        """Bit operations of an image by the formula of Bayesian Bits."""
+        return int(bops(self.layer_bops.values()))
 
-    def _bops(self, layer: LayerCycles) -> int:
-        """Of channels that are there: `prune` takes out those that are pruned."""
-        mac = self.network.layers.get(layer.name)
-        return 0 if mac is None else layer.macs * layer.weight_bits * mac.operands.a_bits
+    @property
+    def relative_bops(self) -> float:
+        """The same as a share of those of the whole network in 32 x 32 bits."""
+        return relative_bops(list(self.layer_bops.values()))
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that the engine reads over its bus for an image."""
+        return sum(layer.bytes_read for layer in self.layers)
+
+    @cached_property
+    def before(self) -> "Before | None":
+        """What the whole network would take, where channels were taken out of it."""
+        if self.whole is self.network:
+            return None
+        found = layer_bops(self.whole).values()
+        try:
+            layers = network_cycles(lower(self.whole, self.engine), self.engine)
+        except CapacityError:
+            layers = None
+        return Before(
+            removed_channels(self.whole, self.network),
+            int(bops(found)),
+            None if layers is None else sum(layer.total for layer in layers),
+            None if layers is None else sum(layer.bytes_read for layer in layers),
+        )
 
     @property
     def clipped_constants(self) -> int:
@@ -131,6 +185,9 @@ class RunResult:
             "images_per_second": self.images_per_second,
             "utilisation": self.utilisation,
             "bops": self.bops,
+            "relative_bops": self.relative_bops,
+            "bytes_read": self.bytes_read,
+            "pruned": None if self.before is None else self.before.to_json(),
             "engine": engine,
             "layers": [self._layer_json(layer) for layer in self.layers],
             **({"activations": activation_json(self.activation_bits)} if self.counts else {}),
@@ -157,7 +214,7 @@ class RunResult:
         for kind in ("product", "align", "acc", "post"):
             content[f"overflow_{kind}"] = int(getattr(self.overflows[layer.name], kind).sum()) if on_array else 0
         mac = self.network.layers.get(layer.name) if on_array else None
-        content["bops"] = self._bops(layer)
+        content["bops"] = int(bops([self.layer_bops[layer.name]])) if on_array else 0
         content["clipped_constants"] = 0 if mac is None else self._clipped(mac)
         content["form"] = "faithful" if on_array else None
         return content
@@ -173,6 +230,7 @@ def run(
     form: Form = "auto",
     progress: Callable[[int], None] | None = None,
     count_codes: bool = False,
+    whole: Network | None = None,
 ) -> RunResult:
     """Run images through the network on an engine, bit for bit, and count its cycles.
 
@@ -185,6 +243,7 @@ def run(
     form : "auto" and "faithful" run the faithful kernels; there is no portable fast form yet
     progress : called with the number of images done since the last call
     count_codes : count every tensor's codes: what `RunResult.activation_bits` needs
+    whole : the network that `network` is without some channels (`without_pruned`), for the figures before and after
     """
     if form not in get_args(Form):
         raise FormatError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
@@ -240,6 +299,7 @@ def run(
         overflows,
         network_cycles(lowered, engine),
         {name: np.concatenate(parts) for name, parts in kept.items()},
+        whole or network,
         occurrences,
     )
 

@@ -28,7 +28,7 @@ def test_a_network_runs_through_the_rtl(gatewise, network, engine, tmp_path):
     ("arguments", "message"),
     [
         (("--random", 3, "--block", "tree"), "--block must not come with --random"),
-        (("--stall", 0.5), "--engine, --images, --data, --stall and --vcd must come with --network"),
+        (("--stall", 0.5), "--engine, --images, --data, --stall, --vcd and --prune must come with --network"),
         (("--network", "none.gw"), "none.gw: must be a readable file"),
         (("--network", "x.gw", "--from", 5, "--to", 5), "--to must be greater than --from (5), not 5"),
     ],

@@ -9,11 +9,12 @@ from gatewise.sim.inspect import WeightFacts, inspect_file
 
 KEYS = {
     "schema", "network", "scheme", "file_bytes", "manifest_bytes", "coded_bytes", "float32_bytes", "compression",
-    "weights", "bits_per_weight", "macs", "provenance", "layers",
+    "weights", "bits_per_weight", "macs", "provenance", "layers", "bops", "relative_bops", "constant_channels",
+    "pruned_bops",
 }  # fmt: skip
 LAYER_KEYS = {
     "name", "op", "inputs", "shape", "bits", "signed", "macs", "weights", "weight_bits", "scheme", "coding",
-    "bits_per_weight", "code_bits", "entropy", "xor_bits", "coded_bytes", "parameter_bytes",
+    "bits_per_weight", "code_bits", "entropy", "xor_bits", "coded_bytes", "parameter_bytes", "bops",
 }  # fmt: skip
 
 
@@ -61,6 +62,23 @@ def test_the_json_has_the_documented_keys_and_plain_values(small_file):
     assert content["provenance"] == {"note": "made up", "epochs": 3}
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert sum(layer["macs"] for layer in content["layers"]) == content["macs"] > 0
+    assert sum(layer["bops"] for layer in content["layers"]) == content["bops"] == content["pruned_bops"] > 0
+    assert content["relative_bops"] == content["bops"] / content["macs"] / 1024
+    assert content["constant_channels"] == {}
+
+
+def test_constant_channels_count_no_bit_operations(samples, tmp_path):
+    net = NetworkBuilder("pruned", samples.input_spec((2, 4, 4)))
+    codes = np.ones((4, 2, 1, 1), dtype=int)
+    codes[1] = 0
+    x = net.conv2d("a", net.input, codes, bits=2, scale=1.0, out=Grid(1.0, 4))
+    net.conv2d("b", x, np.ones((3, 4, 1, 1), dtype=int), bits=8, scale=1.0, out=Grid(1.0, 8))
+    net.save(tmp_path / "pruned.gw")
+    found = inspect_file(tmp_path / "pruned.gw")
+    bits = net.input.grid.bits
+    assert [node.bops for node in found.nodes] == [16 * 8 * 2 * bits, 16 * 12 * 8 * 4]
+    assert found.constant_channels == {"a": 1}
+    assert found.pruned_bops == 16 * 6 * 2 * bits + 16 * 9 * 8 * 4
 
 
 def test_coded_weights_by_hand(samples, tmp_path):

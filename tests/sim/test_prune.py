@@ -4,12 +4,15 @@ import inspect
 
 import numpy as np
 import pytest
-from gatewise import EngineConfig, Grid, InputSpec, MacFormat, NetworkBuilder, load
+from gatewise import EngineConfig, Grid, InputSpec, MacFormat, NetworkBuilder, UnsupportedError, load
 from gatewise.sim import prune
+from gatewise.sim.arrays import array_form
+from gatewise.sim.bounds import layer_bounds
 from gatewise.sim.compile import compile_network
 from gatewise.sim.file import save_network
 from gatewise.sim.images import ImageSet
 from gatewise.sim.prune import constant_channels, without_pruned
+from gatewise.sim.report import run_summary
 from gatewise.sim.run import run
 
 SHAPE = (3, 9, 8)
@@ -105,18 +108,105 @@ def test_a_pruned_network_is_saved_and_compiled_like_any_other(tmp_path):
     assert compile_network(pruned, engine).payload_bytes < compile_network(whole, engine).payload_bytes
 
 
-def test_the_command_line_prunes_what_it_runs_and_compiles(tmp_path):
+def test_channels_go_by_default_where_no_width_can_overflow():
+    whole = network(bias=1.0)
+    need = layer_bounds(array_form(whole.layers["second"], "digit"), whole.values["first"].codes)
+    assert 12 < need.acc_bits < 16
+    for acc, goes in ((32, True), (need.acc_bits - 1, False), (12, False)):
+        engine = EngineConfig(rows=4, lanes=4, mac=MacFormat(acc=acc))
+        pruned = without_pruned(whole, engine)
+        assert (pruned is not whole) == goes
+        same = np.array_equal(run(pruned, images(), engine).codes, run(whole, images(), engine).codes)
+        assert same
+
+
+def test_where_a_width_overflows_pruning_would_change_the_result():
+    """Two constant codes of 15 and weights of 127 are more than 12 bits hold."""
+    net = NetworkBuilder("full", InputSpec(shape=SHAPE, bits=4, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3))
+    first = np.array([[1, 0, 0], [0, 0, 0], [0, 0, 0]]).reshape(3, 3, 1, 1)
+    x = net.conv2d("first", net.input, first, bits=2, scale=1.0, out=Grid(1.0, 4), bias=[0.0, 15.0, 15.0])
+    second = np.array([-100, 127, 127]).reshape(1, 3, 1, 1)
+    net.conv2d("second", x, second, bits=8, scale=1.0, out=Grid(1.0, 16, signed=True))
+    whole, narrow = net.build(), EngineConfig(rows=4, lanes=4, mac=MacFormat(acc=12))
+    assert without_pruned(whole, narrow) is whole
+    unproved = run(without_pruned(whole), images(), narrow)
+    assert not np.array_equal(unproved.codes, run(whole, images(), narrow).codes)
+    assert without_pruned(whole, EngineConfig()).node("first").channels == 1
+
+
+def test_a_channel_whose_own_bias_does_not_fit_stays():
+    """The engine holds the nearest bias, whose code is another."""
+    whole = network(bias=900.0)
+    wide = EngineConfig(rows=4, lanes=4)
+    assert without_pruned(whole, wide).node("first").channels == 3
+    bounds = layer_bounds(array_form(whole.layers["first"], "digit"), whole.values["input"].codes)
+    assert bounds.overflow(MacFormat(acc=12)) == "post"
+
+
+def test_an_engine_that_does_not_run_the_network_says_so():
+    with pytest.raises(UnsupportedError, match="an aligned layer must run on an engine with array"):
+        without_pruned(network(align="shift"), EngineConfig(array="shift"))
+
+
+def compiled_bytes(path, *options):
+    from gatewise.cli.app import app
+    from typer.testing import CliRunner
+
+    image = path.parent / "image.bin"
+    done = CliRunner().invoke(app, ["compile", str(path), "-o", str(image), *options])
+    assert done.exit_code == 0, done.output
+    return image.stat().st_size
+
+
+def test_the_command_line_prunes_what_it_compiles_where_that_is_exact(tmp_path):
+    save_network(network(bias=1.0), tmp_path / "whole.gw")
+    narrow = tmp_path / "narrow.toml"
+    narrow.write_text("[mac]\nacc = 12\n")
+    default, never, always = (
+        compiled_bytes(tmp_path / "whole.gw", *each) for each in ([], ["--no-prune"], ["--prune"])
+    )
+    assert default == always < never
+    options = (["--engine", narrow], ["--engine", narrow, "--no-prune"], ["--engine", narrow, "--prune"])
+    default, never, always = (compiled_bytes(tmp_path / "whole.gw", *map(str, each)) for each in options)
+    assert always < never == default
+
+
+def test_a_run_says_what_was_taken_out_and_what_it_cost(tmp_path):
+    whole = network(bias=1.0)
+    pruned = without_pruned(whole)
+    result, all_of_it = run(pruned, images(), whole=whole), run(whole, images())
+    assert all_of_it.before is None
+    assert all_of_it.to_json()["pruned"] is None
+    assert result.to_json()["pruned"] == {
+        "channels": {"first": 3},
+        "bops_before": all_of_it.bops,
+        "cycles_before": all_of_it.cycles_per_image,
+        "bytes_read_before": all_of_it.bytes_read,
+    }
+    # The paper's formula with the shares that are kept, and the MACs that are left.
+    assert result.bops == sum(layer.macs * layer.weight_bits * 4 for layer in result.layers)
+    assert result.relative_bops == result.bops / all_of_it.bops * 16 / 1024
+    text = "\n".join(run_summary(result))
+    assert "taken out: first 3" in text
+    assert f"{all_of_it.cycles_per_image:,} cycles with them, {result.cycles_per_image:,} without" in text
+    small = EngineConfig(rows=4, lanes=4, act_bytes=1280)
+    tight = run(pruned, images(), small, whole=whole)
+    assert tight.before.cycles is tight.before.bytes_read is None
+    assert "with them the network does not fit the engine" in "\n".join(run_summary(tight))
+
+
+def test_tensors_are_dumped_as_the_file_has_them(tmp_path):
     from gatewise.cli.app import app
     from typer.testing import CliRunner
 
     save_network(network(bias=1.0), tmp_path / "whole.gw")
-    sizes = []
-    for options in ([], ["--prune"]):
-        image = tmp_path / f"{len(options)}.bin"
-        done = CliRunner().invoke(app, ["compile", str(tmp_path / "whole.gw"), "-o", str(image), *options])
+    np.savez(tmp_path / "images.npz", codes=images().images)
+    for options, channels in ([], 6), (["--prune"], 3):
+        dump = tmp_path / "dump.npz"
+        arguments = [str(tmp_path / "whole.gw"), str(tmp_path / "images.npz"), "--dump-layers", str(dump)]
+        done = CliRunner().invoke(app, ["run", *arguments, *options])
         assert done.exit_code == 0, done.output
-        sizes.append(image.stat().st_size)
-    assert sizes[1] < sizes[0]
+        assert np.load(dump)["first"].shape[1] == channels
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from gatewise.sim.arrays import array_form
 from gatewise.sim.run import run
 
 DOCUMENTED = {"schema", "network", "scheme", "images", "top1", "top5", "cycles_per_image", "engine", "layers"}
-BESIDES = {"images_per_second", "utilisation", "bops"}
+BESIDES = {"images_per_second", "utilisation", "bops", "relative_bops", "bytes_read", "pruned"}
 LAYER_DOCUMENTED = {
     "name", "op", "macs", "cycles", "compute", "weight_stall", "post_stall", "drain", "fill", "host", "utilisation",
     "bound_by", "bytes_read", "weight_bits", "overflow_align", "overflow_acc", "overflow_post", "form",
