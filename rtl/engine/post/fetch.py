@@ -8,13 +8,24 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from ....kernels.fusion import SLICE_BITS
 from ....kernels.mac import DIGIT_BITS
-from ....sim.descriptor import CODE_BITS, PLANES, SIZE_BITS
+from ....sim.descriptor import CODE_BITS, PLANES, SIZE_BITS, half_address_bits
 from ....sim.engine import EngineConfig
 from ...mac import settled
 from ..address import POSITION_BITS
 from ..registers import address_bits, descriptor_layout
-from .slots import MEMORY_CHANNEL_BITS, SlotWalk, WordWalk, memory_channel, plane_address, shift_digits, span_channels
+from .slots import (
+    MEMORY_CHANNEL_BITS,
+    SlotWalk,
+    WordWalk,
+    is_narrow,
+    memory_channel,
+    plane_address,
+    shift_digits,
+    span_channels,
+    word_address,
+)
 
 __all__ = ["Fetch"]
 
@@ -24,7 +35,8 @@ class Fetch(wiring.Component):  # type: ignore[misc]
 
     `start` begins a layer, `slot` a slot, from the next cycle on and in the order of `SlotWalk`. The first operand
     is read under every tap of its window, then the other operand, each plane by plane and half by half: N reads,
-    one a cycle, the first one in the slot's own cycle s. `data` is the word read in the cycle before.
+    one a cycle, the first one in the slot's own cycle s. `data` is the word read in the cycle before, of a narrow
+    operand's half-words the one that was asked for is taken.
     A slot may begin N cycles after the one before it, and in the next cycle where N is 0.
 
     - `tap_valid` two cycles after a tap's last read: `tap` are the first operand's codes under it, `tap_inside` says
@@ -47,7 +59,7 @@ class Fetch(wiring.Component):  # type: ignore[misc]
                 "layer": In(descriptor_layout(config)),
                 "start": In(1),
                 "slot": In(1),
-                "data": In(data.ArrayLayout(DIGIT_BITS, config.lanes)),
+                "data": In(data.ArrayLayout(DIGIT_BITS, config.word_digits)),
                 "read": Out(1),
                 "address": Out(address_bits(config)),
                 "tap_valid": Out(1),
@@ -66,7 +78,7 @@ class Fetch(wiring.Component):  # type: ignore[misc]
         m.submodules.words = words = WordWalk()
         none, running, tap_last, in_image = Signal(), Signal(), Signal(), Signal()
         channel = Signal(signed(MEMORY_CHANNEL_BITS))
-        place = Signal(address_bits(self.config))
+        place = Signal(half_address_bits(self.config))
         m.d.comb += [
             none.eq((layer.first_planes == 0) & (layer.other_planes == 0)),
             self.read.eq((self.slot & ~none) | running),
@@ -85,12 +97,16 @@ class Fetch(wiring.Component):  # type: ignore[misc]
         # Cycle 0: the address.
         tensor_channel = [memory_channel(layer, prefix, slots.channel) for prefix in ("first", "other")]
         planes = [settled(m, plane_address(layer, prefix, words.plane)) for prefix in ("first", "other")]
+        address = (place + Mux(words.tensor, planes[1], planes[0])) + (
+            (channel >> ceil_log2(self.config.word_digits)) + words.half
+        )
+        narrow, upper = is_narrow(layer, words.tensor, ("first", "other")), Signal(reset_less=True)
+        if narrow is not None:
+            address = settled(m, address)
+            m.d.sync += upper.eq(address[0])
         m.d.comb += [
             channel.eq(Mux(words.tensor, tensor_channel[1], tensor_channel[0])),
-            self.address.eq(
-                (place + Mux(words.tensor, planes[1], planes[0]))
-                + ((channel >> ceil_log2(self.config.lanes)) + words.half)
-            ),
+            self.address.eq(word_address(address, narrow)),
         ]
 
         # Cycle 1: the word; cycle 2: its digits in the lanes.
@@ -112,7 +128,7 @@ class Fetch(wiring.Component):  # type: ignore[misc]
             done.eq(word),
             ready.eq((word.valid & word.slot_last) | (self.slot & none)),
         ]
-        self._codes(m, word, word_channel, done)
+        self._codes(m, word, word_channel, upper, done)
         m.d.comb += [
             self.tap_valid.eq(done.valid & done.tensor_last & ~done.tensor),
             self.tap_inside.eq(done.inside),
@@ -132,7 +148,7 @@ class Fetch(wiring.Component):  # type: ignore[misc]
     ) -> None:
         """Where the present word's pixel is, counted from its plane's first word: as `AddressGenerator` walks."""
         layer = self.layer
-        bits = address_bits(self.config)
+        bits = half_address_bits(self.config)
         position = data.StructLayout({"y": POSITION_BITS, "x": POSITION_BITS, "address": bits})
         pixel, tap, first_tap = Signal(position), Signal(position), Signal(position)
         other = Signal(bits)
@@ -189,19 +205,22 @@ class Fetch(wiring.Component):  # type: ignore[misc]
         with m.If(self.start):
             m.d.sync += [column.eq(0), pixel.as_value().eq(0), other.eq(0), tap.eq(first_tap)]
 
-    def _codes(self, m: Module, word: data.View, channel: Value, done: data.View) -> None:
+    def _codes(self, m: Module, word: data.View, channel: Value, upper: Value, done: data.View) -> None:
         """Turn a word until its channels meet the lanes, put its digits in their plane, and read the planes' codes."""
-        layer, lanes = self.layer, self.config.lanes
+        layer, word_digits = self.layer, self.config.word_digits
         size = span_channels(self.config)
-        turn = channel[: ceil_log2(lanes)]
+        turn = channel[: ceil_log2(word_digits)]
+        narrow = is_narrow(layer, word.tensor, ("first", "other"))
         read = self.data.as_value()
+        if narrow is not None:
+            read = settled(m, Mux(narrow, self._half_word(upper, self._has_sign(m, word)), read))
         turned = settled(m, shift_digits(Cat(read, read), turn, right=True)[: size * DIGIT_BITS])
-        in_second = Cat(turn >= lanes - lane for lane in range(size))
+        in_second = Cat(turn >= word_digits - lane for lane in range(size))
         taken = settled(m, ~(in_second ^ word.half.replicate(size)))
         taken_bits = settled(m, Cat(bit.replicate(DIGIT_BITS) for bit in taken))
 
         # The planes above a digit get its sign: the top one, which comes last, leaves the right one.
-        has_sign = settled(m, Mux(word.tensor, layer.other_signed, layer.first_signed))
+        has_sign = self._has_sign(m, word)
         above = settled(
             m, Cat((turned[DIGIT_BITS * (lane + 1) - 1] & has_sign).replicate(DIGIT_BITS) for lane in range(size))
         )
@@ -221,7 +240,15 @@ class Fetch(wiring.Component):  # type: ignore[misc]
         m.d.sync += present.eq(Cat((bounds[0] <= lane) & (bounds[1] > lane) for lane in range(size)))
 
         zero = settled(m, Mux(done.tensor, layer.other_zero, layer.first_zero))
-        has_sign = settled(m, Mux(done.tensor, layer.other_signed, layer.first_signed))
+        has_sign = self._has_sign(m, done)
         for lane in range(size):
             code = Cat(register[DIGIT_BITS * lane : DIGIT_BITS * (lane + 1)] for register in digits)
             m.d.comb += self.tap[lane].eq(Mux(present[lane], Cat(code, code[-1] & has_sign), zero))
+
+    def _has_sign(self, m: Module, word: data.View) -> Value:
+        return settled(m, Mux(word.tensor, self.layer.other_signed, self.layer.first_signed))
+
+    def _half_word(self, upper: Value, has_sign: Value) -> Value:
+        """The codes of 2 bits in one half of the word's digits, as digits."""
+        codes = [Mux(upper, digit[SLICE_BITS:], digit[:SLICE_BITS]) for digit in self.data]
+        return Cat(Cat(code, (code[-1] & has_sign).replicate(DIGIT_BITS - SLICE_BITS)) for code in codes)

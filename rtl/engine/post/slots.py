@@ -19,11 +19,13 @@ __all__ = [
     "STORED_BITS",
     "SlotWalk",
     "WordWalk",
+    "is_narrow",
     "memory_channel",
     "plane_address",
     "runs",
     "shift_digits",
     "span_channels",
+    "word_address",
 ]
 
 STORED_BITS = PLANES * DIGIT_BITS
@@ -33,7 +35,7 @@ MEMORY_CHANNEL_BITS = SIZE_BITS + 3
 
 
 def span_channels(config: EngineConfig) -> int:
-    """Channels of a slot, at most: they lie in one word of L digits, or in two neighbours."""
+    """Channels of a slot, at most: they lie in one word of W slots, or in two neighbours."""
     return min(config.rows, config.lanes)
 
 
@@ -50,6 +52,17 @@ def memory_channel(layer: data.View, prefix: str, channel: Value) -> Value:
 def plane_address(layer: data.View, prefix: str, plane: Value) -> Value:
     """The address of the first word of a tensor's digit plane."""
     return Array(layer[f"{prefix}_plane_{index}"] for index in range(PLANES))[plane]
+
+
+def word_address(address: Value, narrow: Value | None) -> Value:
+    """The word of the memory that an address of a tensor of the post lanes names: a narrow one's counts half-words."""
+    return address if narrow is None else Mux(narrow, address >> 1, address)
+
+
+def is_narrow(layer: data.View, tensor: Value, prefixes: tuple[str, str]) -> Value | None:
+    """Whether the tensor of that number, of two, has half-words; None where no tensor of the engine has."""
+    first, second = (f"{prefix}_narrow" for prefix in prefixes)
+    return Mux(tensor, layer[second], layer[first]) if first in layer.shape().members else None
 
 
 def shift_digits(digits: Value, lanes: Value, right: bool = False) -> Value:

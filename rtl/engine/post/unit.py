@@ -64,7 +64,7 @@ class PostUnit(wiring.Component):  # type: ignore[misc]
         self.config = config
         self.formats = formats
         rows = config.rows
-        word = data.ArrayLayout(DIGIT_BITS, config.lanes)
+        word = data.ArrayLayout(DIGIT_BITS, config.word_digits)
         super().__init__(
             {
                 "layer": In(descriptor_layout(config)),
@@ -83,7 +83,7 @@ class PostUnit(wiring.Component):  # type: ignore[misc]
                 "fetch_read": Out(1),
                 "fetch_address": Out(address_bits(config)),
                 "fetch_data": In(word),
-                "write_mask": Out(config.lanes),
+                "write_mask": Out(config.word_enables),
                 "write_address": Out(address_bits(config)),
                 "write_data": Out(word),
                 "records_free": Out(1),

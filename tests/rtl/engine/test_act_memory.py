@@ -9,11 +9,17 @@ from gatewise.sim.descriptor import act_words
 CYCLES = 600
 
 
-def engine(lanes, banks, act_bytes):
-    return EngineConfig(rows=4, lanes=lanes, pixels=16, act_bytes=act_bytes, act_banks=banks)
+def engine(lanes, banks, act_bytes, array="digit"):
+    return EngineConfig(rows=4, lanes=lanes, pixels=16, act_bytes=act_bytes, act_banks=banks, array=array)
 
 
-CONFIGS = [engine(4, 4, 1024), engine(8, 3, 1152), engine(4, 2, 1024), engine(16, 5, 5120)]
+CONFIGS = [
+    engine(4, 4, 1024),
+    engine(8, 3, 1152),
+    engine(4, 2, 1024),
+    engine(16, 5, 5120),
+    engine(4, 3, 1152, "fusion"),
+]
 
 
 def traffic(config, rng):
@@ -25,8 +31,8 @@ def traffic(config, rng):
     anywhere = rng.random((CYCLES, 3)) < 0.2
     chosen[anywhere] = rng.integers(0, words, anywhere.sum())
     reads = rng.random((CYCLES, 2)) < 0.8
-    masks = np.where(rng.random(CYCLES) < 0.7, rng.integers(0, 1 << config.lanes, CYCLES), 0)
-    values = [int.from_bytes(rng.bytes(config.lanes // 2), "little") for _ in range(CYCLES)]
+    masks = np.where(rng.random(CYCLES) < 0.7, rng.integers(0, 1 << config.word_enables, CYCLES), 0)
+    values = [int.from_bytes(rng.bytes(config.word_bits // 8), "little") for _ in range(CYCLES)]
     return chosen, reads, masks, values
 
 
@@ -39,7 +45,8 @@ def differences(config, memory=ActMemory, seed=0):
     seen = {"conflict": 0, "read": 0, "old": 0}
 
     async def bench(ctx):
-        model = np.zeros((act_words(config), config.lanes), dtype=np.int64)
+        model = np.zeros((act_words(config), config.word_enables), dtype=np.int64)
+        bits = config.enable_bits
         for cycle in range(CYCLES):
             array, post, write = (int(at) for at in chosen[cycle])
             mask = int(masks[cycle])
@@ -59,14 +66,15 @@ def differences(config, memory=ActMemory, seed=0):
             ]
             seen["conflict"] += conflict
             seen["old"] += mask != 0 and write in (array, post)
-            for lane in range(config.lanes):
-                if mask >> lane & 1:
-                    model[write, lane] = values[cycle] >> 4 * lane & 15
+            for at in range(config.word_enables):
+                if mask >> at & 1:
+                    model[write, at] = values[cycle] >> bits * at & (1 << bits) - 1
             await ctx.tick()
             for pair in expected:
                 if pair is not None:
                     seen["read"] += bool(pair[1].any())
-                    if [ctx.get(pair[0][lane]) for lane in range(config.lanes)] != pair[1].tolist():
+                    word = ctx.get(pair[0].as_value())
+                    if [word >> bits * at & (1 << bits) - 1 for at in range(config.word_enables)] != pair[1].tolist():
                         wrong.append((cycle, "data"))
 
     simulator = Simulator(dut)
@@ -77,7 +85,9 @@ def differences(config, memory=ActMemory, seed=0):
     return wrong
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.act_banks} banks of {config.lanes} lanes")
+@pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda config: f"{config.act_banks} banks, {config.lanes} lanes, {config.array}"
+)
 def test_words_are_those_of_one_array(config):
     assert differences(config) == []
 

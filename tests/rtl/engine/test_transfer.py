@@ -9,8 +9,8 @@ from gatewise.rtl.engine.transfer import Transfer
 from gatewise.sim.descriptor import act_words, encode_descriptor
 
 
-def engine(lanes, bus):
-    return EngineConfig(rows=4, lanes=lanes, pixels=16, bus_bits=bus, act_bytes=4096)
+def engine(lanes, bus, array="digit"):
+    return EngineConfig(rows=4, lanes=lanes, pixels=16, bus_bits=bus, act_bytes=4096, array=array)
 
 
 def random_layer(rng, config, op):
@@ -47,7 +47,9 @@ def layers_of(rng, config, count):
     for at in range(count):
         op = ("load", "store")[at % 2]
         layer = random_layer(rng, config, op)
-        jobs.append((op, layer, [int.from_bytes(rng.bytes(config.lanes // 2), "little") for _ in places(op, layer)]))
+        jobs.append(
+            (op, layer, [int.from_bytes(rng.bytes(config.word_bits // 8), "little") for _ in places(op, layer)])
+        )
     return jobs
 
 
@@ -55,7 +57,7 @@ def play(config, jobs, lazy=0.0, seed=0, dut=None):
     """Run the transfers on a memory of their words; returns what was written, and when the last write was."""
     dut = dut or Transfer(config)
     rng = np.random.default_rng(seed)
-    bits, bus = 4 * config.lanes, config.bus_bits
+    bits, bus = config.word_bits, config.bus_bits
     found = []
 
     def noise():
@@ -117,7 +119,7 @@ def play(config, jobs, lazy=0.0, seed=0, dut=None):
 
 def wanted(config, op, layer, words):
     """What must be written, and the cycles: from the first bus word offered, or from `start`."""
-    bits, bus = 4 * config.lanes, config.bus_bits
+    bits, bus = config.word_bits, config.bus_bits
     cycles = len(words) * max(1, bits // bus)
     if op == "load":
         return list(zip(places(op, layer), words, strict=True)), cycles - 1
@@ -135,11 +137,16 @@ def differences(config, jobs, lazy=0.0, dut=None):
 
 
 @pytest.mark.parametrize(
-    ("lanes", "bus"), [(4, 8), (4, 16), (4, 32), (4, 512), (8, 16), (8, 64), (16, 8), (16, 64), (64, 128), (64, 512)]
+    ("lanes", "bus", "array"),
+    [
+        *((lanes, bus, "digit") for lanes, bus in ((4, 8), (4, 16), (4, 32), (4, 512), (8, 16), (8, 64), (16, 8))),
+        *((lanes, bus, "digit") for lanes, bus in ((16, 64), (64, 128), (64, 512))),
+        *((lanes, bus, "fusion") for lanes, bus in ((4, 8), (4, 32), (4, 128), (8, 64))),
+    ],
 )
 @pytest.mark.parametrize("lazy", [0.0, 0.4])
-def test_words_arrive_in_their_cycles(lanes, bus, lazy):
-    config = engine(lanes, bus)
+def test_words_arrive_in_their_cycles(lanes, bus, array, lazy):
+    config = engine(lanes, bus, array)
     assert differences(config, layers_of(np.random.default_rng(lanes + bus), config, 12), lazy) == []
 
 

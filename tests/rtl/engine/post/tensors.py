@@ -1,10 +1,10 @@
-"""Tensors in an activation memory of words of L digits, and the slots of a layer, written from their definitions."""
+"""Tensors in an activation memory of words of W digits, and the slots of a layer, written from their definitions."""
 
 from collections import namedtuple
 from dataclasses import dataclass
 
 import numpy as np
-from gatewise.sim.descriptor import act_address_bits
+from gatewise.sim.descriptor import act_address_bits, half_address_bits, sub_address_bits
 
 Slot = namedtuple("Slot", "channel count pixel row_group first_of_group last_of_group")
 
@@ -39,7 +39,8 @@ def code_range(bits, signed):
 class Tensor:
     """Codes (channels, height, width) of a number of digit planes, from `lane` of each pixel's first word on.
 
-    A pixel has `words` words; `bases` are the addresses of the planes' first words.
+    A pixel has `words` words; `bases` are the addresses of the planes' first words. The words of a `narrow` tensor are
+    half-words, and its addresses count them.
     """
 
     codes: np.ndarray
@@ -48,21 +49,33 @@ class Tensor:
     lane: int
     words: int
     bases: tuple[int, ...]
+    narrow: bool = False
 
-    def place(self, channel, y, x, plane, lanes):
-        """(address, lane) of a digit."""
-        word, lane = divmod(self.lane + channel, lanes)
-        return self.bases[plane] + (y * self.codes.shape[2] + x) * self.words + word, lane
+    def place(self, channel, y, x, plane, slots):
+        """(address, slot) of a digit."""
+        word, slot = divmod(self.lane + channel, slots)
+        return self.bases[plane] + (y * self.codes.shape[2] + x) * self.words + word, slot
+
+    def address(self, config, word):
+        """The address in the memory of one of the tensor's words."""
+        space = 1 << act_address_bits(config)
+        return word // 2 % space if self.narrow else word % space
 
     def store(self, memory):
-        """Write the tensor into `memory`, digits (addresses, L)."""
+        """Write the tensor into `memory`, digits (addresses, W)."""
         channels, height, width = self.codes.shape
         for plane in range(self.planes):
             for channel in range(channels):
                 for y in range(height):
                     for x in range(width):
                         digit = int(self.codes[channel, y, x]) >> 4 * plane & 15
-                        memory[self.place(channel, y, x, plane, memory.shape[1])] = digit
+                        word, slot = self.place(channel, y, x, plane, memory.shape[1])
+                        if self.narrow:
+                            shift = 2 * (word % 2)
+                            kept = memory[word // 2, slot] & ~(3 << shift)
+                            memory[word // 2, slot] = kept | (digit & 3) << shift
+                        else:
+                            memory[word, slot] = digit
 
     def planes_registers(self, prefix, channel):
         """Registers of planes; output channel 0 is the tensor's channel `channel`."""
@@ -70,13 +83,14 @@ class Tensor:
             f"{prefix}_planes": self.planes,
             **{f"{prefix}_plane_{plane}": base for plane, base in enumerate(self.bases)},
             f"{prefix}_channel": self.lane + channel,
+            **({f"{prefix}_narrow": 1} if self.narrow else {}),
         }
 
     def straddles(self, config, blocks, channel):
         """Whether any span lies in two words."""
-        lanes = config.lanes
+        room = config.word_digits
         firsts = slots(config, blocks, 1)
-        return int(any((self.lane + channel + s.channel) % lanes + s.count > lanes for s in firsts))
+        return int(any((self.lane + channel + s.channel) % room + s.count > room for s in firsts))
 
     def operand_registers(self, prefix, channel, zero):
         return {
@@ -92,28 +106,36 @@ class Room:
     """Places for tensors in a memory, in order, with gaps between them."""
 
     def __init__(self, config, rng):
-        self.rng, self.lanes = rng, config.lanes
+        self.rng, self.config = rng, config
         self.size = 1 << act_address_bits(config)
         self.next = 0
 
     def empty(self, shape, planes, signed=False, spare=True):
-        """A tensor of zeros; with `spare` from a random lane on, in words that may have more channels."""
-        rng = self.rng
+        """A tensor of zeros; with `spare` from a random lane on, in words that may have more channels.
+
+        In a fusion engine two of three of one plane are narrow.
+        """
+        rng, slots = self.rng, self.config.word_digits
+        narrow = self.config.array == "fusion" and planes == 1 and rng.random() < 0.67
+        if narrow:
+            slots *= 2
         channels, height, width = shape
-        lane = int(rng.integers(0, self.lanes)) if spare else 0
-        words = -(-(lane + channels) // self.lanes) + (int(rng.integers(0, 2)) if spare else 0)
+        lane = int(rng.integers(0, slots)) if spare else 0
+        words = -(-(lane + channels) // slots) + (int(rng.integers(0, 2)) if spare else 0)
         bases = []
         for _ in range(planes):
             self.next += int(rng.integers(0, 4))
             bases.append(self.next)
             self.next += height * width * words
         assert self.next <= self.size
-        return Tensor(np.zeros(shape, dtype=np.int64), planes, signed, lane, words, tuple(bases))
+        halves = 1 + narrow
+        bases = tuple(base * halves for base in bases)
+        return Tensor(np.zeros(shape, dtype=np.int64), planes, signed, lane, words * halves, bases, narrow)
 
     def filled(self, shape, planes, signed=False, spare=True):
         """A tensor of random codes, the ends of their range among them."""
         tensor = self.empty(shape, planes, signed, spare)
-        low, high = code_range(4 * planes, signed)
+        low, high = code_range(2 if tensor.narrow else 4 * planes, signed)
         tensor.codes[:] = self.rng.integers(low, high + 1, shape)
         ends = self.rng.random(shape)
         tensor.codes[ends < 0.1] = low
@@ -124,7 +146,7 @@ class Room:
 def window_registers(config, tensor, kernel, stride, padding, out_size):
     """How the first operand is walked: the window's taps over each output pixel."""
     height, width = tensor.codes.shape[1:]
-    space = 1 << act_address_bits(config)
+    space = 1 << sub_address_bits(config)
     last_x = (out_size[1] - 1) * stride[1]
     words = tensor.words
     return {
@@ -148,7 +170,7 @@ def window_registers(config, tensor, kernel, stride, padding, out_size):
 
 
 def other_registers(config, tensor, stride, out_size):
-    space = 1 << act_address_bits(config)
+    space = 1 << half_address_bits(config)
     last_x = (out_size[1] - 1) * stride[1]
     return {
         "other_pixel_step": stride[1] * tensor.words % space,
@@ -195,10 +217,10 @@ def fetched_slots(config, case, values, blocks):
         reads, taps, other = [], [], None
 
         def add(tensor, shift, straddles, y, x, slot=slot, reads=reads):
-            word = (tensor.lane + shift + slot.channel) // config.lanes
+            word = (tensor.lane + shift + slot.channel) // config.word_digits
             for plane in range(tensor.planes):
                 at = tensor.bases[plane] + (y * tensor.codes.shape[2] + x) * tensor.words + word
-                reads += [(at + half) % (1 << act_address_bits(config)) for half in range(1 + straddles)]
+                reads += [tensor.address(config, at + half) for half in range(1 + straddles)]
 
         if case.first is not None:
             for ky in range(case.kernel[0]):
@@ -227,8 +249,23 @@ def write_registers(config, case, blocks):
     return values
 
 
+def enabled(config, slot, digit, tensor, word):
+    """What of a word is written with a tensor's digit, by its enable."""
+    if config.enable_bits == 4:
+        return {slot: digit}
+    if tensor.narrow:
+        return {2 * slot + word % 2: digit & 3}
+    return {2 * slot: digit & 3, 2 * slot + 1: digit >> 2}
+
+
+def written(config, mask, word):
+    """What a write changes, by its enable."""
+    bits = config.enable_bits
+    return {at: word >> bits * at & (1 << bits) - 1 for at in range(config.word_enables) if mask >> at & 1}
+
+
 def slot_writes(config, case, values, slot):
-    """(address, {lane: digit}) of every write of a slot, in order."""
+    """(address, what is written by its enable) of every write of a slot, in order."""
     found = []
     for prefix, tensor, shift in case.targets:
         if tensor is None:
@@ -237,11 +274,13 @@ def slot_writes(config, case, values, slot):
         first = tensor.lane + shift + slot.channel
         for plane in range(tensor.planes):
             for half in range(1 + values[f"{prefix}_straddles"]):
-                word = first // config.lanes + half
-                digits = {}
+                word = first // config.word_digits + half
+                place = tensor.bases[plane] + slot.pixel * tensor.words + word
+                parts = {}
                 for channel in range(slot.channel + shift, slot.channel + shift + slot.count):
-                    if (tensor.lane + channel) // config.lanes == word:
+                    if (tensor.lane + channel) // config.word_digits == word:
                         digit = int(codes[channel, slot.pixel]) >> 4 * plane & 15
-                        digits[(tensor.lane + channel) % config.lanes] = digit
-                found.append((tensor.bases[plane] + slot.pixel * tensor.words + word, digits))
+                        at = (tensor.lane + channel) % config.word_digits
+                        parts |= enabled(config, at, digit, tensor, place)
+                found.append((tensor.address(config, place), parts))
     return found

@@ -125,7 +125,7 @@ def differences(config, cases, tensors, memory, rng, unit=Fetch):
             if len(wrong) > 3:
                 return
             await ctx.tick()
-            row = memory[address] if read else rng.integers(0, 16, config.lanes)
+            row = memory[address] if read else rng.integers(0, 16, config.word_digits)
             ctx.set(dut.data, [int(digit) for digit in row])
 
     simulator = Simulator(dut)
@@ -138,7 +138,7 @@ def differences(config, cases, tensors, memory, rng, unit=Fetch):
 def layers(config, tensors, seed, count):
     rng = np.random.default_rng(seed)
     room = tensors.Room(config, rng)
-    memory = rng.integers(0, 16, (room.size, config.lanes))
+    memory = rng.integers(0, 16, (room.size, config.word_digits))
     cases = [random_case(config, room, rng, at % 3 == 2) for at in range(count - 2)]
     # Nothing to read; a window that lies in the padding on every side.
     cases.insert(1, Case(config.rows + 1, (2, 1)))
@@ -150,10 +150,16 @@ def layers(config, tensors, seed, count):
     return cases, memory, rng
 
 
-@pytest.mark.parametrize(("rows", "lanes", "seed"), [(4, 4, 1), (8, 4, 2), (4, 8, 3), (4, 16, 4)])
-def test_reads_and_codes_are_those_of_the_definition(rows, lanes, seed, tensors):
-    config = EngineConfig(rows=rows, lanes=lanes, pixels=16, act_bytes=1 << 14)
-    assert differences(config, *arranged(layers(config, tensors, seed, 9), tensors)) == []
+@pytest.mark.parametrize(
+    ("rows", "lanes", "seed", "array"),
+    [(4, 4, 1, "digit"), (8, 4, 2, "digit"), (4, 8, 3, "digit"), (4, 16, 4, "digit"), (8, 4, 2, "fusion")],
+)
+def test_reads_and_codes_are_those_of_the_definition(rows, lanes, seed, array, tensors):
+    config = EngineConfig(rows=rows, lanes=lanes, pixels=16, act_bytes=1 << 14, array=array)
+    cases, *rest = arranged(layers(config, tensors, seed, 9), tensors)
+    kinds = {(tensor.narrow, tensor.signed) for case in cases for tensor in (case.first, case.other) if tensor}
+    assert {(True, False), (True, True)} <= kinds or array == "digit"
+    assert differences(config, cases, *rest) == []
 
 
 def arranged(made, tensors):
@@ -165,7 +171,7 @@ FAULTS = {
     "address off by one": ("pixel.address + layer.row_step", "pixel.address + layer.row_step + 1"),
     "other address off by one": ("other + layer.other_row_step", "other + layer.other_row_step - 1"),
     "turned the other way": ("turn = channel[", "turn = (-channel)["),
-    "a lane from the wrong half": ("Cat(turn >= lanes - lane", "Cat(turn > lanes - lane"),
+    "a lane from the wrong half": ("Cat(turn >= word_digits - lane", "Cat(turn > word_digits - lane"),
     "stale half": ("in_second ^ word.half.replicate(size)", "in_second & ~word.half.replicate(size)"),
     "plane order": ("(value & taken_bits)", "(turned & taken_bits)"),
     "unsigned": ("Cat(code, code[-1] & has_sign)", "Cat(code, 0)"),
@@ -187,6 +193,25 @@ def test_a_planted_fault_is_found(fault, planted, tensors):
     assert differences(config, *arranged(layers(config, tensors, 5, 12), tensors), unit) != []
 
 
-def test_the_layers_of_the_faults_agree(tensors):
-    config = EngineConfig(rows=8, lanes=4, pixels=16, act_bytes=1 << 14)
-    assert differences(config, *arranged(layers(config, tensors, 5, 12), tensors)) == []
+NARROW_FAULTS = {
+    "the other half": ("Mux(upper, digit[SLICE_BITS:], digit[:SLICE_BITS])", "Mux(upper, digit[:2], digit[2:])"),
+    "half of the next read": ("m.d.sync += upper.eq(address[0])", "m.d.comb += upper.eq(address[0])"),
+    "no sign above": ("(code[-1] & has_sign).replicate", "(code[-1] & 0).replicate"),
+    "sign of the other operand": ("self._half_word(upper, self._has_sign(m, word))", "self._half_word(upper, 1)"),
+    "half-words for words": ("word_address(address, narrow)", "word_address(address, None)"),
+    "narrow as the other operand": ('word.tensor, ("first", "other")', 'word.tensor, ("other", "first")'),
+    "addresses as the other operand": ('words.tensor, ("first", "other")', 'words.tensor, ("other", "first")'),
+}
+
+
+@pytest.mark.parametrize("fault", NARROW_FAULTS)
+def test_a_fault_in_half_words_is_found(fault, planted, tensors):
+    config = EngineConfig(rows=8, lanes=4, pixels=16, act_bytes=1 << 14, array="fusion")
+    unit = planted(fetch_module, *NARROW_FAULTS[fault])["Fetch"]
+    assert differences(config, *arranged(layers(config, tensors, 3, 12), tensors), unit) != []
+
+
+@pytest.mark.parametrize(("array", "seed"), [("digit", 5), ("fusion", 3)])
+def test_the_layers_of_the_faults_agree(array, seed, tensors):
+    config = EngineConfig(rows=8, lanes=4, pixels=16, act_bytes=1 << 14, array=array)
+    assert differences(config, *arranged(layers(config, tensors, seed, 12), tensors)) == []

@@ -137,7 +137,7 @@ class Bench(wiring.Component):
         self.config = config
         self.unit = unit(config)
         self.acc_bits = config.rows * config.mac.acc
-        word = data.ArrayLayout(4, config.lanes)
+        word = data.ArrayLayout(config.enable_bits, config.word_enables)
         self.words = memory.Memory(shape=word, depth=1 << address_bits(config), init=[])
         self.tiles = memory.Memory(shape=self.acc_bits + 32 * config.rows, depth=TILES, init=[])
         self.records = memory.Memory(shape=config.bus_bits, depth=4096, init=[])
@@ -176,7 +176,7 @@ class Bench(wiring.Component):
             read.addr.eq(unit.fetch_address),
             unit.fetch_data.eq(Mux(was_read, digits, ~digits)),
             write.addr.eq(unit.write_address),
-            write.data.eq(unit.write_data),
+            write.data.as_value().eq(unit.write_data),
             write.en.eq(unit.write_mask),
         ]
 
@@ -623,11 +623,11 @@ def compiled_runner(compiled):
     """The same with native code."""
 
     def run(bench, setup, jobs):
-        found = []
+        found, bits = [], bench.config.enable_bits
         with compiled(bench).simulate() as simulation:
             for name, rows in setup.items():
                 for at, value in enumerate(rows):
-                    simulation.poke(name, value if isinstance(value, int) else joined(value, 4), at)
+                    simulation.poke(name, value if isinstance(value, int) else joined(value, bits), at)
             for values, records, inputs, done, noise in jobs:
                 for at, record in enumerate(records):
                     simulation.poke("records", record, at)
@@ -654,7 +654,7 @@ def differences(config, layers, tensors, rng, memory_digits, model, run=in_pytho
     accumulators[1] >>= rng.integers(0, 31, (TILES, config.rows))
     accumulators = [values.astype(object) for values in accumulators]
     setup = {
-        "words": [[int(digit) for digit in row] for row in memory_digits],
+        "words": [[int(part) for part in row] for row in enable_parts(config, memory_digits)],
         "tiles": [
             joined(acc, acc_bits) | joined(xsum, 32) << acc_bits * config.rows
             for acc, xsum in zip(*accumulators, strict=True)
@@ -677,24 +677,29 @@ def differences(config, layers, tensors, rng, memory_digits, model, run=in_pytho
         jobs.append((each.values, each.records, inputs, each.done, noise))
     wrong = []
     for index, (each, found) in enumerate(zip(plays, run(bench, setup, jobs), strict=True)):
-        wrong += [f"layer {index} ({layers[index].op}) {text}" for text in compared(config, each, found)]
+        wrong += [f"layer {index} ({layers[index].op}) {text}" for text in compared(config, each, found, tensors)]
     return wrong
+
+
+def enable_parts(config, digits):
+    """Digits (words, W) as what each write enable covers, the lowest first."""
+    bits = config.enable_bits
+    return (digits[:, :, None] >> np.arange(0, 4, bits) & (1 << bits) - 1).reshape(len(digits), -1)
 
 
 def joined(values, bits):
     return sum((int(value) & (1 << bits) - 1) << at * bits for at, value in enumerate(values))
 
 
-def compared(config, each, found):
+def compared(config, each, found, tensors):
     """Differences between what must be and what was, cycle by cycle."""
-    lanes = config.lanes
     for cycle in range(len(found["done"])):
         now = {name: column[cycle] for name, column in found.items()}
-        digits = {lane: now["write_data"] >> 4 * lane & 15 for lane in range(lanes) if now["write_mask"] >> lane & 1}
+        parts = tensors.written(config, now["write_mask"], now["write_data"])
         place, wanted = each.writes.get(cycle, (None, {}))
         pairs = {
             "read": (now["fetch_address"] if now["fetch_read"] else None, each.reads.get(cycle)),
-            "write": ((now["write_address"], digits) if digits else None, (place, wanted) if wanted else None),
+            "write": ((now["write_address"], parts) if parts else None, (place, wanted) if wanted else None),
             "done": (now["done"], int(cycle == each.done)),
             "release": (now["release"], each.releases.get(cycle, 0)),
             "records_free": (now["records_free"], int(cycle in each.frees)),
@@ -714,7 +719,7 @@ def made(config, tensors, seed, operations):
     """Layers, the memory's digits, and what else is random."""
     rng = np.random.default_rng(seed)
     room = tensors.Room(config, rng)
-    digits = rng.integers(0, 16, (room.size, config.lanes))
+    digits = rng.integers(0, 16, (room.size, config.word_digits))
     layers = [random_layer(config, room, rng, op) for op in operations]
     for layer in layers:
         for tensor in filter(None, (layer.first, layer.other)):
@@ -749,6 +754,7 @@ def test_every_cycle_is_the_stated_one(rows, lanes, post_lanes, seed, plain, ten
         (4, 8, 1, 64, 32, 3, "digit"),
         (8, 4, 2, 64, 24, 4, "sign"),
         (4, 8, 1, 16, 40, 5, "sign"),
+        (8, 4, 2, 64, 32, 6, "fusion"),
     ],
 )
 def test_layers_are_those_of_the_kernels(rows, lanes, post_lanes, bus, acc, seed, array, compiled, tensors):
@@ -796,7 +802,7 @@ def fault_layers(config, tensors):
     """Few cycles in which all of it happens."""
     rng = np.random.default_rng(8)
     room = tensors.Room(config, rng)
-    digits = rng.integers(0, 16, (room.size, config.lanes))
+    digits = rng.integers(0, 16, (room.size, config.word_digits))
 
     def layer(op, outputs, out_size, first=None, second=False, other=False, **settings):
         made = Layer(op, outputs, out_size, **settings)

@@ -104,8 +104,8 @@ def differences(config, cases, tensors, rng, unit=Writer):
                 if words is not None:
                     ctx.set(dut.pool, words[0])
                 mask = ctx.get(dut.write_mask)
-                row = {lane: ctx.get(dut.write_data[lane]) for lane in range(config.lanes) if mask >> lane & 1}
-                found = (ctx.get(dut.write_address), row) if mask else None
+                parts = tensors.written(config, mask, ctx.get(dut.write_data.as_value()))
+                found = (ctx.get(dut.write_address), parts) if mask else None
                 wanted = writes.get(cycle)
                 if wanted is not None and not wanted[1]:
                     wanted = None
@@ -134,24 +134,35 @@ def layers(config, tensors, seed, count):
 
 
 @pytest.mark.parametrize(
-    ("rows", "lanes", "post_lanes", "seed"),
-    [(4, 4, 4, 1), (4, 4, 1, 2), (8, 4, 2, 3), (16, 4, 4, 4), (4, 8, 2, 5), (4, 16, 4, 6)],
+    ("rows", "lanes", "post_lanes", "seed", "array"),
+    [
+        (4, 4, 4, 1, "digit"),
+        (4, 4, 1, 2, "digit"),
+        (8, 4, 2, 3, "digit"),
+        (16, 4, 4, 4, "digit"),
+        (4, 8, 2, 5, "digit"),
+        (4, 16, 4, 6, "digit"),
+        (8, 4, 2, 7, "fusion"),
+        (4, 8, 4, 8, "fusion"),
+    ],
 )
-def test_writes_are_those_of_the_definition(rows, lanes, post_lanes, seed, tensors):
+def test_writes_are_those_of_the_definition(rows, lanes, post_lanes, seed, array, tensors):
     assert Writer.latency == 2
-    config = EngineConfig(rows=rows, lanes=lanes, pixels=16, post_lanes=post_lanes, act_bytes=1 << 14)
+    config = EngineConfig(rows=rows, lanes=lanes, pixels=16, post_lanes=post_lanes, act_bytes=1 << 14, array=array)
     cases, rng = layers(config, tensors, seed, 8)
+    kinds = {tensor.narrow for case in cases for _, tensor, _ in case.targets if tensor is not None}
+    assert kinds == ({False, True} if array == "fusion" else {False})
     assert differences(config, cases, tensors, rng) == []
 
 
 FAULTS = {
     "address off by one": ("place + layer[f", "place + 1 + layer[f"),
     "pixel not reset": ("Mux(slots.pixel_last, 0, place", "Mux(0, 0, place"),
-    "second half at the first": ("ceil_log2(lanes)) + words.half)", "ceil_log2(lanes)))"),
+    "second half at the first": ("ceil_log2(word_digits)) + words.half)", "ceil_log2(word_digits)))"),
     "turned the other way": ("turn = channel[", "turn = (-channel)["),
     "plane order": ("[Cat(words.plane, words.tensor)]", "[Cat(~words.plane, words.tensor)]"),
     "every lane": ("Cat(slots.channels > lane for", "Cat(slots.channels >= lane for"),
-    "wrong half's lanes": ("Mux(words.half, used_moved[lanes:]", "Mux(~words.half, used_moved[lanes:]"),
+    "wrong half's lanes": ("Mux(words.half, used_moved[word_digits:]", "Mux(~words.half, used_moved[word_digits:]"),
     "stale chunk": ("parts.append(Mux(chunk == at, part, waiting))", "parts.append(waiting)"),
     "early word lost": (
         "complete | (writing & ~words.slot_last)",
@@ -169,6 +180,50 @@ def test_a_planted_fault_is_found(fault, planted, tensors):
     unit = planted(writer_module, *FAULTS[fault])["Writer"]
     cases, rng = layers(config, tensors, 7, 6)
     assert differences(config, cases, tensors, rng, unit) != []
+
+
+NARROW_FAULTS = {
+    "both halves": ("bit & lower_half, bit & upper_half", "bit, bit"),
+    "the other half": (
+        "mask, word = _half_word(m, narrow, address[0]",
+        "mask, word = _half_word(m, narrow, ~address[0]",
+    ),
+    "always the lower half": ("_half_word(m, narrow, address[0]", "_half_word(m, narrow, address[0] & 0"),
+    "half-words for words": ("word_address(address, narrow)", "word_address(address, None)"),
+    "upper bits of a narrow code": ("Mux(narrow, digit[:SLICE_BITS], digit", "Mux(~narrow, digit[:SLICE_BITS], digit"),
+    "narrow as the other tensor": ('words.tensor, ("out", "second")', 'words.tensor, ("second", "out")'),
+}
+
+
+@pytest.mark.parametrize("fault", NARROW_FAULTS)
+def test_a_fault_in_half_words_is_found(fault, planted, tensors):
+    config = FUSION
+    unit = planted(writer_module, *NARROW_FAULTS[fault])["Writer"]
+    cases, rng = layers(config, tensors, 7, 6)
+    assert differences(config, cases, tensors, rng, unit) != []
+
+
+def test_codes_that_share_a_word_come_from_different_slots_and_leave_each_other_alone(tensors):
+    """A write port that enables two bits at a time needs no read of the other half."""
+    rng = np.random.default_rng(9)
+    room = tensors.Room(FUSION, rng)
+    case = Case(14, 3, room.filled((14, 1, 3), 1))
+    while not case.out.narrow:
+        case.out = room.filled((14, 1, 3), 1)
+    blocks = tensors.row_groups(FUSION, case.outputs)
+    values = tensors.write_registers(FUSION, case, blocks)
+    writers = {}
+    for number, slot in enumerate(tensors.slots(FUSION, blocks, case.pixels)):
+        for address, parts in tensors.slot_writes(FUSION, case, values, slot):
+            for enable in parts:
+                writers.setdefault((address, enable // 2), set()).add((number, enable % 2))
+    shared = [places for places in writers.values() if len({number for number, _ in places}) > 1]
+    assert shared
+    assert all(len({half for _, half in places}) == len(places) == 2 for places in shared)
+    assert differences(FUSION, [case], tensors, rng) == []
+
+
+FUSION = EngineConfig(rows=8, lanes=4, pixels=16, post_lanes=2, act_bytes=1 << 14, array="fusion")
 
 
 def test_the_layers_of_the_faults_agree(tensors):
