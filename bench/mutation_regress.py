@@ -28,7 +28,6 @@ from gatewise.rtl.engine.cosim import EngineProbe, EngineRun, EngineSimulation, 
 from gatewise.rtl.engine.engine import Engine
 from gatewise.rtl.icarus import SimulationError
 from gatewise.sim.compile import CompiledNetwork, compile_network
-from gatewise.sim.descriptor import act_words
 from gatewise.sim.images import ImageSet
 from gatewise.sim.random_cases import ENGINES, Steered, random_cases
 from gatewise.sim.run import RunResult, run
@@ -349,7 +348,7 @@ def _tensors(golden: RunResult) -> dict[str, np.ndarray]:
 def _differences(compiled: CompiledNetwork, golden: RunResult, found: EngineRun, *, exact: bool) -> dict[str, str]:
     """The first difference of each kind that differs, digits before counters before cycles."""
     tensors = _tensors(golden)
-    shadow = Shadow(act_words(compiled.engine), compiled.engine.lanes)
+    shadow = Shadow(compiled.engine)
     differences: dict[str, str] = {}
     for number, (layer, expected) in enumerate(zip(compiled.layers, written_tensors(compiled, tensors), strict=True)):
         writes = found.writes.of_layer(number)

@@ -326,7 +326,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fetch-rotate", "rtl/engine/post/fetch.py",
-        "Cat(turn >= lanes - lane", "Cat(turn > lanes - lane",
+        "Cat(turn >= word_digits - lane", "Cat(turn > word_digits - lane",
         "digits", "the last lane of an operand's first word is taken from the second",
     ),
     Mutation(

@@ -63,6 +63,7 @@ def _ports_page(engine: Engine) -> str:
         "counted": COUNTED_LAYERS,
         "counter": COUNTER_BITS,
         "address_last": ADDRESS_BITS - 1,
+        "written": "digits" if engine.config.enable_bits == DIGIT_BITS else "halves of digits, 2 bits each,",
     }
     rows = [(f"`{name}`", direction, bits, PORTS[name].format(**values)) for name, direction, bits in ports(engine)]
     text = f"""# Ports of `engine`
@@ -85,11 +86,21 @@ def _descriptor_page(engine: Engine) -> str:
 {descriptor_bits(config)} bits, {descriptor_words(config)} bus words, the lowest bits first. Bits from {at} on are zero:
 a descriptor's size is a multiple of {DESCRIPTOR_STEP} bits. All its bytes XOR to {CHECK:#04x}. What a layer does
 not use is 0. Descriptors stand one after another, the first at bus word `base`; the last one has `op` `end`.
-Signed fields are two's complement. Addresses of activations are words of {config.lanes} digits modulo the address
-space, and so are the steps between them; a step to the next row includes the way back.
-
+Signed fields are two's complement. Addresses of activations are words of {config.word_digits} digits modulo the
+address space, and so are the steps between them; a step to the next row includes the way back.
+{_parts_text(config)}
 """
     return text + _table(("field", "bit", "bits", "signed", "meaning"), rows)
+
+
+def _parts_text(config: EngineConfig) -> str:
+    """What addresses count in a fusion engine besides words."""
+    if config.array != "fusion":
+        return ""
+    return """Those of a tensor whose `_narrow` is up are of half-words: twice the word's, and 1 more for the upper two
+bits of its digits. In a layer of the array `origin`, the steps of the window and `plane_stride` count lane groups: 1, 2
+or 4 in a word.
+"""
 
 
 def _record_rows(config: EngineConfig) -> list[tuple[str, str, str]]:
@@ -321,7 +332,7 @@ A channel's record is the fields of {FIELD_BITS} bits that its layer has, in thi
 
 def _memory_page(engine: Engine) -> str:
     config, bank = engine.config, engine.memory.bank_words
-    lanes, each = config.lanes, descriptor_words(config)
+    digits, each = config.word_digits, descriptor_words(config)
     banks = [(index, index * bank, (index + 1) * bank - 1) for index in range(config.act_banks)]
     regions = [
         ("descriptors of the layers, in the order in which they run", f"{each} each"),
@@ -334,14 +345,14 @@ def _memory_page(engine: Engine) -> str:
 
 ## Activation memory
 
-{config.act_banks} banks of {bank} words of {lanes} digits of {DIGIT_BITS} bits ({lanes * DIGIT_BITS} bits),
-one read port and one write port each, a write enable for each digit. Lane 0 is in the lowest bits.
+{config.act_banks} banks of {bank} words of {digits} digits of {DIGIT_BITS} bits ({config.word_bits} bits),
+one read port and one write port each, a write enable for each {_enabled(config)}. Slot 0 is in the lowest bits.
 
 {_table(("bank", "first word", "last word"), banks)}
-A tensor of C channels takes ceil(C / {lanes}) words a pixel, channels in order, pixels row-major: one such plane
+A tensor of C channels takes ceil(C / {digits}) words a pixel, channels in order, pixels row-major: one such plane
 for each {DIGIT_BITS} bits of its codes, the low digits first. The top digit of signed codes is two's complement.
 Planes may stand in different places.
-
+{_narrow_text(config)}
 ## Memory on the bus
 
 Bus words of {config.bus_bits} bits; addresses have {ADDRESS_BITS} bits. A compiled network's regions follow each
@@ -350,6 +361,21 @@ activation memory stand in bus words without gaps, the first in the low bits.
 
 {_table(("region", "bus words"), regions)}
 Where a network's regions start: `gatewise compile F.gw --engine E.toml -o IMAGE --json MAP.json`.
+"""
+
+
+def _enabled(config: EngineConfig) -> str:
+    return "digit" if config.enable_bits == DIGIT_BITS else f"{config.enable_bits} bits"
+
+
+def _narrow_text(config: EngineConfig) -> str:
+    """How codes of at most 2 bits lie in a fusion engine."""
+    if config.array != "fusion":
+        return ""
+    digits, bits = config.word_digits, config.enable_bits
+    return f"""
+Codes of at most {bits} bits take {bits} bits each: ceil(C / {2 * digits}) words a pixel. Channel c is at slot
+c % {digits}, in the lower {bits} bits of the digit where floor(c / {digits}) is even, else in the upper ones.
 """
 
 

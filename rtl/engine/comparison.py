@@ -1,7 +1,8 @@
 """What an engine did against what it should have done: digits, counters, cycles; the first difference by name.
 
 Expected digits are placed by the schedule's memory alone; what was written comes as the write port's
-recorded cycles. A digit that is right by chance, left over from an earlier layer, counts as not written.
+recorded cycles. A digit that is right by chance, left over from an earlier layer, counts as not written. A fusion
+engine writes halves of digits: there they are what is compared, E of them in a word.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +16,13 @@ from ...kernels.digits import digit_count
 from ...kernels.mac import DIGIT_BITS
 from ...sim.compile import CompiledNetwork
 from ...sim.cycles import LayerCycles
+from ...sim.descriptor import act_words
+from ...sim.engine import EngineConfig
 from ...sim.execute import Overflows
 from ...sim.lowered import row_groups
 from ...sim.manifest import ConcatNode, Conv2dNode
 from ...sim.random_options import Counter
+from ...sim.words import pixel_words, word_parts
 
 __all__ = [
     "CounterRecord",
@@ -55,8 +59,8 @@ class Mismatch:
 class WrittenTensor:
     """A tensor, or the part of one, that a layer writes: its codes (C, H, W) and where they belong.
 
-    Pixel p has its word 0 at ``planes[digit] + p * pixel_words``, channel c is its lane ``channel + c``
-    counted from there.
+    Pixel p has its word 0 at ``planes[digit] + p * pixel_words``, channel c is its slot ``channel + c``
+    counted from there. A word has `halves` half-words, 2 in a narrow tensor.
     """
 
     name: str
@@ -64,20 +68,37 @@ class WrittenTensor:
     planes: tuple[int, ...]
     pixel_words: int
     channel: int
+    engine: EngineConfig
+    halves: int = 1
 
-    def places(self, lanes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Address and lane of every digit, (pixels, channels, planes) each."""
+    @property
+    def _slot_digits(self) -> int:
+        """Digits that a code has in a slot of one plane: halves of digits in a fusion engine."""
+        return DIGIT_BITS // self.engine.enable_bits // self.halves
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Address and write enable of every digit, (pixels, channels, digits) each."""
         channels, height, width = self.codes.shape
-        memory_channel = np.arange(channels) + self.channel
-        word = np.arange(height * width)[:, None] * self.pixel_words + memory_channel // lanes
-        addresses = word[:, :, None] + np.array(self.planes)
-        return addresses, np.broadcast_to((memory_channel % lanes)[None, :, None], addresses.shape)
+        half, slot = np.divmod(np.arange(channels) + self.channel, self.engine.word_digits)
+        word = np.arange(height * width)[:, None] * self.pixel_words + half // self.halves
+        digits = self._slot_digits
+        addresses = word[:, :, None] + np.repeat(self.planes, digits)
+        first = (slot * self.halves + half % self.halves) * digits
+        enables = first[:, None] + np.tile(np.arange(digits), len(self.planes))
+        return addresses, np.broadcast_to(enables, addresses.shape)
 
     @property
     def digits(self) -> np.ndarray:
-        """The digits, (pixels, channels, planes)."""
-        codes = self.codes.reshape(len(self.codes), -1).T.astype(np.int32)
-        return np.stack([codes >> DIGIT_BITS * plane & 15 for plane in range(len(self.planes))], axis=2)
+        """The digits, (pixels, channels, digits)."""
+        codes, bits = self.codes.reshape(len(self.codes), -1).T.astype(np.int32), self.engine.enable_bits
+        count = self._slot_digits * len(self.planes)
+        return np.stack([codes >> bits * at & ((1 << bits) - 1) for at in range(count)], axis=2)
+
+    def part(self, index: int) -> str:
+        """A digit's name by its place in a code."""
+        if self.engine.enable_bits == DIGIT_BITS:
+            return f"digit {index}"
+        return f"bits {self.engine.enable_bits * index} and {self.engine.enable_bits * index + 1}"
 
 
 def written_tensors(compiled: CompiledNetwork, tensors: Mapping[str, np.ndarray]) -> list[list[WrittenTensor]]:
@@ -92,10 +113,13 @@ def written_tensors(compiled: CompiledNetwork, tensors: Mapping[str, np.ndarray]
         root = plan.roots[stored.root]
         planes = plan.memory.tensors[stored.root].planes
         assert len(planes) == digit_count(root.codes.bits)
-        words = -(-root.shape[0] // compiled.engine.lanes)
+        engine, bits = compiled.engine, root.codes.bits
+        words = pixel_words(engine, root.shape[0], bits)
         # A flattened map lies as what it was before; of a concat, only a part may be written.
         codes = codes.reshape(-1, *stored.shape[1:])
-        return WrittenTensor(name, codes, planes, words, stored.channel + before)
+        return WrittenTensor(
+            name, codes, planes, words, stored.channel + before, engine, halves=word_parts(engine, bits)
+        )
 
     source = network.manifest.input.name
     layers = [[placed(source, _loaded(compiled, tensors[source]))]]
@@ -125,7 +149,7 @@ def _loaded(compiled: CompiledNetwork, codes: np.ndarray) -> np.ndarray:
 class Writes:
     """The write port of the activation memory in the cycles in which it writes.
 
-    `cycles`, `layers` (the number of the layer that ran) and `addresses` are (N,); `mask` and `digits` (N, L).
+    `cycles`, `layers` (the number of the layer that ran) and `addresses` are (N,); `mask` and `digits` (N, E).
     """
 
     cycles: np.ndarray
@@ -143,19 +167,21 @@ class Writes:
 
 
 class Shadow:
-    """The activation memory as its writes leave it: the digits, and the cycle in which each was written."""
+    """The activation memory as its writes leave it: the digits (words, E), and the cycle in which each was written."""
 
-    def __init__(self, words: int, lanes: int) -> None:
-        self.digits = np.zeros((words, lanes), dtype=np.uint8)
-        self.cycles = np.full((words, lanes), NEVER, dtype=np.int64)
+    def __init__(self, engine: EngineConfig) -> None:
+        size = act_words(engine), engine.word_enables
+        self.digits = np.zeros(size, dtype=np.uint8)
+        self.cycles = np.full(size, NEVER, dtype=np.int64)
+        self.word_digits = engine.word_digits
 
     def apply(self, writes: Writes) -> None:
         """Write in the order of the cycles."""
-        row, lane = np.nonzero(writes.mask)
+        row, enable = np.nonzero(writes.mask)
         address = writes.addresses[row]
         # Of several values for one place, NumPy keeps the last.
-        self.digits[address, lane] = writes.digits[row, lane]
-        self.cycles[address, lane] = writes.cycles[row]
+        self.digits[address, enable] = writes.digits[row, enable]
+        self.cycles[address, enable] = writes.cycles[row]
 
 
 def compare_layer(
@@ -163,45 +189,45 @@ def compare_layer(
 ) -> Mismatch | None:
     """Apply a layer's writes and look for the first digit that is not there, is wrong, or has no business there.
 
-    `whole_words` allows lanes beside a tensor's channels to be written: a load writes words.
+    `whole_words` allows slots beside a tensor's channels to be written: a load writes words.
     """
-    words, lanes = shadow.digits.shape
+    words, enables = shadow.digits.shape
     outside = writes.addresses >= words
     if outside.any():
         at = int(np.argmax(outside))
         return Mismatch(name, "write address", f"below {words}", str(int(writes.addresses[at])), int(writes.cycles[at]))
     before = shadow.cycles.copy()
     shadow.apply(writes)
-    owned = np.zeros((words, lanes), dtype=np.bool_)
+    owned = np.zeros((words, enables), dtype=np.bool_)
     for tensor in expected:
-        addresses, lane = tensor.places(lanes)
-        owned[addresses, lane] = True
+        addresses, enable = tensor.places()
+        owned[addresses, enable] = True
         if whole_words:
             owned[addresses.reshape(-1)] = True
-        digits, found = tensor.digits, shadow.digits[addresses, lane]
-        new = shadow.cycles[addresses, lane] != before[addresses, lane]
+        digits, found = tensor.digits, shadow.digits[addresses, enable]
+        new = shadow.cycles[addresses, enable] != before[addresses, enable]
         wrong = (digits != found) | ~new
         if wrong.any():
-            pixel, channel, plane = (int(index) for index in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
-            place = addresses[pixel, channel, plane], lane[pixel, channel, plane]
-            written = bool(new[pixel, channel, plane])
+            pixel, channel, part = (int(index) for index in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
+            place = addresses[pixel, channel, part], enable[pixel, channel, part]
+            written = bool(new[pixel, channel, part])
             return Mismatch(
                 name,
-                f"{_place(tensor, pixel, channel)}, digit {plane}",
-                str(int(digits[pixel, channel, plane])),
+                f"{_place(tensor, pixel, channel)}, {tensor.part(part)}",
+                str(int(digits[pixel, channel, part])),
                 str(int(shadow.digits[place])) if written else "nothing written",
                 int(shadow.cycles[place]) if written else None,
             )
     stray = (shadow.cycles != before) & ~owned
     if stray.any():
         first = np.where(stray, shadow.cycles, np.iinfo(np.int64).max)
-        address, lane_at = (int(index) for index in np.unravel_index(int(np.argmin(first)), first.shape))
+        address, at = (int(index) for index in np.unravel_index(int(np.argmin(first)), first.shape))
         return Mismatch(
             name,
-            f"word {address}, lane {lane_at} of the activation memory",
+            f"word {address}, digit {at * shadow.word_digits // enables} of the activation memory",
             "no write",
-            str(int(shadow.digits[address, lane_at])),
-            int(shadow.cycles[address, lane_at]),
+            str(int(shadow.digits[address, at])),
+            int(shadow.cycles[address, at]),
         )
     return None
 

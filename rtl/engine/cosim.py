@@ -21,7 +21,6 @@ from amaranth.lib.wiring import Out
 
 from ...kernels.mac import MacFormat
 from ...sim.compile import CompiledNetwork
-from ...sim.descriptor import act_words
 from ...sim.engine import EngineConfig
 from ...sim.images import ImageSet
 from ...sim.run import RunResult, run
@@ -142,18 +141,19 @@ class EngineRun:
         cls, compiled: CompiledNetwork, memory: np.ndarray, watched: Mapping[str, Record], cycles: int, words_read: int
     ) -> "EngineRun":
         """What a simulator left in the memory and kept of the outputs `WATCHED`, by their strobes."""
-        lanes, rows = compiled.engine.lanes, compiled.engine.rows
+        engine, rows = compiled.engine, compiled.engine.rows
+        enables, bits = engine.word_enables, engine.enable_bits
         writes, layers = watched["write_mask"], watched["layer_done"]
         compute, post = watched["counts_closed"], watched["post_closed"]
-        digits = bits_of(writes.words["write_data"], 4 * lanes).reshape(-1, lanes, 4)
+        digits = bits_of(writes.words["write_data"], engine.word_bits).reshape(-1, enables, bits)
         return cls(
             compiled.decode_result(memory),
             Writes(
                 writes.cycles,
                 writes.words["current"][:, 0].astype(np.int64),
                 writes.words["write_address"][:, 0].astype(np.int64),
-                bits_of(writes.words["write_mask"], lanes).astype(np.bool_),
-                (digits << np.arange(4, dtype=np.uint8)).sum(axis=2).astype(np.uint8),
+                bits_of(writes.words["write_mask"], enables).astype(np.bool_),
+                (digits << np.arange(bits, dtype=np.uint8)).sum(axis=2).astype(np.uint8),
             ),
             (
                 CounterRecord(compute.cycles, {kind: _counts(compute, f"{kind}_count", rows) for kind in _KINDS}),
@@ -364,7 +364,7 @@ def _one_image(golden: RunResult) -> dict[str, np.ndarray]:
 def compare_image(compiled: CompiledNetwork, golden: RunResult, found: EngineRun, *, exact: bool) -> str | None:
     """The first difference between a golden run of one image and what the engine did; None without one."""
     tensors = _one_image(golden)
-    shadow = Shadow(act_words(compiled.engine), compiled.engine.lanes)
+    shadow = Shadow(compiled.engine)
     differences: list[Mismatch | None] = []
     for number, (layer, expected) in enumerate(zip(compiled.layers, written_tensors(compiled, tensors), strict=True)):
         writes = found.writes.of_layer(number)

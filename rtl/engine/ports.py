@@ -37,8 +37,8 @@ PORTS = {
     "counts_layer": "layer of the overflow counts",
     "weight_wait": "the array waits for weights in this cycle",
     "post_wait": "the array waits for a half of the accumulators in this cycle",
-    "write_mask": "digits that are written into the activation memory in this cycle",
+    "write_mask": "{written} that are written into the activation memory in this cycle",
     "write_address": "word that they are written to",
-    "write_data": "the digits, lane 0 lowest",
+    "write_data": "the digits of the word, slot 0 lowest",
 }
 """By name; what stands in braces is the engine's own."""

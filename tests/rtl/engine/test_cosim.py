@@ -43,18 +43,18 @@ def golden_parts(case):
     compiled = compile_network(case.network, case.engine)
     golden = run(case.network, ImageSet(case.codes[:1], coded=True), case.engine, trace=True)
     tensors = {name: tensor[0] for name, tensor in golden.tensors.items()}
-    lanes, rows = case.engine.lanes, case.engine.rows
+    enables, rows = case.engine.word_enables, case.engine.rows
     cycle, rowwise, ends = 10, [], []
     counters = {kind: [] for kind in (*KINDS, "post")}
     closed = []
     for number, (layer, written) in enumerate(zip(compiled.layers, written_tensors(compiled, tensors), strict=True)):
         for tensor in written:
-            addresses, lane = tensor.places(lanes)
+            addresses, enable = tensor.places()
             for address in np.unique(addresses):
                 at = addresses == address
-                mask, digits = np.zeros(lanes, dtype=bool), np.zeros(lanes, dtype=np.uint8)
-                mask[lane[at]] = True
-                digits[lane[at]] = tensor.digits[at]
+                mask, digits = np.zeros(enables, dtype=bool), np.zeros(enables, dtype=np.uint8)
+                mask[enable[at]] = True
+                digits[enable[at]] = tensor.digits[at]
                 rowwise.append((cycle, number, address, mask, digits))
                 cycle += 1
         if layer.op == "mac":
@@ -149,7 +149,7 @@ def test_a_write_that_is_missing_misplaced_late_or_too_much_is_named(cases):
         extra[2][-1] = free = next(word for word in range(len(used) + 1) if word not in used)
         extra[0][-1] += 1
         text = compare_image(compiled, golden, changed(found, writes=Writes(*extra)), exact=True)
-        assert f": word {free}, lane " in text
+        assert f": word {free}, digit " in text
         assert f", cycle {int(extra[0][-1])}" in text
 
         extra[2][-1] = 1 << 20
