@@ -19,13 +19,19 @@ Prune = Annotated[
         help="Leave out channels that do not depend on the image; unless said, where no result can change.",
     ),
 ]
+Engine = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="E.toml", help="Engine configuration; without one, the default with the array that is needed."
+    ),
+]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 
 
 def run(
     network: Annotated[Path, typer.Argument(metavar="F.gw", help="Exported network.")],
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help=".npz with images (N,C,H,W) uint8, or a folder.")],
-    engine: Annotated[Path | None, typer.Option(metavar="E.toml", help="Engine configuration.")] = None,
+    engine: Engine = None,
     mac: Annotated[str | None, typer.Option(metavar="K=V,..", help="Datapath widths, e.g. align=12,acc=18.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run the first N images only.")] = None,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Images in memory at a time.")] = 64,
@@ -44,6 +50,7 @@ def run(
 ) -> None:
     """Run images through an exported network: bit-exact codes, exact cycles, overflows by layer."""
     from ..kernels.mac import MacFormat
+    from ..sim.arrays import default_engine
     from ..sim.atomic import check_writable, write_arrays
     from ..sim.engine import EngineConfig
     from ..sim.file import load
@@ -53,12 +60,13 @@ def run(
 
     check_trace_name(stall_trace)
     check_writable(json, dump_layers, stall_trace)
-    config = EngineConfig() if engine is None else EngineConfig.load(engine)
+    whole = load(network)
+    config = default_engine(whole) if engine is None else EngineConfig.load(engine)
     if mac is not None:
         config = config.with_mac(MacFormat.parse(mac, config.mac))
     # Whoever asks for tensors wants the file's.
     kept = False if prune is None and dump_layers is not None else prune
-    whole, pictures = load(network), load_images(images)
+    pictures = load_images(images)
     left = pruned(whole, config, kept)
     result = _run(left, pictures[:limit], config, batch, form, dump_layers is not None, activation_bits, whole)
     _print_run(result)
@@ -85,11 +93,12 @@ def inspect(
 def compile_image(
     network: Annotated[Path, typer.Argument(metavar="F.gw", help="Exported network.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Image: bytes, or words as .hex.")],
-    engine: Annotated[Path | None, typer.Option(metavar="E.toml", help="Engine configuration.")] = None,
+    engine: Engine = None,
     prune: Prune = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the memory map as JSON.")] = None,
 ) -> None:
     """Compile a network for an engine: descriptors and streams as one memory image, and its map."""
+    from ..sim.arrays import default_engine
     from ..sim.atomic import check_writable, write_bytes
     from ..sim.compile import compile_network
     from ..sim.engine import EngineConfig
@@ -98,8 +107,9 @@ def compile_image(
     from ..sim.report import compiled_report, terminal
 
     check_writable(output, json)
-    config = EngineConfig() if engine is None else EngineConfig.load(engine)
-    compiled = compile_network(pruned(load(network), config, prune), config)
+    whole = load(network)
+    config = default_engine(whole) if engine is None else EngineConfig.load(engine)
+    compiled = compile_network(pruned(whole, config, prune), config)
     write_bytes(output, compiled.to_hex().encode() if output.suffix == ".hex" else compiled.image.tobytes())
     console = terminal()
     console.print(compiled_report(compiled, console))

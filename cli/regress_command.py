@@ -86,14 +86,16 @@ def _network(
 
     from ..kernels.errors import FormatError, MismatchError
     from ..rtl.engine.cosim import Window, compile_engine, regress_network
+    from ..sim.arrays import default_engine
     from ..sim.compile import compile_network
     from ..sim.engine import EngineConfig
     from ..sim.file import load
     from ..sim.images import load_images, quantise_images
     from ..sim.prune import pruned
 
-    config = EngineConfig() if engine is None else EngineConfig.load(engine)
-    compiled = compile_network(pruned(load(path), config, prune), config)
+    whole = load(path)
+    config = default_engine(whole) if engine is None else EngineConfig.load(engine)
+    compiled = compile_network(pruned(whole, config, prune), config)
     spec = compiled.network.manifest.input
     if data is None:
         codes = np.random.default_rng(seed).integers(*spec.range, (images, *spec.shape), endpoint=True).astype(np.int16)

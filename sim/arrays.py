@@ -25,7 +25,7 @@ from .manifest import FocusedWeights, IntWeights, ScaleRequant, ShiftWeights, Xo
 if TYPE_CHECKING:
     from .network import Network
 
-__all__ = ["SCHEMES", "ArrayForm", "array_form", "check_arrays", "check_engine", "step_lanes"]
+__all__ = ["SCHEMES", "ArrayForm", "array_form", "check_arrays", "check_engine", "default_engine", "step_lanes"]
 
 SCHEMES: dict[Array, tuple[str, ...]] = {
     "digit": ("int",),
@@ -168,6 +168,18 @@ def check_arrays(network: "Network", engine: EngineConfig) -> None:
             )
         if engine.decoder == "xor" and isinstance(layer.node.weights, XorWeights):
             _check_xor(name, [network.manifest.xor_networks[plane].network for plane in layer.node.weights.planes])
+
+
+def default_engine(network: "Network") -> EngineConfig:
+    """The default engine with the first array that runs every layer of the network; a digit array where none does."""
+    for array in SCHEMES:
+        engine = EngineConfig(array=array)
+        try:
+            check_arrays(network, engine)
+        except UnsupportedError:
+            continue
+        return engine
+    return EngineConfig()
 
 
 def _check_xor(name: str, networks: Sequence[XorNetwork]) -> None:

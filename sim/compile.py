@@ -16,7 +16,7 @@ import numpy as np
 from ..kernels.addressing import unfold_x
 from ..kernels.errors import CapacityError
 from ..kernels.mac import DIGIT_BITS
-from .arrays import ArrayForm, array_form
+from .arrays import ArrayForm, array_form, default_engine
 from .descriptor import descriptor_words, encode_descriptor
 from .engine import EngineConfig
 from .graph import Value
@@ -143,12 +143,12 @@ class CompiledNetwork:
 def compile_network(
     network: Network, engine: EngineConfig | None = None, progress: Callable[[str], None] | None = None
 ) -> CompiledNetwork:
-    """Compile a network for an engine; `progress` is called with every layer's name.
+    """Compile a network for an engine, by default `default_engine`; `progress` is called with every layer's name.
 
     Raises what `schedule` raises: `UnsupportedError` for an array or decoder that cannot run the
     network, `CapacityError` where its activations do not fit.
     """
-    engine = engine or EngineConfig()
+    engine = engine or default_engine(network)
     plan = schedule(network, engine)
     layers = lower(network, engine, plan)
     each = descriptor_words(engine)

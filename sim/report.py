@@ -53,8 +53,8 @@ def run_report(result: RunResult, console: Console) -> Group:
     """Cycles and overflows by layer, then the run's summary."""
     engine = result.engine
     title = (
-        f"{result.network.name} on {engine.rows} x {engine.lanes} x {engine.pixels}, "
-        f"{engine.post_lanes} post lanes, {engine.bus_bits}-bit bus: cycles of one image"
+        f"{result.network.name} on {engine.rows} x {engine.lanes} x {engine.pixels}, {engine.array} array, "
+        f"{engine.decoder} weights, {engine.post_lanes} post lanes, {engine.bus_bits}-bit bus: cycles of one image"
     )
     columns = (
         *("layer", "op", "MMAC", "MBOP", "cycles", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"),

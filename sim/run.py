@@ -12,7 +12,7 @@ import numpy as np
 from ..kernels.errors import CapacityError, FormatError, UnsupportedError
 from ..kernels.nested import LayerBops, bops, relative_bops
 from .activations import ActivationBits, activation_json, code_counts
-from .arrays import array_form
+from .arrays import array_form, default_engine
 from .cycles import LayerCycles, network_cycles
 from .engine import EngineConfig
 from .execute import Overflows, Trace, execute
@@ -237,7 +237,7 @@ def run(
     Parameters
     ----------
     images : an `ImageSet`, or uint8 pixels (N, C, H, W)
-    engine : the default 16 x 16 x 256 engine where not given
+    engine : where not given, the default 16 x 16 x 256 engine with an array that runs the network
     trace : keep every tensor's codes (memory grows with the number of images)
     batch : images in memory at a time
     form : "auto" and "faithful" run the faithful kernels; there is no portable fast form yet
@@ -251,7 +251,7 @@ def run(
         raise UnsupportedError("form must be auto or faithful: no fast form exists yet, auto runs the faithful one")
     if batch < 1:
         raise FormatError(f"batch must be 1 or more images, not {batch}")
-    engine = engine or EngineConfig()
+    engine = engine or default_engine(network)
     images = images if isinstance(images, ImageSet) else ImageSet(images)
     _check_labels(images.labels, network)
     plan = schedule(network, engine)

@@ -13,11 +13,14 @@ from gatewise import (
     UnsupportedError,
     WeightCodes,
     XorNetwork,
+    load,
 )
 from gatewise.kernels.mac import signed_range
 from gatewise.kernels.shift import signed_digit_passes
 from gatewise.sim import arrays
-from gatewise.sim.arrays import SCHEMES, array_form
+from gatewise.sim.arrays import SCHEMES, array_form, default_engine
+from gatewise.sim.compile import compile_network
+from gatewise.sim.demo import FOLDER
 from gatewise.sim.execute import execute
 from gatewise.sim.lower import lower
 
@@ -308,3 +311,26 @@ def test_constants_are_held_in_the_bits_of_the_corrected_value(samples, array, m
     assert held.thresholds.tolist() == [[low, 3, high]] * 5
     assert form.clipped_constants(fmt) == 2 + 10
     assert form.clipped_constants(MacFormat(acc=20)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("int4", "digit"),
+        ("w4a4", "digit"),
+        ("shift5", "shift"),
+        ("focused5", "shift"),
+        ("xor0.8", "sign"),
+        ("basis2", "sign"),
+    ],
+)
+def test_the_default_engine_has_an_array_that_runs_the_network(name, array):
+    engine = default_engine(load(FOLDER / f"digits-{name}.gw"))
+    assert engine == EngineConfig(array=array)
+
+
+def test_where_no_array_runs_all_layers_the_default_engine_names_the_first_that_is_wrong(samples):
+    network = samples.schemes().build()
+    assert default_engine(network) == EngineConfig()
+    with pytest.raises(UnsupportedError, match=r"^shift_raw: scheme shift must run on"):
+        compile_network(network)
