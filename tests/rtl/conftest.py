@@ -2,13 +2,13 @@
 
 import inspect
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from amaranth import Module
+from amaranth import Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from gatewise.rtl.yosys import tool_version
@@ -72,6 +72,55 @@ def _planted(module: ModuleType, old: str, new: str) -> dict[str, Any]:
     names = {"__name__": module.__name__, "__package__": module.__package__}
     exec(compile(source.replace(old, new), f"planted in {module.__name__}", "exec"), names)
     return names
+
+
+class Choosing(wiring.Component):
+    """A component with an input more, `fault`: the number of the fault that is in force, 0 for none."""
+
+    def __init__(self, inner: wiring.Component, chosen: Signal) -> None:
+        self.inner, self.chosen = inner, chosen
+        super().__init__({**inner.signature.members, "fault": In(chosen.shape())})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.inner = self.inner
+        inner = self.inner
+        for name, member in inner.signature.members.items():
+            if member.is_signature:
+                wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(inner, name))
+            elif member.flow is Out:
+                m.d.comb += getattr(self, name).eq(getattr(inner, name))
+            else:
+                m.d.comb += getattr(inner, name).eq(getattr(self, name))
+        m.d.comb += self.chosen.eq(self.fault)
+        return m
+
+
+Fault = tuple[ModuleType, str, str, str]
+"""A module, a line of its source or a part of one, an expression that stands in it once, and another expression."""
+
+
+def _planted_together(faults: Mapping[str, Fault]) -> tuple[dict[ModuleType, dict[str, Any]], Callable[..., Choosing]]:
+    """Modules' names with several faults, of which an input chooses one, and what gives a component that input."""
+    chosen = Signal(range(len(faults) + 1))
+    sources = {module: inspect.getsource(module) for module, *_ in faults.values()}
+    for number, (module, line, old, new) in enumerate(faults.values(), 1):
+        assert sources[module].count(line) == 1, line
+        assert line.count(old) == 1, line
+        chosen_now = line.replace(old, f"Mux(_CHOSEN == {number}, {new}, {old})")
+        sources[module] = sources[module].replace(line, chosen_now)
+    found = {}
+    for module, source in sources.items():
+        names = {"__name__": module.__name__, "__package__": module.__package__, "_CHOSEN": chosen, "Mux": Mux}
+        exec(compile(source, f"planted in {module.__name__}", "exec"), names)
+        found[module] = names
+    return found, lambda component: Choosing(component, chosen)
+
+
+@pytest.fixture(scope="session")
+def planted_together() -> Callable[..., tuple[dict[ModuleType, dict[str, Any]], Callable[..., Choosing]]]:
+    """Modules' names with faults of which an input chooses one, and what gives a component that input."""
+    return _planted_together
 
 
 @pytest.fixture(scope="session")

@@ -198,14 +198,16 @@ class Run:
         return sorted(wrong)
 
 
-def mismatches(compiled, layers, packed, unpacked, config, *, component=PostLanes, formats=False, seed=0, **options):
-    """What the post lanes do otherwise than the kernels and the play of the rules."""
+def mismatches(design, layers, packed, unpacked, config, *, formats=False, seed=0, fault=0, **options):
+    """What compiled post lanes do otherwise than the kernels and the play of the rules."""
     rng = np.random.default_rng(seed)
     times = options.pop("times", 1)
     run = Run(layers, config, rng, some_layers(layers, config, rng, formats, times), **options)
     outputs = ["words__ready", "records_ready", "codes_valid", "out", "second", "post_closed", "post_count"]
     outputs += ["codes_chunk"] * (config.rows > config.post_lanes)
-    with compiled(component(config, formats)).simulate() as simulation:
+    with design.simulate() as simulation:
+        if fault:
+            simulation.poke("fault", fault)
         found = simulation.vectors(run.inputs(layers, packed, formats), outputs)
     assert sum(counts.sum() for counts in run.closed.values()) > 10
     return run.mismatches(found, unpacked)
@@ -235,7 +237,8 @@ def engine(rows, lanes, post_lanes, bus, acc, array="digit"):
 def test_every_layer_has_the_golden_codes_and_counts_and_absorbs_records_by_the_rule(
     compiled, layers, packed, unpacked, case
 ):
-    tools = compiled, layers, packed, unpacked, engine(*case)
+    config = engine(*case)
+    tools = compiled(PostLanes(config)), layers, packed, unpacked, config
     assert mismatches(*tools, gap=0, stall=0) == []
     assert mismatches(*tools, gap=0.3, stall=0.3, seed=1, times=2) == []
 
@@ -243,62 +246,125 @@ def test_every_layer_has_the_golden_codes_and_counts_and_absorbs_records_by_the_
 @pytest.mark.parametrize("array", ["digit", "sign"])
 def test_widths_may_be_narrowed_while_it_runs(compiled, layers, packed, unpacked, array):
     config = engine(4, 4, 2, 64, 36, array)
-    tools = compiled, layers, packed, unpacked, config
+    tools = compiled(PostLanes(config, formats=True)), layers, packed, unpacked, config
     assert mismatches(*tools, formats=True, gap=0.1, stall=0.1, times=2) == []
 
 
 FAULTS = {
-    "bias with another weight": (correct_module, "self.acc << self.fraction", "self.acc << 1"),
-    "fraction not in the width": (lanes_module, "(acc_bits + fraction)[:6]", "acc_bits"),
-    "zero point added": (correct_module, "base - product", "base + product"),
-    "threshold direction": (threshold_module, "self.descending.replicate", "(~self.descending).replicate"),
-    "threshold missed": (threshold_module, "operand >= ", "operand > "),
-    "unused thresholds": (threshold_module, "(self.count > index) & ", ""),
-    "counter not cleared": (counters_module, "[running[row].eq(0), ", "["),
-    "last beat not counted": (counters_module, "Mux(counted, after, ", "Mux(0, after, "),
-    "wrong chunk counts": (counters_module, "(self.chunk == chunk)", "(self.chunk == 0)"),
+    "bias with another weight": (correct_module, "self.acc << self.fraction", "self.fraction", "1"),
+    "fraction not in the width": (lanes_module, "(acc_bits + fraction)[:6]", "(acc_bits + fraction)[:6]", "acc_bits"),
+    "zero point added": (correct_module, "base - product", "base - product", "base + product"),
+    "threshold direction": (threshold_module, "self.descending.repl", "self.descending", "~self.descending"),
+    "threshold missed": (
+        threshold_module,
+        '(operand >= getattr(self, f"threshold_{index}"))',
+        'operand >= getattr(self, f"threshold_{index}")',
+        'operand > getattr(self, f"threshold_{index}")',
+    ),
+    "unused thresholds": (threshold_module, "(self.count > index) & ", "self.count > index", "1"),
+    "counter not cleared": (counters_module, "[running[row].eq(0), ", "0", "running[row]"),
+    "last beat not counted": (counters_module, "Mux(counted, after, ", "counted", "0"),
+    "wrong chunk counts": (counters_module, "(self.chunk == chunk)", "self.chunk == chunk", "self.chunk == 0"),
+    "masked lanes counted": (lanes_module, "Mux(mask[lane], ", "mask[lane]", "1"),
+    "other chunk's records": (lanes_module, "index.chunk.eq(chunks[stage - 1])", "chunks[stage - 1]", "chunks[stage]"),
+    "own zero point": (lanes_module, "own[lane] - layer.own_zero", "layer.own_zero", "layer.other_zero"),
+    "other parity's records": (
+        lanes_module,
+        "index.buffer.eq(buffers[stage - 1])",
+        "buffers[stage - 1]",
+        "buffers[stage]",
+    ),
+    "copy from the own code": (lanes_module, " out[lane] - layer.copy_from", " out[lane]", " passed_codes[lane]"),
+}
+BUILT_FAULTS = {
     "words under way lost": (delay_module, "depth=self.cycles", "depth=self.cycles - 1"),
-    "masked lanes counted": (lanes_module, "Mux(mask[lane], ", "Mux(1, "),
-    "other chunk's records": (lanes_module, "index.chunk.eq(chunks[stage - 1])", "index.chunk.eq(chunks[stage])"),
-    "own zero point": (lanes_module, "own[lane] - layer.own_zero", "own[lane] - layer.other_zero"),
-    "other parity's records": (lanes_module, "index.buffer.eq(buffers[stage - 1])", "index.buffer.eq(buffers[stage])"),
-    "copy from the own code": (lanes_module, "out[lane] - layer.copy_from", "passed_codes[lane] - layer.copy_from"),
     "close too early": (lanes_module, 'self.close, COUNT, "close"', 'self.close, COUNT - 1, "close"'),
 }
+"""Those that change how something is built."""
 
 
 PLANE_FAULTS = {
-    "next plane's coefficient": (lanes_module, 'delayed(m, self.beat_plane, 1, "plane")', "self.beat_plane"),
+    "next plane's coefficient": (
+        lanes_module,
+        'delayed(m, self.beat_plane, 1, "plane") if',
+        'delayed(m, self.beat_plane, 1, "plane")',
+        "self.beat_plane",
+    ),
+    "a value of each plane": (
+        lanes_module,
+        "self.beat & self.beat_last if self.planes",
+        "self.beat & self.beat_last",
+        "self.beat",
+    ),
+    "begins with the last plane": (
+        lanes_module,
+        "planes.first.eq(self.beat_first)",
+        "self.beat_first",
+        "self.beat_last",
+    ),
+    "input sum of a later plane": (planes_module, "self.zero * xsum", "xsum", "self.xsum"),
+    "planes before the last": (planes_module, "Mux(first[1], bias - offset, total)", "first[1]", "1"),
+    "other overflows": (planes_module, "overflow.eq(lost & ends)", "lost & ends", "lost & ~ends"),
+}
+BUILT_PLANE_FAULTS = {
     "other four coefficients": (lanes_module, "reversed(COEFFICIENT_SLOTS)", "COEFFICIENT_SLOTS"),
-    "a value of each plane": (lanes_module, "self.beat & self.beat_last if self.planes", "self.beat if self.planes"),
-    "begins with the last plane": (lanes_module, "planes.first.eq(self.beat_first)", "planes.first.eq(self.beat_last)"),
     "planes not in the width": (lanes_module, "COEFFICIENT_BITS if self.planes", "0 if self.planes"),
-    "input sum of a later plane": (planes_module, "self.zero * xsum", "self.zero * self.xsum"),
-    "planes before the last": (planes_module, "Mux(first[1], bias - offset, total)", "Mux(1, bias - offset, total)"),
-    "other overflows": (planes_module, "overflow.eq(lost & ends)", "overflow.eq(lost & ~ends)"),
 }
 
 
+def lanes_of(names, patch):
+    """The post lanes with the faulty names of some modules, while the patch lasts."""
+    own = names.get(lanes_module)
+    for module in names.keys() - {lanes_module}:
+        for name in module.__all__:
+            if vars(lanes_module).get(name) is getattr(module, name):
+                patch.setattr(lanes_module, name, names[module][name])
+                if own is not None:
+                    own[name] = names[module][name]
+    return PostLanes if own is None else own["PostLanes"]
+
+
+@pytest.fixture(scope="module")
+def faulty(compiled, planted_together):
+    """A build for each array with all its faults, of which an input chooses one."""
+    found = {}
+    for array, faults in (("digit", FAULTS), ("sign", PLANE_FAULTS)):
+        names, choosing = planted_together(faults)
+        with pytest.MonkeyPatch.context() as patch:
+            found[array] = compiled(choosing(lanes_of(names, patch)(engine(4, 4, 2, 128, 32, array))))
+    return found
+
+
 @pytest.mark.parametrize(
-    ("array", "fault"), [("digit", fault) for fault in FAULTS] + [("sign", fault) for fault in PLANE_FAULTS]
+    ("array", "fault"),
+    [("digit", fault) for fault in (None, *FAULTS)] + [("sign", fault) for fault in (None, *PLANE_FAULTS)],
 )
-def test_a_planted_fault_is_found(compiled, layers, packed, unpacked, planted, monkeypatch, array, fault):
-    module, old, new = (FAULTS if array == "digit" else PLANE_FAULTS)[fault]
-    names = planted(module, old, new)
-    component = names.get("PostLanes", PostLanes)
-    for name in module.__all__:
-        if module is not lanes_module and vars(lanes_module).get(name) is getattr(module, name):
-            monkeypatch.setattr(lanes_module, name, names[name])
+def test_a_planted_fault_is_found(layers, packed, unpacked, faulty, array, fault):
+    number = 0 if fault is None else 1 + list(FAULTS if array == "digit" else PLANE_FAULTS).index(fault)
+    config = engine(4, 4, 2, 128, 32, array)
+    wrong = mismatches(faulty[array], layers, packed, unpacked, config, gap=0.1, stall=0.1, fault=number)
+    assert (wrong == []) == (fault is None)
+
+
+@pytest.mark.parametrize(
+    ("array", "fault"),
+    [("digit", fault) for fault in BUILT_FAULTS] + [("sign", fault) for fault in BUILT_PLANE_FAULTS],
+)
+def test_a_fault_in_what_is_built_is_found(compiled, layers, packed, unpacked, planted, monkeypatch, array, fault):
+    module, old, new = (BUILT_FAULTS if array == "digit" else BUILT_PLANE_FAULTS)[fault]
+    component = lanes_of({module: planted(module, old, new)}, monkeypatch)
     config = engine(4, 4, 2, 128, 32, array)
     # Widths are inputs where they are what is wrong.
-    options = {"component": component, "formats": "in the width" in fault and array == "sign"}
-    assert mismatches(compiled, layers, packed, unpacked, config, gap=0.1, stall=0.1, **options) != []
+    formats = "in the width" in fault
+    design = compiled(component(config, formats))
+    assert mismatches(design, layers, packed, unpacked, config, gap=0.1, stall=0.1, formats=formats) != []
 
 
 def test_a_buffer_freed_too_early_is_found(compiled, layers, packed, unpacked, monkeypatch):
     monkeypatch.setattr(PostLanes, "last_read", 0)
     config = engine(4, 4, 2, 128, 32)
-    assert mismatches(compiled, layers, packed, unpacked, config, gap=0, stall=0, times=2) != []
+    design = compiled(PostLanes(config))
+    assert mismatches(design, layers, packed, unpacked, config, gap=0, stall=0, times=2) != []
 
 
 def test_a_counter_stays_at_its_end(compiled, layers, packed, unpacked, monkeypatch):
