@@ -44,9 +44,8 @@ def layer(rng, in_bits, rounding, ends, count):
     return value, multiplier, shift, (zero_point, min(first, second), max(first, second))
 
 
-def differences(compiled, packed, unpacked, in_bits, ends, component=Rescale, seed=0, layers=30, count=400):
+def differences(design, packed, unpacked, in_bits, ends=True, fault=0, seed=0, layers=30, count=400):
     """Codes and overflow flags, over layers of every rounding with gaps, that are not the golden ones."""
-    design = compiled(component(in_bits) if ends else component(in_bits, 16, ends=False))
     rng = np.random.default_rng(seed)
     columns = {name: [] for name in ("valid", "value", "multiplier", "shift", "rounding", "zero_point", "low", "high")}
     wanted, lost, at = [], [], []
@@ -68,6 +67,8 @@ def differences(compiled, packed, unpacked, in_bits, ends, component=Rescale, se
     bits = {"valid": 1, "value": in_bits, "multiplier": 31, "shift": 6, "rounding": 3}
     bits |= dict.fromkeys(("zero_point", "low", "high"), 17) if ends else {}
     with design.simulate() as simulation:
+        if fault:
+            simulation.poke("fault", fault)
         found = simulation.vectors(
             {name: packed(np.concatenate(columns[name]), width) for name, width in bits.items()}, ["code", "overflow"]
         )
@@ -80,51 +81,61 @@ def differences(compiled, packed, unpacked, in_bits, ends, component=Rescale, se
 
 @pytest.mark.parametrize(("in_bits", "ends"), [(40, True), (56, True), (20, True), (18, False), (17, True)])
 def test_every_rounding_is_the_golden_one(compiled, packed, unpacked, in_bits, ends):
-    assert differences(compiled, packed, unpacked, in_bits, ends) == 0
+    component = Rescale(in_bits) if ends else Rescale(in_bits, 16, ends=False)
+    assert differences(compiled(component), packed, unpacked, in_bits, ends) == 0
+
+
+FAULTS = {
+    "increment lost": (
+        "quotient + zero_point + increment",
+        "quotient + zero_point + increment",
+        "quotient + zero_point",
+    ),
+    "nudge lost": ("(product[TFLITE_SHIFT - 1] & tflite)", "product[TFLITE_SHIFT - 1] & tflite", "Const(0, 1)"),
+    "second rounding sees the first": ("low = Mux(tflite, 0, ", "tflite", "0"),
+    "sticky bit": ("below |= bit & shifted[:step].any()", "shifted[:step].any()", "shifted[0]"),
+    "floor rounds": ('& ~_is(rounding, "floor")', '~_is(rounding, "floor")', "Const(1, 1)"),
+    "half up": ('_is(rounding, "half_up") | ~negative', '_is(rounding, "half_up") | ~negative', "~negative"),
+    "half even": ('Mux(_is(rounding, "half_even"), odd, ', '_is(rounding, "half_even")', "0"),
+    "32 bits": ("Mux(tflite, limited, value)", "tflite", "0"),
+    "low end": ("Mux(total < low, low, total)", "total < low", "0"),
+    "loss above a long shift": (
+        "Mux(bit, _beyond(moved, bits + step), ",
+        "_beyond(moved, bits + step)",
+        "0",
+    ),
+    "loss above": ("_beyond(shifted, bits + step))", "_beyond(shifted, bits + step)", "Const(0, 1)"),
+}
+"""In what the rescalers have of `requant.py`."""
+
+
+@pytest.fixture(scope="module")
+def faulty(compiled, planted_together):
+    """A build with all of them, of which an input chooses one."""
+    names, choosing = planted_together({fault: (requant_module, *what) for fault, what in FAULTS.items()})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("scale_product", "scale_quotient", "scale_code"):
+            patch.setattr(rescale_module, name, names[requant_module][name])
+        return compiled(choosing(Rescale(56)))
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS])
+def test_a_planted_fault_is_found(packed, unpacked, faulty, fault):
+    number = 0 if fault is None else 1 + list(FAULTS).index(fault)
+    assert (differences(faulty, packed, unpacked, 56, fault=number) == 0) == (fault is None)
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "old", "new"),
-    [
-        (requant_module, "scale_code", "quotient + zero_point + increment", "quotient + zero_point"),
-        (requant_module, "scale_quotient", "(product[TFLITE_SHIFT - 1] & tflite)", "Const(0, 1)"),
-        (requant_module, "scale_quotient", "low = Mux(tflite, 0, ", "low = Mux(0, 0, "),
-        (requant_module, "scale_quotient", "below |= bit & shifted[:step].any()", "below |= bit & shifted[0]"),
-        (requant_module, "scale_quotient", '& ~_is(rounding, "floor")', ""),
-        (requant_module, "scale_quotient", '_is(rounding, "half_up") | ~negative', "~negative"),
-        (requant_module, "scale_quotient", 'Mux(_is(rounding, "half_even"), odd, ', "Mux(0, 0, "),
-        (requant_module, "scale_product", "Mux(tflite, limited, value)", "Mux(0, 0, value)"),
-        (requant_module, "scale_code", "Mux(total < low, low, total)", "total"),
-        (rescale_module, "Rescale", "valid[0]", "self.valid"),
-        (requant_module, "scale_quotient", "Mux(bit, _beyond(moved, bits + step), ", "Mux(bit, 0, "),
-        (requant_module, "scale_quotient", "_beyond(shifted, bits + step))", "Const(0, 1))"),
-        (rescale_module, "Rescale", "self.rounding, self.out_bits + 2)", "self.rounding, self.out_bits)"),
-    ],
-    ids=[
-        "increment lost",
-        "nudge lost",
-        "second rounding sees the first",
-        "sticky bit",
-        "floor rounds",
-        "half up",
-        "half even",
-        "32 bits",
-        "low end",
-        "stage",
-        "loss above a long shift",
-        "loss above",
-        "narrow quotient",
-    ],
+    ("old", "new"),
+    [("valid[0]", "self.valid"), ("self.rounding, self.out_bits + 2)", "self.rounding, self.out_bits)")],
+    ids=["stage", "narrow quotient"],
 )
-def test_a_planted_fault_is_found(compiled, packed, unpacked, planted, monkeypatch, module, name, old, new):
-    faulty = planted(module, old, new)
-    component = faulty.get("Rescale", Rescale)
-    if module is requant_module:
-        monkeypatch.setattr(rescale_module, name, faulty[name])
-    assert differences(compiled, packed, unpacked, 56, True, component) > 0
+def test_a_fault_in_a_rescaler_is_found(compiled, packed, unpacked, planted, old, new):
+    component = planted(rescale_module, old, new)["Rescale"]
+    assert differences(compiled(component(56)), packed, unpacked, 56) > 0
 
 
 def test_a_tflite_overflow_is_told(compiled, packed, unpacked, planted, monkeypatch):
     faulty = planted(requant_module, "shift, lost & tflite", "shift, lost")
     monkeypatch.setattr(rescale_module, "scale_product", faulty["scale_product"])
-    assert differences(compiled, packed, unpacked, 40, True) > 0
+    assert differences(compiled(Rescale(40)), packed, unpacked, 40) > 0
