@@ -15,6 +15,7 @@ _EVALUATION = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _VALUE = re.compile(r"\tvalue<\d+> (\w+);")
+_TEMPORARY = re.compile(r"\tauto tmp_\d+ = ")
 _NAME = re.compile(r"\b\w+\b")
 _STRUCT_END = "}; // struct p_top\n"
 _MASK_PARTS = re.compile(r"\.(?:slice<[\d,]+>|val|repeat<\d+>)\(\)|\.concat\(|\)")
@@ -81,7 +82,11 @@ def without_idle_work(text: str) -> str:
 
 
 def _statements(text: str) -> tuple[list[str], dict[str, str], list[str]]:
-    """The clock edges, the declarations of the values by name, and the statements."""
+    """The clock edges, the declarations of the values by name, and the statements.
+
+    The place in a memory that is read outside of a clock edge is a temporary value: with all that reads it, up to the
+    end of a branch, it is one statement.
+    """
     edges, values, statements = [], {}, []
     statement: list[str] = []
     depth = 0
@@ -94,7 +99,7 @@ def _statements(text: str) -> tuple[list[str], dict[str, str], list[str]]:
         elif line and not line.lstrip().startswith("//"):
             statement.append(line)
             depth += line.count("{") - line.count("}")
-            if depth == 0:
+            if depth == 0 and (line == "\t}" or not _TEMPORARY.match(statement[0])):
                 statements.append("\n".join(statement))
                 statement = []
     return edges, values, statements

@@ -5,6 +5,7 @@ import pytest
 from amaranth import Module, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
+from gatewise import GatewiseError
 from gatewise.rtl import cxxrtl
 from gatewise.rtl.cxxrtl import conversion, evaluation
 
@@ -172,3 +173,35 @@ def test_a_reset_to_another_value_is_found(monkeypatch, tmp_path):
 
     monkeypatch.setattr(evaluation, "_enabled", another)
     assert wrong_cycles(tmp_path) > 0
+
+
+class Tables(wiring.Component):
+    """Tables of constants, which are memories that are read without a clock."""
+
+    def __init__(self):
+        super().__init__({"at": In(4), "a": Out(8), "b": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        for out, step in ((self.a, 37), (self.b, 91)):
+            with m.Switch(self.at):
+                for at in range(16):
+                    with m.Case(at):
+                        m.d.comb += out.eq(step * at % 251)
+        return m
+
+
+def test_a_table_that_is_read_stays_in_one_part(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation, "PART_LENGTH", 1)
+    try:
+        design = cxxrtl.compile_design(Tables(), cache=tmp_path)
+    except cxxrtl.build.ToolMissingError:
+        pytest.skip("no C++ compiler is installed")
+    at = np.arange(16, dtype=np.uint32)
+    with design.simulate() as simulation:
+        found = simulation.vectors({"at": at}, ["a", "b"])
+    assert np.array_equal(found["a"][:, 0], 37 * at % 251)
+    assert np.array_equal(found["b"][:, 0], 91 * at % 251)
+    monkeypatch.setattr(evaluation, "_TEMPORARY", re.compile("nothing"))
+    with pytest.raises(GatewiseError, match=r"undeclared|was not declared"):
+        cxxrtl.compile_design(Tables(), cache=tmp_path / "again")
