@@ -6,6 +6,8 @@ The inner layers get the scheme, the first and the last one 8-bit integers. Acti
 4-bit demo network, the coarsest step of a tensor for all its channels. Each output channel has a scale, and a
 zero point that takes away the mean error of its weights. All constants come of the weights: no image is looked at.
 
+"mixed" has layers of every mode of a fused array: integers of 2, 4 and 8 bits, some of whose inputs have 2 bits.
+
 "bayesian" has Bayesian Bits' form throughout: nested grids for weights and activations, a grid and a width of 2, 4 or 8
 bits for each layer's weights, and no weights at all for some channels.
 
@@ -63,10 +65,10 @@ Scheme = Callable[[np.ndarray], Encoded]
 
 
 class Form(NamedTuple):
-    """How a conversion treats a layer, whose name it is given, and a grid of few bits; both for `NetworkBuilder`."""
+    """How a conversion treats a layer, and a tensor's grid of few bits, by their names; both for `NetworkBuilder`."""
 
     layer: Callable[[str], dict[str, Any]]
-    grid: Callable[[Grid], Grid]
+    grid: Callable[[str, Grid], Grid]
 
 
 Arrays = dict[str, np.ndarray]
@@ -231,20 +233,31 @@ def _folded(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
     return weights * _per_channel(gain, weights), bias
 
 
+def _encoded(arrays: Arrays, name: str, scheme: Scheme) -> dict[str, Any]:
+    """A layer in a scheme, batch normalisation folded into the weights."""
+    weights, bias = _folded(arrays, name)
+    encoded = scheme(weights)
+    error = _flat(encoded.real - weights).mean(axis=1)
+    zero_point = error / encoded.scale
+    return {"codes": encoded.codes, "scale": encoded.scale, "zero_point": zero_point, "bias": bias}
+
+
 def inside(inner: Scheme) -> Callable[[Arrays], Form]:
-    """The inner layers in a scheme, batch normalisation folded into the weights, the others 8-bit integers."""
+    """The inner layers in a scheme, the others 8-bit integers."""
 
     def form(arrays: Arrays) -> Form:
-        def layer(name: str) -> dict[str, Any]:
-            weights, bias = _folded(arrays, name)
-            encoded = (inner if name in INNER else integers(8))(weights)
-            error = _flat(encoded.real - weights).mean(axis=1)
-            zero_point = error / encoded.scale
-            return {"codes": encoded.codes, "scale": encoded.scale, "zero_point": zero_point, "bias": bias}
-
-        return Form(layer, lambda grid: grid)
+        return Form(lambda name: _encoded(arrays, name, inner if name in INNER else integers(8)), lambda _, grid: grid)
 
     return form
+
+
+def mixed(arrays: Arrays) -> Form:
+    """Integers of other widths in every layer; tensors of 2 bits have every fourth level of those of 4."""
+
+    def grid(name: str, direct: Grid) -> Grid:
+        return Grid(4 * direct.scale, 2, direct.signed) if name in NARROW else direct
+
+    return Form(lambda name: _encoded(arrays, name, integers(WIDTHS.get(name, 8))), grid)
 
 
 def bayesian(arrays: Arrays) -> Form:
@@ -272,7 +285,7 @@ def bayesian(arrays: Arrays) -> Form:
         codes = WeightCodes.nested(weights, bits, lost(kept, bits)[1], pruned)
         return {"codes": codes, "scale": np.abs(gain), "bias": bias}
 
-    def grid(direct: Grid) -> Grid:
+    def grid(_: str, direct: Grid) -> Grid:
         return replace(direct, rounding="nested")
 
     return Form(layer, grid)
@@ -281,15 +294,20 @@ def bayesian(arrays: Arrays) -> Form:
 INNER = ("conv2", "conv3", "conv4")
 ALONE = ("conv1", "conv3")
 """Layers whose outputs no residual joins."""
+WIDTHS = {"conv2": 2, "conv3": 4, "conv4": 2}
+"""Bits of the weights in "mixed" where they are not 8."""
+NARROW = ("conv2.q4", "conv3")
+"""Tensors of 2 bits in "mixed": what conv3 and conv4 read."""
 SCHEMES: dict[str, tuple[Callable[[Arrays], Form], tuple[str, ...]]] = {
-    "int4": (inside(integers(4)), ("digit", "sign", "shift")),
+    "int4": (inside(integers(4)), ("digit", "fusion", "sign", "shift")),
     "shift4": (inside(powers_of_two(4)), ("shift",)),
     "shift5": (inside(powers_of_two(5)), ("shift",)),
     "focused5": (inside(focused(5)), ("shift",)),
     "xor0.8": (inside(encrypted(8, 10)), ("sign",)),
     "xor1.6": (inside(encrypted(8, 10, count=2)), ("sign",)),
     "basis2": (inside(sign_planes(2)), ("sign",)),
-    "bayesian": (bayesian, ("digit", "sign", "shift")),
+    "mixed": (mixed, ("digit", "fusion")),
+    "bayesian": (bayesian, ("digit", "fusion", "sign", "shift")),
 }
 """How the layers are encoded, and the arrays that run them."""
 
@@ -305,7 +323,7 @@ def convert(name: str) -> Network:
         codes = demo.values[tensor].codes
         coarsest = 1 if reader is None else int(demo.layers[reader].factors.max())
         found = Grid(codes.scale * coarsest, codes.bits, codes.signed, codes.zero_point)
-        return form.grid(found) if codes.bits <= 8 else found
+        return form.grid(tensor, found) if codes.bits <= 8 else found
 
     first = net.conv2d("conv1", net.input, padding=1, out=grid("conv1", "conv2"), relu=True, **form.layer("conv1"))
     stream = net.conv2d("conv2", first, padding=1, stride=2, out=grid("conv2"), relu=True, **form.layer("conv2"))
