@@ -84,8 +84,8 @@ def utilisation() -> str:
         )
         for layer in layers
     ]
-    total, useful = sum(layer.total for layer in layers), sum(layer.digit_macs for layer in layers)
-    whole = useful / (engine.rows * engine.lanes * total)
+    total, useful = sum(layer.total for layer in layers), sum(layer.products for layer in layers)
+    whole = useful / (engine.products * total)
     columns = (
         *("layer", "op", "cycles", "compute", "weight stall", "post stall", "drain", "fill", "host"),
         *("utilisation %", "bound by"),
@@ -105,13 +105,13 @@ def gates() -> str:
     for lanes in POST_LANES:
         engine = EngineConfig(post_lanes=lanes)
         layers = inner_layers(network, engine)
-        useful, total = sum(layer.digit_macs for layer in layers), sum(layer.total for layer in layers)
+        useful, total = sum(layer.products for layer in layers), sum(layer.total for layer in layers)
         report = synthesize_engine(engine)
         low, high = report.alm.bounds
         rows.append(
             (
                 lanes,
-                f"{100 * useful / (engine.rows * engine.lanes * total):.1f}",
+                f"{100 * useful / (engine.products * total):.1f}",
                 f"{100 * min(layer.utilisation(engine) for layer in layers):.1f}",
                 f"{sum(layer.total for layer in layers_of(network, engine)):,}",
                 f"{report.gates.two_input:,}",

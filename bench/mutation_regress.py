@@ -27,6 +27,7 @@ from gatewise.rtl.engine.comparison import Shadow, compare_counters, compare_cyc
 from gatewise.rtl.engine.cosim import EngineProbe, EngineRun, EngineSimulation, cycle_limit
 from gatewise.rtl.engine.engine import Engine
 from gatewise.rtl.icarus import SimulationError
+from gatewise.sim.builder import Tensor
 from gatewise.sim.compile import CompiledNetwork, compile_network
 from gatewise.sim.images import ImageSet
 from gatewise.sim.random_cases import ENGINES, Steered, random_cases
@@ -226,6 +227,27 @@ def _depthwise(rng: np.random.Generator) -> Network:
     return net.build()
 
 
+def _fused(rng: np.random.Generator) -> Network:
+    """Every mode of a fused array, from words of both kinds, padding that is not zero; groups within a lane group."""
+    net = _input("fused", (20, 4, 5), 4, zero_point=3)
+
+    def conv(name: str, x: Tensor, bits: int, *shape: int, out: Grid, **more: Any) -> Tensor:
+        # Codes are spread over their grid: the deviations of weights and inputs are about a quarter of theirs.
+        scale = 4 * 2.0 ** (out.bits - bits - x.grid.bits) / np.sqrt(np.prod(shape[1:]))
+        zero_point = rng.integers(-1, 2, shape[0])
+        return net.conv2d(
+            name, x, _weights(rng, bits, *shape), bits=bits, scale=scale, out=out, zero_point=zero_point, **more
+        )
+
+    narrow, unsigned = Grid(1.0, 2, signed=True, zero_point=-1), Grid(1.0, 2, zero_point=2)
+    x = conv("four_by_two", net.input, 2, 40, 20, 1, 2, out=narrow, padding=(0, 1))
+    x = conv("two_by_two", x, 2, 36, 40, 2, 1, out=narrow, padding=(1, 0, 0, 1))
+    x = conv("depthwise", x, 2, 36, 1, 2, 2, out=unsigned, groups=36, padding=(1, 1, 0, 0))
+    x = conv("two_by_four", x, 4, 38, 18, 1, 1, out=narrow, groups=2, padding=(0, 1, 0, 0))
+    conv("two_by_eight", x, 8, 6, 38, 1, 1, out=Grid(1.0, 8, signed=True), padding=(1, 0, 0, 0))
+    return net.build()
+
+
 def _short_planes(rng: np.random.Generator) -> Network:
     """Sums and constants that the widths do not hold."""
     net = _input("short planes", (9, 4, 4), 8)
@@ -276,6 +298,11 @@ CASES: dict[str, tuple[Making, ...]] = {
         (_pooled, 20, MacFormat(8, 16, 20, "wrap")),
         # As long as the prefetch covers.
         (_compared_with_thresholds, 200, MacFormat(8, 16, 20)),
+    ),
+    "4x4/128 fusion": (
+        (_fused, 4, MacFormat(10, 24, 32)),
+        (_fused, 0, MacFormat(6, 8, 12, "wrap")),
+        (_overflowing, 3, MacFormat(6, 8, 13)),
     ),
     "4x8/16 sign": (
         (_planes, 4, MacFormat(10, 24, 40)),

@@ -14,7 +14,7 @@ __all__ = ["MUTATIONS", "Kind", "Mutation", "engine_blocks"]
 
 Kind = Literal["digits", "counters", "cycles", "stops"]
 TOP = "rtl/engine/engine.py"
-SIGN, SHIFT = "4x8/16 sign", "4x8/32 shift"
+FUSION, SIGN, SHIFT = "4x4/128 fusion", "4x8/16 sign", "4x8/32 shift"
 """Engines of the other arrays."""
 HUFFMAN, XOR = "4x8/32 huffman", "4x8/64 xor sign"
 """Engines of the other decoders."""
@@ -167,8 +167,8 @@ MUTATIONS = (
     ),
     Mutation(
         "compute-padding", "rtl/engine/compute.py",
-        "digits.eq(Mux(inside, self.act_data.as_value(), pad_digit.replicate(config.lanes)))",
-        "digits.eq(Mux(inside, self.act_data.as_value(), 0))",
+        "Mux(inside, self.act_data.as_value(), pad_digit.replicate(config.lanes))",
+        "Mux(inside, self.act_data.as_value(), 0)",
         "digits", "padding is 0, not the zero point",
     ),
     Mutation(
@@ -239,7 +239,7 @@ MUTATIONS = (
     ),
     Mutation(
         "stream-lanes", "rtl/engine/stream_walk.py",
-        "m.d.sync += first_lane.eq(group_lanes)", "m.d.sync += first_lane.eq(layer.in_lane)",
+        "first_lane.eq(step_lanes.within(group_lanes))", "first_lane.eq(layer.in_lane)",
         "stops", "every convolution group is taken to begin in the lane of the first",
     ),
     Mutation(
@@ -525,6 +525,72 @@ MUTATIONS = (
         "1 + (layer.part_top >> 2) if", "1 if",
         "stops", "records are read without the second field of coefficients", SIGN,
     ),
+    # The fused array.
+    Mutation(
+        "fusion-brick", "rtl/fusion.py",
+        "Mux(narrow_a, Mux(narrow_w, w[1], w[3]), w[0])", "Mux(narrow_a, w[1], w[0])",
+        "digits", "the second lane of narrow activations has a slice of the first one's weight", FUSION,
+    ),
+    Mutation(
+        "fusion-correction", "rtl/fusion.py",
+        "added += (2 * a + 2 * w + 4 * (a ^ w)) << brick.shift", "added += (2 * a + 2 * w) << brick.shift",
+        "digits", "a brick with one sign is taken for one with none or two", FUSION,
+    ),
+    Mutation(
+        "fusion-narrow-aligned", "rtl/fusion.py",
+        'Mux(narrow, 0 if kind == "shift" else 1, self.factors[lane])', "0",
+        "digits", "every product is aligned by nothing, or by 0", FUSION,
+    ),
+    Mutation(
+        "fusion-narrow-limited", "rtl/fusion.py",
+        "overflow = lost & ~narrow", "overflow = lost",
+        "counters", "exact sums of narrow products count as overflows", FUSION,
+    ),
+    Mutation(
+        "fusion-array-mode", "rtl/engine/fusion_array.py",
+        "row.mode.eq(self.mode)", "row.mode.eq(self.mode & 1)",
+        "digits", "rows read weights of 2 bits as if they had 4", FUSION,
+    ),
+    Mutation(
+        "fusion-array-sums", "rtl/engine/fusion_array.py",
+        '(*MacArray._sum_ports, "mode")', "MacArray._sum_ports",
+        "digits", "input sums take every PE for one lane", FUSION,
+    ),
+    Mutation(
+        "fusion-sum-masks", "rtl/engine/input_sums.py",
+        "mode.channels(self.config.lanes)[pe]", "mode.channels(self.config.lanes)[0]",
+        "digits", "every PE is masked as the first one is", FUSION,
+    ),
+    Mutation(
+        "fusion-sum-codes", "rtl/engine/input_sums.py",
+        "Mux(self.mode[0], apart, ", "Mux(0, apart, ",
+        "digits", "input sums take two codes of 2 bits for one digit", FUSION,
+    ),
+    Mutation(
+        "fusion-sub-word", "rtl/engine/fusion_operands.py",
+        "twos = settled(m, (self.narrow & self.mode.xor()) | ", "twos = settled(m, ",
+        "digits", "narrow words are taken for one lane group of 2 L lanes", FUSION,
+    ),
+    Mutation(
+        "fusion-upper-half", "rtl/engine/fusion_operands.py",
+        "upper_half.eq(Mux(two_lanes, self.sub[0], self.sub[1]))", "upper_half.eq(self.sub[0])",
+        "digits", "lane groups of L narrow codes take turns between the halves", FUSION,
+    ),
+    Mutation(
+        "fusion-extended", "rtl/engine/fusion_operands.py",
+        "extends.eq(self.narrow & single)", "extends.eq(0)",
+        "digits", "a code of 2 bits in 4x4 has its neighbour for a sign", FUSION,
+    ),
+    Mutation(
+        "fusion-padding", "rtl/engine/fusion_operands.py",
+        "Mux(narrow_a, self.pad[:SLICE_BITS].replicate(4), self.pad.replicate(2))", "self.pad.replicate(2)",
+        "digits", "every other narrow lane has the sign of the zero point for padding", FUSION,
+    ),
+    Mutation(
+        "fusion-lane-groups", "rtl/engine/registers.py",
+        "return groups if self.more is None else groups >> self.more", "return groups",
+        "stops", "a pixel has lane groups of L channels in every mode", FUSION,
+    ),
     # The shift array.
     Mutation(
         "shift-negative", "rtl/shift.py",
@@ -603,6 +669,11 @@ MUTATIONS = (
         "stops", "the parts of the next word are counted on", SHIFT,
     ),
     # Decoders.
+    Mutation(
+        "chunks-place", "rtl/engine/chunks.py",
+        "words.ready.eq(take & (place == per_word - 1))", "words.ready.eq(take)",
+        "stops", "a word is taken with each of its chunks", XOR,
+    ),
     Mutation(
         "huffman-offsets", "rtl/huffman.py",
         "_chosen(match, list(self.offsets))", "_chosen(match, list(self.offsets)[::-1])",

@@ -171,10 +171,10 @@ def measured(row: Row) -> tuple[str, ...]:
         return *head, *(NOT_BUILT,) * 4, *tail
     layers = network_cycles(lower(built, engine), engine)
     inner = {node.name for node in built.mac_nodes() if node.name.startswith("layer")}
-    cycles, useful = sum(layer.total for layer in layers), sum(layer.digit_macs for layer in layers)
+    cycles, useful = sum(layer.total for layer in layers), sum(layer.products for layer in layers)
     return (
         *head, f"{cycles:,}", f"{sum(layer.total for layer in layers if layer.name in inner):,}",
-        f"{100 * useful / (engine.rows * engine.lanes * cycles):.1f}",
+        f"{100 * useful / (engine.products * cycles):.1f}",
         f"{sum(layer.bytes_read for layer in layers):,}", *tail,
     )  # fmt: skip
 

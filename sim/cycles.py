@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..kernels.fusion import utilised_bricks
 from .descriptor import descriptor_words
 from .engine import EngineConfig
 from .image import TileLayout
-from .lowered import LoweredLayer, RowGroup, row_groups, words_of
+from .lowered import LoweredLayer, RowGroup, lanes_of, row_groups, words_of
 
 __all__ = ["LayerCycles", "TileTimes", "layer_cycles", "network_cycles", "tile_sizes", "tile_times", "with_taper"]
 
@@ -39,12 +40,16 @@ Bound = Literal["compute", "weights", "post", "drain", "fill", "host"]
 
 @dataclass(frozen=True, slots=True)
 class LayerCycles:
-    """Cycles of one engine layer; the six parts add up to `total`."""
+    """Cycles of one engine layer; the six parts add up to `total`.
+
+    `products` are the useful ones of the array (`EngineConfig.products`). A step has `lanes` input channels, of which
+    `idle_lanes` are on average none.
+    """
 
     name: str
     op: str
     macs: int = 0
-    digit_macs: int = 0
+    products: int = 0
     compute: int = 0
     weight_stall: int = 0
     post_stall: int = 0
@@ -53,6 +58,8 @@ class LayerCycles:
     host: int = 0
     bytes_read: int = 0
     weight_bits: int = 0
+    lanes: int = 0
+    idle_lanes: float = 0.0
 
     @property
     def total(self) -> int:
@@ -73,8 +80,8 @@ class LayerCycles:
         return max(parts, key=lambda part: parts[part])
 
     def utilisation(self, engine: EngineConfig) -> float:
-        """Useful digit MACs over what the array could have done in the layer's cycles."""
-        return self.digit_macs / (engine.rows * engine.lanes * self.total) if self.total else 0.0
+        """Useful products over what the array could have done in the layer's cycles."""
+        return self.products / (engine.products * self.total) if self.total else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +275,7 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
         layer.name,
         layer.label,
         macs=macs,
-        digit_macs=macs * (1 + registers["a_top"]) * (1 + registers.get("w_top", 0) + registers.get("part_top", 0)),
+        products=macs * _products(layer, engine),
         compute=compute,
         weight_stall=through - fill - compute - post_stall,
         post_stall=post_stall,
@@ -277,7 +284,24 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
         fill=fill,
         bytes_read=words * bus // 8,
         weight_bits=layer.mac.node.weights.bits,
+        lanes=lanes_of(registers, engine),
+        idle_lanes=_idle_lanes(registers, groups, engine),
     )
+
+
+def _products(layer: LoweredLayer, engine: EngineConfig) -> int:
+    """Useful products of a MAC: digit pairs, or pairs of slices of 2 bits that hold bits of both codes."""
+    registers = layer.registers
+    if engine.array == "fusion" and layer.mac is not None:
+        return utilised_bricks(layer.mac.operands.a_bits, layer.mac.operands.w_bits)
+    return (1 + registers["a_top"]) * (1 + registers.get("w_top", 0) + registers.get("part_top", 0))
+
+
+def _idle_lanes(registers: Mapping[str, int], groups: Sequence[RowGroup], engine: EngineConfig) -> float:
+    """Lanes of a step without an input channel, on average; a row of a depthwise layer has one of the diagonal's."""
+    there = sum(group.lane_groups for group in groups) * lanes_of(registers, engine)
+    used = sum(group.rows if registers["depthwise"] else registers["group_inputs"] for group in groups)
+    return (there - used) / sum(group.lane_groups for group in groups)
 
 
 def _post_only(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:

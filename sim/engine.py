@@ -135,6 +135,11 @@ class EngineConfig(BaseModel):
         return self.lanes * (BRICKS if self.array == "fusion" else 1)
 
     @property
+    def products(self) -> int:
+        """Products that the array can make in a cycle: a digit's for each PE, of a fused one those of 2-bit bricks."""
+        return self.rows * self.most_lanes
+
+    @property
     def has_parts(self) -> bool:
         """Whether the array takes a weight in parts, each with a weight tile of its own, and not in digits."""
         return self.array in ("sign", "shift")

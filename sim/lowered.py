@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .coded import HuffmanStreams
     from .xor_coded import XorStreams
 
-__all__ = ["DIVIDER_CYCLES", "LoweredLayer", "RowGroup", "row_groups", "words_of"]
+__all__ = ["DIVIDER_CYCLES", "LoweredLayer", "RowGroup", "lanes_of", "row_groups", "words_of"]
 
 DIVIDER_CYCLES = 17
 """An average's division: a bit of the quotient a cycle."""
@@ -61,9 +61,14 @@ class RowGroup:
     group: int
 
 
+def lanes_of(registers: Mapping[str, int], engine: EngineConfig) -> int:
+    """Input channels that a row reduces in a step: a fused array's narrow operands multiply those of its PEs."""
+    return engine.lanes * FUSION_MODES[registers.get("mode", 0)].lanes
+
+
 def row_groups(registers: Mapping[str, int], engine: EngineConfig) -> Iterator[RowGroup]:
     """The row groups of a layer in the order in which they run: the walk that the hardware makes."""
-    lanes = engine.lanes * FUSION_MODES[registers.get("mode", 0)].lanes
+    lanes = lanes_of(registers, engine)
     depthwise = bool(registers["depthwise"])
     limit = min(engine.rows, engine.lanes) if depthwise else engine.rows
     first = 0

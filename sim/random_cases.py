@@ -43,6 +43,9 @@ ENGINES = {
     "8x8/64": _engine(8, 8, 8, 64, pixels=32),
     "4x4/128": _engine(4, 4, 4, 128, pixels=20, act_banks=8, prefetch_words=64),
     "4x8/256": _engine(4, 8, 1, 256, act_bytes=4096, act_banks=16),
+    "4x8/16 fusion": _engine(4, 8, 2, 16, array="fusion", act_banks=8),
+    "4x4/128 fusion": _engine(4, 4, 4, 128, array="fusion", pixels=20, act_bytes=8192, prefetch_words=64),
+    "8x4/64 huffman fusion": _engine(8, 4, 2, 64, array="fusion", decoder="huffman", pixels=24),
     "4x8/32 shift": _engine(4, 8, 2, 32, array="shift", act_bytes=4096, act_banks=16),
     "8x4/128 shift": _engine(8, 4, 4, 128, array="shift", pixels=24, prefetch_words=64),
     "4x8/16 sign": _engine(
@@ -145,7 +148,9 @@ def random_case(draw: Decisions, name: str = "random") -> RandomCase:
 
 
 def _attempt(draw: Decisions, name: str) -> RandomCase | None:
-    array = draw.option("array", ("digit", "digit", "digit", "sign", "sign", "shift", "shift"))
+    array = draw.option(
+        "array", ("digit", "digit", "digit", "fusion", "fusion", "sign", "sign", "sign", "shift", "shift")
+    )
     alike = {key: engine for key, engine in ENGINES.items() if engine.array == array}
     bus = draw.option("bus", tuple(dict.fromkeys(engine.bus_bits for engine in alike.values())))
     builds = {engine.decoder: key for key, engine in alike.items() if engine.bus_bits == bus}
@@ -177,7 +182,7 @@ def _narrowed(draw: Decisions, engine: EngineConfig, tied: bool) -> EngineConfig
 
 def _format(draw: Decisions, engine: EngineConfig) -> MacFormat:
     """Wide formats, or such that one or all of their widths are too narrow for full codes."""
-    kinds = COUNTERS if engine.array == "digit" else ("acc", "post")
+    kinds = COUNTERS if engine.aligns else ("acc", "post")
     narrow = draw.option("overflows of", ("none", "all", *kinds))
     product, align, acc = draw.between(8, 10), draw.between(16, 24), draw.between(24, engine.mac.acc)
     if narrow in ("product", "all"):

@@ -3,12 +3,14 @@
 All is decided by `Decisions`; the codes themselves come of a generator that one decision seeds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 from ..kernels.align import Alignment
+from ..kernels.fusion import fusion_mode
 from ..kernels.planes import PlaneCorrection
 from ..kernels.requant import MULTIPLIER_BITS, Rounding
 from .arrays import SCHEMES
@@ -267,7 +269,9 @@ class Drawing:
         signed = self.draw.option("activations", ("unsigned", "signed")) == "signed"
         # The sums of a plane are small: only wide codes overflow them.
         wide = self.engine.array == "sign" and self.engine.mac.acc <= NARROW_ACC and self.draw.between(0, 2) > 0
-        grid = Grid(scale, self.draw.option("activation bits", range(7 if wide else 1, 9)), signed)
+        # Half of a fused array's tensors are narrow.
+        more = 4 * (1, 2) if self.engine.array == "fusion" else ()
+        grid = Grid(scale, self.draw.option("activation bits", (*range(7 if wide else 1, 9), *more)), signed)
         low, high = grid.codes.range
         zero_point = self.draw.between(low, high) if self.draw.between(0, 1) else 0
         if self.draw.between(0, 3) == 0:
@@ -288,9 +292,11 @@ class Drawing:
         kinds: dict[str, Alignment | None] = {"none": None, "shift": "shift", "mul": "mul"}
         if grid.bits > 4:
             del kinds["mul"]
-        if grid.bits > 8 or self.engine.array != "digit":
+        if grid.bits > 8 or not self.engine.aligns:
             return None
-        return kinds[self.draw.option("alignment", tuple(kinds))]
+        # A fused array's lanes multiply only where nothing is aligned.
+        more = 3 * ("none",) if self.engine.array == "fusion" else ()
+        return kinds[self.draw.option("alignment", (*kinds, *more))]
 
     def _rescale(self, *, tflite: bool) -> Rounding:
         """Set the builder's rounding and multiplier width for the next node."""
@@ -321,6 +327,18 @@ class Drawing:
         codes_shape = (outputs, channels // groups, *geometry.kernel)
         name = self._name("conv")
         return self._mac(name, x, codes_shape, form, geometry, groups)
+
+    def _weight_bits(self, x: Tensor, shape: tuple[int, ...], groups: int) -> Sequence[int]:
+        """Widths of integer weights that the layer can have, or those of one mode of a fused array."""
+        if x.grid.align is not None:
+            return range(1, 5 if x.grid.align == "mul" else 9)
+        if self.engine.array != "fusion" or (groups > 1 and shape[:2] == (groups, 1)):
+            return range(1, 9)
+        fit: dict[str, list[int]] = {}
+        for bits in range(1, 9):
+            mode = fusion_mode(x.grid.bits, bits)
+            fit.setdefault(f"{mode.a_bits}x{mode.w_bits}", []).append(bits)
+        return fit[self.draw.option("mode", tuple(fit))]
 
     def _linear(self, x: Tensor) -> Tensor:
         outputs = self._count("outputs", "R", self.engine.rows, 24)
@@ -389,8 +407,8 @@ class Drawing:
         tflite = not thresholds and self._rescale(tflite=whole) == "tflite"
         terms: tuple[ZeroTerm, ...] = ("none", "whole") if tflite else ("none", "whole", "fraction")
         term = draw.option("zero term", terms)
-        most_bits = 4 if x.grid.align == "mul" else 8
-        weights = draw_weights(draw, rng, scheme, shape, groups, term, whole=tflite, most_bits=most_bits)
+        widths = self._weight_bits(x, shape, groups)
+        weights = draw_weights(draw, rng, scheme, shape, groups, term, whole=tflite, widths=widths)
         spread = self._spread(x, weights)
         scale = 1.0
         if not thresholds:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar, get_args
 
 from ..kernels.align import Alignment
+from ..kernels.fusion import FUSION_MODES
 from ..kernels.mac import Overflow
 from ..kernels.requant import MULTIPLIER_BITS, Rounding
 from .engine import EngineConfig
@@ -80,7 +81,8 @@ GROUPS: dict[str, Sequence[object]] = {
         "serial", "copied view", "strided view", "other first lane", "two tensors written", "add and copy",
         "across banks",
     ),
-    "array": ("digit", "sign", "shift"),
+    "array": ("digit", "fusion", "sign", "shift"),
+    "mode": ("4x4", "2x4", "4x2", "2x2"),
     "decoder": ("raw", "huffman", "xor"),
     "rows": ("R < L", "R = L", "R > L"),
     "post lanes": (1, 2, 4, 8),
@@ -118,6 +120,7 @@ def network_options(golden: RunResult) -> Iterator[str]:
     yield f"bus {engine.bus_bits}"
     yield from _within("latency", LATENCIES, engine.bus_latency)
     yield from (f"memory {what}" for what in _memory_options(plan, engine))
+    yield from _mode_options(golden)
     found = [kind for kind in COUNTERS if any(getattr(counts, kind).any() for counts in golden.overflows.values())]
     yield from (f"overflows of {kind}" for kind in found)
     if found:
@@ -155,6 +158,14 @@ def _memory_options(plan: Schedule, engine: EngineConfig) -> Iterator[str]:
     placed = plan.memory.tensors.values()
     if any(first // bank != (first + tensor.words - 1) // bank for tensor in placed for first in tensor.planes):
         yield "across banks"
+
+
+def _mode_options(golden: RunResult) -> Iterator[str]:
+    """Bits of activations x weights that meet in the PEs of a fused array."""
+    for layer in golden.lowered:
+        if layer.mac is not None and golden.engine.array == "fusion":
+            mode = FUSION_MODES[layer.registers["mode"]]
+            yield f"mode {mode.a_bits}x{mode.w_bits}"
 
 
 def layer_options(network: Network, node: Node, engine: EngineConfig) -> Iterator[str]:

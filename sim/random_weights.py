@@ -1,5 +1,6 @@
 """Random weights of every scheme, for random networks: spread over what the codes of each can say."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,11 +59,11 @@ def draw_weights(
     term: ZeroTerm,
     *,
     whole: bool,
-    most_bits: int,
+    widths: Sequence[int],
 ) -> RandomWeights:
     """Weights (out, in per group, ky, kx) or (out, in) of a scheme, with zero points of a kind.
 
-    `whole` is whether coefficients must come without fraction bits; `most_bits` bounds integer codes.
+    `whole` is whether coefficients must come without fraction bits; `widths` are what integer codes may have.
     """
     match scheme:
         case "shift":
@@ -77,14 +78,14 @@ def draw_weights(
             signs = np.where(rng.random((planes, *shape)) < _share(draw, rng), 1, -1)
             codes = WeightCodes.basis(signs, numbers, fraction)
         case _:
-            return _integers(draw, rng, shape, term, most_bits)
+            return _integers(draw, rng, shape, term, widths)
     return _with_zeros(rng, codes, groups, term)
 
 
 def _integers(
-    draw: Decisions, rng: np.random.Generator, shape: tuple[int, ...], term: ZeroTerm, most_bits: int
+    draw: Decisions, rng: np.random.Generator, shape: tuple[int, ...], term: ZeroTerm, widths: Sequence[int]
 ) -> RandomWeights:
-    bits = draw.option("weight bits", range(1, most_bits + 1))
+    bits = draw.option("weight bits", widths)
     signed = term == "none" or bool(draw.between(0, 1))
     low = -(1 << (bits - 1)) if signed else 0
     codes = rng.integers(low, low + (1 << bits), shape)

@@ -21,7 +21,18 @@ __all__ = ["compiled_report", "inspection_report", "run_report", "terminal"]
 PIPED_WIDTH = 200
 """Columns of output that goes to no terminal: nothing is cut off for want of a screen."""
 UNLIMITED = 10_000
-RUN_DETAIL = {"MMAC", "MBOP", "bytes\nread", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"}
+RUN_DETAIL = {
+    "MMAC",
+    "MBOP",
+    "idle\nlanes",
+    "bytes\nread",
+    "compute",
+    "weight\nstall",
+    "post\nstall",
+    "drain",
+    "fill",
+    "host",
+}
 INSPECTION_DETAIL = {"inputs", "MMAC", "MBOP", "scheme", "entropy", "parameter\nbytes"}
 
 
@@ -57,8 +68,8 @@ def run_report(result: RunResult, console: Console) -> Group:
         f"{engine.decoder} weights, {engine.post_lanes} post lanes, {engine.bus_bits}-bit bus: cycles of one image"
     )
     columns = (
-        *("layer", "op", "MMAC", "MBOP", "cycles", "compute", "weight\nstall", "post\nstall", "drain", "fill", "host"),
-        *("utilisation", "bound by", "bytes\nread", "overflows"),
+        *("layer", "op", "MMAC", "MBOP", "idle\nlanes", "cycles", "compute", "weight\nstall", "post\nstall", "drain"),
+        *("fill", "host", "utilisation", "bound by", "bytes\nread", "overflows"),
     )
     rows = []
     for layer in result.layers:
@@ -73,6 +84,7 @@ def run_report(result: RunResult, console: Console) -> Group:
                 layer.op,
                 f"{layer.macs / 1e6:.3f}" if layer.macs else "",
                 f"{bops([result.layer_bops[layer.name]]) / 1e6:.3f}" if layer.macs else "",
+                f"{layer.idle_lanes:.3g} of {layer.lanes}" if layer.macs else "",
                 f"{layer.total:,}",
                 *(f"{part:,}" if part else "" for part in parts),
                 f"{100 * layer.utilisation(engine):.1f} %" if layer.macs else "",

@@ -111,9 +111,9 @@ class RunResult:
 
     @property
     def utilisation(self) -> float:
-        """Useful digit MACs over what the array could have done."""
-        useful = sum(layer.digit_macs for layer in self.layers)
-        return useful / (self.engine.rows * self.engine.lanes * self.cycles_per_image)
+        """Useful products over what the array could have done."""
+        useful = sum(layer.products for layer in self.layers)
+        return useful / (self.engine.products * self.cycles_per_image)
 
     @cached_property
     def layer_bops(self) -> dict[str, LayerBops]:
@@ -210,6 +210,8 @@ class RunResult:
             "bound_by": layer.bound_by,
             "bytes_read": layer.bytes_read,
             "weight_bits": layer.weight_bits,
+            "lanes": layer.lanes,
+            "idle_lanes": layer.idle_lanes,
         }
         for kind in ("product", "align", "acc", "post"):
             content[f"overflow_{kind}"] = int(getattr(self.overflows[layer.name], kind).sum()) if on_array else 0

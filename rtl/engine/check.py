@@ -33,7 +33,7 @@ class ErrorCode(IntEnum):
 
 
 class LayerCheck(wiring.Component):  # type: ignore[misc]
-    """Whether a layer's registers are such that no unit waits for ever; latency 0.
+    """Whether a layer's registers are such that no unit waits for ever, or reads what is nowhere; latency 0.
 
     `bad_magic`, `bad_operation`, and `bad_size` unless all of this holds (`end` has no sizes):
 
@@ -44,7 +44,8 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
       least the writes of a slot, its reads, its `beats` (not pools; for each plane) and the cycles of a
       division (averages);
     - `mac`: `group_inputs` is not 0 (nor `table_words`, `weight_words` with a decoder), `tile_pixels` is 1 to P
-      (of all planes together), `thresholds` is 0, 1, 3, 7 or 15, `first_planes` is 0;
+      (of all planes together), `thresholds` is 0, 1, 3, 7 or 15, `first_planes` is 0; in a fused array `mode` is 0, or
+      has the input's width (`narrow` or not) and the layer is neither `depthwise` nor `aligned`;
     - `mac` and `stream`: `beats` is 1 to max(1, R / Q);
     - `stream`: `first_planes` is not 0, the kernel is 1 x 1, there is one group, not depthwise;
     - pools: `out_planes` and `first_planes` are not 0; `second_planes`, `other_planes`, `adds` and `copies`
@@ -108,6 +109,11 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
             layer.beats <= max(1, config.rows // config.post_lanes),
             layer.interval >= layer.beats * planes,
         )
+        shared = []
+        if config.array == "fusion":
+            # Lanes share a PE only where the words have them, and nothing is a lane's own.
+            fits = (layer.mode[0] == layer.narrow) & ~layer.depthwise & ~layer.aligned
+            shared.append((layer.mode == 0) | fits)
         blocks = good("blocks", *some("first_planes"), layer.groups == 1, ~layer.depthwise)
         sizes: dict[Operation, Value] = {
             "load": good("load", *some("out_planes", "out_pixel_step"), layer.out_planes <= PLANES),
@@ -120,6 +126,7 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
                 layer.tile_pixels * planes <= config.pixels,
                 layer.thresholds.matches(*THRESHOLD_COUNTS),
                 *none("first_planes"),
+                *shared,
             ),
             "max_pool": good(
                 "pool", posted, blocks, *some("out_planes"), *none("second_planes", "other_planes", "adds", "copies")

@@ -73,13 +73,15 @@ def test_every_array_and_decoder_has_its_own(bench):
     assert {mutation.build for mutation in mutations} == set(bench("mutation_regress").CASES) <= set(ENGINES)
     assert {(engine.array, engine.decoder) for engine in ENGINES.values()} - {
         (ENGINES[mutation.build].array, ENGINES[mutation.build].decoder) for mutation in mutations
-    } <= {("shift", "huffman")}
+    } <= {("shift", "huffman"), ("fusion", "huffman")}
     sign, shift = (
         [mutation for mutation in mutations if ENGINES[mutation.build].array == kind] for kind in ("sign", "shift")
     )
     assert sum(mutation.block in ("sign", "engine/sign_array") for mutation in sign) >= 5
     assert sum(mutation.block in ("planes", "engine/post/drain", "engine/post/records") for mutation in sign) >= 5
     assert sum(mutation.block in ("shift", "engine/shift_array") for mutation in shift) >= 5
+    fused = [mutation for mutation in mutations if ENGINES[mutation.build].array == "fusion"]
+    assert sum(mutation.block in ("fusion", "engine/fusion_array", "engine/fusion_operands") for mutation in fused) >= 8
 
 
 def test_random_cases_of_an_engine_run_on_it(bench):

@@ -8,6 +8,8 @@ import numpy as np
 from gatewise.kernels.requant import ScaleRequantizer, ThresholdRequantizer
 from gatewise.sim.descriptor import CHECK, MAGIC, OPERATIONS, act_words, descriptor_bits, descriptor_fields
 
+OPERAND_BITS = ((4, 4), (2, 4), (4, 2), (2, 2))
+"""Of activations and weights in a PE of a fused array, by its mode."""
 ROUNDINGS = ("half_even", "half_up", "half_away", "floor", "tflite")
 
 
@@ -31,7 +33,8 @@ class Machine:
 
     def __init__(self, engine, image):
         self.engine, self.image = engine, image.copy()
-        self.memory = np.random.default_rng(1).integers(0, 16, (act_words(engine), engine.lanes)).astype(np.int64)
+        self.word = engine.lanes * (2 if engine.array == "fusion" else 1)  # digits
+        self.memory = np.random.default_rng(1).integers(0, 16, (act_words(engine), self.word)).astype(np.int64)
         self.space = 1 << (act_words(engine) - 1).bit_length()
         self.layers = []
 
@@ -52,9 +55,9 @@ class Machine:
         data = self.image[r["stream"] :].reshape(-1)
         digits = np.stack([data & 15, data >> 4], 1).reshape(-1)
         for plane in range(r["out_planes"]):
-            at = plane * count * self.engine.lanes
+            at = plane * count * self.word
             start = r[f"out_plane_{plane}"]
-            self.memory[start : start + count] = digits[at : at + count * self.engine.lanes].reshape(count, -1)
+            self.memory[start : start + count] = digits[at : at + count * self.word].reshape(count, -1)
 
     def store(self, r):
         count = r["out_pixels"] * r["pixel_step"]
@@ -76,12 +79,37 @@ class Machine:
 
     # What a window reads.
 
-    def codes(self, addresses, planes, signed):
-        digits = self.memory[addresses[0]]
-        value = sum(self.memory[a] << 4 * p for p, a in enumerate(addresses))
-        top = 4 * planes
-        assert digits.shape[-1] == self.engine.lanes
+    def codes(self, words, signed, bits=4):
+        """Codes of words, one for each digit of `bits` bits."""
+        value = sum(word << 4 * p for p, word in enumerate(words))
+        top = bits * len(words)
         return value - ((value >> (top - 1)) << top) if signed else value
+
+    def step_lanes(self, r):
+        a_bits, w_bits = OPERAND_BITS[r.get("mode", 0)]
+        return self.engine.lanes * 16 // (a_bits * w_bits)
+
+    def read_lanes(self, r, address):
+        """The activations at an address of the array: a word, or the part of one that has a step's lanes."""
+        lanes, narrow = self.step_lanes(r), r.get("narrow", 0)
+        count = self.word * (1 + narrow) // lanes
+        space = self.space * (4 if self.engine.array == "fusion" else 1)
+        words = []
+        for plane in range(r["a_top"] + 1):
+            place, part = divmod((address + plane * r["plane_stride"]) % space, count)
+            word = self.memory[place % self.space]
+            word = np.concatenate([word & 3, word >> 2]) if narrow else word
+            words.append(word[part * lanes : (part + 1) * lanes])
+        return self.codes(words, r["a_signed"], 2 if narrow else 4)
+
+    def lane_weights(self, r, codes):
+        """Weights by lane of PE codes (rows, PEs), two or four lanes beside each other in each."""
+        a_bits, bits = OPERAND_BITS[r.get("mode", 0)]
+        if (a_bits, bits) == (4, 4):
+            return codes
+        held = [codes >> bits * lane & (1 << bits) - 1 for lane in range(16 // (a_bits * bits))]
+        held = [code - (code >> bits - 1 << bits) for code in held]
+        return np.concatenate([held[at] for at in ([0, 2, 1, 3] if len(held) == 4 else [0, 1])], axis=1)
 
     def window(self, r):
         """For each output pixel: its place and position, counted without the kernel."""
@@ -116,7 +144,7 @@ class Machine:
     # The array.
 
     def mac(self, r):
-        lanes, bus = self.engine.lanes, self.engine.bus_bits
+        pes, lanes, bus = self.engine.lanes, self.step_lanes(r), self.engine.bus_bits
         self.at = r["stream"]
         bits = 1 << r.get("container", 0)
         sign, parts = self.engine.array == "sign", r.get("part_top", 0) + 1
@@ -141,11 +169,11 @@ class Machine:
                         tiles = [next(symbols) for _ in range(parts)]
                         amounts = tiles[0][0] if r.get("aligned") else amounts
                     elif r.get("aligned"):
-                        amounts = self.take(-(-8 * lanes // bus))[:lanes].astype(np.int64)
+                        amounts = self.take(-(-8 * pes // bus))[:pes].astype(np.int64)
                     factors = amounts if r.get("multiply") else 1 << amounts
                     low = start % lanes - lane_word * lanes
                     used = (np.arange(lanes) >= low) & (np.arange(lanes) < low + inputs)
-                    count = rows if r["depthwise"] else rows * lanes
+                    count = rows if r["depthwise"] else rows * pes
                     weights = np.zeros((parts, rows, lanes), dtype=np.int64)
                     for at, part in enumerate(weights):
                         if symbols is not None:
@@ -161,14 +189,12 @@ class Machine:
                         if r["depthwise"]:
                             part[np.arange(rows), start % lanes + np.arange(rows)] = values
                         else:
-                            part[:] = values.reshape(rows, lanes) * (used if sign else 1)
+                            part[:] = self.lane_weights(r, values.reshape(rows, pes)) * (used if sign else 1)
                     if not sign:
                         weights = weights.sum(axis=0, keepdims=True)
                     for at, (y, x, pixel) in enumerate(self.window(r)):
                         if self.inside(r, y + dy, x + dx):
-                            address = (pixel + place + start // lanes + lane_word) % self.space
-                            addresses = [(address + p * r["plane_stride"]) % self.space for p in range(r["a_top"] + 1)]
-                            a = self.codes(addresses, r["a_top"] + 1, r["a_signed"])
+                            a = self.read_lanes(r, pixel + place + start // lanes + lane_word)
                         else:
                             pad = r["pad_code"] & (255 if r["a_top"] else 15)
                             top = 8 if r["a_top"] else 4
@@ -260,7 +286,7 @@ class Machine:
         """What streamed codes are worth."""
         if self.engine.array == "sign":
             return 2 * codes - 1
-        if self.engine.array == "digit":
+        if self.engine.array in ("digit", "fusion"):
             return codes - ((codes >> (bits - 1)) << bits)
         state, exponent = codes & 3, codes >> (3 if r["focused"] else 2) & 15
         powers = np.array([0, -1, 1, 0])[state] << exponent
@@ -310,7 +336,6 @@ class Machine:
 
     def operand(self, r, prefix, place, first, rows):
         """Codes of a row group's channels at a pixel."""
-        lanes = self.engine.lanes
         channels = r[f"{prefix}_channel"] + first + np.arange(rows)
         planes = r[f"{prefix}_planes"]
         value = np.zeros(rows, dtype=np.int64)
@@ -318,9 +343,16 @@ class Machine:
             if not r[f"{prefix}_first"] <= channel < r[f"{prefix}_end"]:
                 value[at] = r[f"{prefix}_zero"]
                 continue
-            addresses = [(r[f"{prefix}_plane_{p}"] + place + channel // lanes) % self.space for p in range(planes)]
-            value[at] = self.codes(addresses, planes, r[f"{prefix}_signed"])[channel % lanes]
+            places = [self.slot(r, prefix, r[f"{prefix}_plane_{p}"] + place, channel) for p in range(planes)]
+            digits = [self.memory[at] >> shift & (1 << bits) - 1 for at, shift, bits in places]
+            value[at] = self.codes(digits, r[f"{prefix}_signed"], places[0][2])
         return value
+
+    def slot(self, r, prefix, place, channel):
+        """Where a channel is that the post lanes read or write: word and digit of the memory, shift and bits in it."""
+        narrow = r.get(f"{prefix}_narrow", 0)
+        word, half = divmod(place + channel // self.word, 1 + narrow)
+        return (word % self.space, channel % self.word), 2 * half, 4 - 2 * narrow
 
     def finish(self, r, first, rows, own, fields):
         def rescale(values, field, rounding, ends):
@@ -350,5 +382,8 @@ class Machine:
             channel = r[f"{prefix}_channel"] + first + row
             for at, value in enumerate(values):
                 for plane in range(r[f"{prefix}_planes"]):
-                    place = r[f"{prefix}_plane_{plane}"] + at * r[f"{prefix}_pixel_step"] + channel // self.engine.lanes
-                    self.memory[place % self.space, channel % self.engine.lanes] = int(value) >> 4 * plane & 15
+                    place = r[f"{prefix}_plane_{plane}"] + at * r[f"{prefix}_pixel_step"]
+                    slot, shift, bits = self.slot(r, prefix, place, channel)
+                    mask = (1 << bits) - 1
+                    digit = int(value) >> 4 * plane & mask
+                    self.memory[slot] = self.memory[slot] & ~(mask << shift) | digit << shift

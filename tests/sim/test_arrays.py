@@ -15,6 +15,7 @@ from gatewise import (
     XorNetwork,
     load,
 )
+from gatewise.kernels.fusion import FUSION_MODES, FusionMode, fusion_mode
 from gatewise.kernels.mac import signed_range
 from gatewise.kernels.shift import signed_digit_passes
 from gatewise.sim import arrays
@@ -39,17 +40,18 @@ def layer_of(samples, codes, channels=6, **settings):
     return net.build().layers["conv"]
 
 
-def integers(samples, bits, rounding="half_even", signed=False):
+def integers(samples, bits, rounding="half_even", signed=False, activations=8):
     """Layers of every geometry, with weights of `bits` bits: fractional zero points, thresholds, groups, a map."""
     rng = np.random.default_rng(bits)
     # TFLite's rounding has no zero points with fraction bits, and its factors are below 1.
-    net = start(samples, bits=8, signed=signed, zero_point=-20 if signed else 9)
+    low, high = signed_range(activations) if signed else (0, (1 << activations) - 1)
+    net = start(samples, bits=activations, signed=signed, zero_point=max(low, -20) if signed else min(9, high))
     net.rounding, net.multiplier_bits = rounding, 31
 
     def settings(shape, x, **more):
         """Such that codes are spread over eight bits; grids all have the input's step."""
         zeros = rng.integers(-3, 4, shape[0]) if rounding == "tflite" else rng.uniform(-3, 3, shape[0])
-        out = Grid(x.grid.scale, 8, signed=True, zero_point=-5)
+        out = Grid(x.grid.scale, activations, signed=True, zero_point=max(signed_range(activations)[0], -5))
         scale = 0.5 ** (bits + 1) / np.sqrt(np.prod(shape[1:]))
         bias = rng.normal(0, 10 * x.grid.scale, shape[0])
         return {"bits": bits, "scale": scale, "zero_point": zeros, "bias": bias, "out": out} | more
@@ -92,6 +94,50 @@ def unequal(network, array):
 @pytest.mark.parametrize("array", ["sign", "shift"])
 def test_integers_in_parts_give_the_digit_arrays_results(samples, array, bits, signed):
     assert unequal(integers(samples, bits, signed=signed), array) == []
+
+
+@pytest.mark.parametrize("activations", [1, 2, 4, 8])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8])
+def test_a_fused_array_gives_the_digit_arrays_results(samples, bits, activations):
+    network = integers(samples, bits, signed=bool(bits % 2), activations=activations)
+    assert unequal(network, "fusion") == []
+    modes = {name: array_form(layer, "fusion").mode for name, layer in network.layers.items()}
+    assert modes.pop("depthwise") == FUSION_MODES[0]
+    assert modes["first"] == modes["whole"] == fusion_mode(activations, bits)
+
+
+def test_aligned_layers_run_in_4x4_on_a_fused_array(samples):
+    codes = np.random.default_rng(1).integers(-2, 2, (5, 6, 2, 3))
+    net = start(samples, bits=2)
+    grid = Grid(0.2, 2, align="shift", amounts=np.arange(6) % 3)
+    mixed = np.random.default_rng(2).integers(-2, 2, (6, 6, 1, 1))
+    x = net.conv2d("wide", net.input, mixed, bits=2, scale=0.3, out=grid)
+    net.conv2d("conv", x, codes, bits=2, scale=0.1, out=Grid(0.2, 8, signed=True))
+    network = net.build()
+    assert array_form(network.layers["wide"], "fusion").mode == FusionMode(2, 2)
+    form = array_form(network.layers["conv"], "fusion")
+    assert (form.mode, form.bits, form.signed, form.exact_rows) == (FusionMode(4, 4), 2, True, False)
+    assert unequal(network, "fusion") == []
+
+
+@pytest.mark.parametrize(
+    ("activations", "bits", "lanes", "streamed"),
+    [
+        # Channels 0 .. lanes - 1 of a step of two PEs, by PE: the first lane in the lowest bits.
+        (4, 2, [1, -1, -2, 0], [0b1001, 0b0011]),
+        (2, 4, [7, -8, -1, 3], [0xF7, 0x38]),
+        (2, 3, [3, -4, -1, 2], [0xF3, 0x2C]),
+        (2, 2, [1, -1, 0, 1, -2, 1, -1, 0], [0b11001001, 0b00010111]),
+        (1, 1, [-1, 0, 0, 0, 0, 0, 0, -1], [0b00000011, 0b11000000]),
+        (4, 4, [7, -8], [7, -8]),
+    ],
+)
+def test_pes_hold_the_lanes_of_a_step(samples, activations, bits, lanes, streamed):
+    net = start(samples, len(lanes), bits=activations)
+    net.conv2d("conv", net.input, np.array(lanes).reshape(1, -1, 1, 1), bits=bits, scale=0.1, out=Grid(0.2, 8))
+    form = array_form(net.build().layers["conv"], "fusion")
+    assert form.pe_codes(np.array([lanes])).tolist() == [streamed]
+    assert form.bits == {1: bits, 2: 2 * form.mode.w_bits, 4: 8}[form.mode.lanes]
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)

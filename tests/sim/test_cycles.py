@@ -3,6 +3,7 @@
 Co-simulation holds the same model to the RTL's own counters; here it is held to the rules as they are told.
 """
 
+import math
 from collections import deque
 from dataclasses import replace
 from types import SimpleNamespace
@@ -43,15 +44,16 @@ def play(engine, r, fields, op, planes=1):
     pairs = (1 + r.get("a_top", 0)) * (1 + r.get("w_top", 0))
     parts = 1 + r.get("part_top", 0)
     span = min(engine.rows, engine.lanes)
+    lanes = engine.lanes * (1, 2, 2, 4)[r.get("mode", 0)]
 
     # Row groups: rows, lane words.
     groups = []
     for group in range(r["groups"]):
-        start = (r["in_lane"] + group * r["group_inputs"]) % engine.lanes
+        start = (r["in_lane"] + group * r["group_inputs"]) % lanes
         left = r["group_outputs"]
         while left:
             rows = min(left, limit)
-            groups.append((rows, 1 if r["depthwise"] else words(start + r["group_inputs"], engine.lanes)))
+            groups.append((rows, 1 if r["depthwise"] else words(start + r["group_inputs"], lanes)))
             left -= rows
     tiles = []
     for index in range(len(groups)):
@@ -180,7 +182,7 @@ engines = st.builds(
     ),
     st.sampled_from([4, 8, 16, 32]), st.sampled_from([4, 8, 16, 64]), st.sampled_from([16, 20, 33, 64]),
     st.integers(0, 2), st.sampled_from([8, 16, 64, 128, 512]), st.integers(0, 60),
-    st.sampled_from(["digit", "digit", "sign", "shift"]),
+    st.sampled_from(["digit", "digit", "fusion", "fusion", "sign", "shift"]),
 )  # fmt: skip
 
 
@@ -264,8 +266,13 @@ def test_array_layers_take_the_cycles_that_the_played_rules_take(samples, layer,
     assert array.weight_bits == layer.w_bits
     macs = layer.height * layer.width * layer.channels * layer.inputs // layer.groups * np.prod(layer.kernel)
     assert array.macs == macs
-    parts = parts_of_weights(engine, layer)
-    assert array.digit_macs == macs * digit_count(layer.a_bits) * parts
+    if engine.array == "fusion":
+        slices = math.ceil(layer.a_bits / 2) * math.ceil(layer.w_bits / 2)
+        assert array.products == macs * slices
+    else:
+        assert array.products == macs * digit_count(layer.a_bits) * parts_of_weights(engine, layer)
+    assert array.lanes in (engine.lanes, *((2 * engine.lanes, 4 * engine.lanes) if engine.array == "fusion" else ()))
+    assert 0 <= array.idle_lanes < array.lanes
 
 
 @pytest.mark.parametrize(
@@ -317,7 +324,7 @@ def test_planes_are_steps_and_beats_by_hand(samples):
         "fill": opening(engine, 16 * 3, 16 * 16 // 128),  # one field of coefficients in a record; signs of a tile
     }
     assert found.bytes_read == (descriptor_words(engine) + 16 * 3 // 2 + 9 * 3 * 2) * 16
-    assert found.digit_macs == 9 * 16 * 16 * 64 * 3
+    assert found.products == 9 * 16 * 16 * 64 * 3
     # Five planes leave 51 pixels to a tile, and have two fields of coefficients.
     found = conv(samples, engine, 16, 16, (8, 8), w_bits=5)
     assert found.compute == 9 * 5 * 64
@@ -333,6 +340,25 @@ def test_parts_of_a_shift_array_are_steps_by_hand(samples):
         "fill": opening(engine, 16 * 2, 16 * 16 * 4 // 128),  # two bits of exponent, two of state
     }
     assert found.bytes_read == (descriptor_words(engine) + 16 + 9 * 2 * 8) * 16
+
+
+@pytest.mark.parametrize(
+    ("a_bits", "w_bits", "steps", "code_bits", "bricks", "idle"),
+    [(4, 4, 3, 4, 4, 8 / 3), (3, 1, 2, 4, 2, 12), (2, 3, 2, 8, 2, 12), (2, 2, 1, 8, 1, 24), (2, 8, 3, 8, 4, 8 / 3)],
+)
+def test_narrow_operands_of_a_fused_array_share_steps_by_hand(samples, a_bits, w_bits, steps, code_bits, bricks, idle):
+    engine = EngineConfig(array="fusion")
+    found = conv(samples, engine, 16, 40, (16, 16), a_bits=a_bits, w_bits=w_bits)
+    pairs = 2 if w_bits == 8 else 1
+    assert parts_of(found) == {
+        "compute": 9 * 256 * steps * pairs,  # 40 inputs in steps of 16, 32 or 64
+        "drain": closing(256, 2, 2, 2),
+        "fill": opening(engine, 16 * 2, 16 * 16 * code_bits // 128),
+    }
+    assert found.bytes_read == (descriptor_words(engine) + 16 + 9 * steps * 2 * code_bits) * 16
+    assert found.idle_lanes == pytest.approx(idle)
+    # Bits of both codes in pairs of two.
+    assert found.utilisation(engine) == 9 * 256 * 40 * 16 * bricks / (4 * 16 * 16 * found.total)
 
 
 def test_the_taper_is_the_one_that_takes_the_fewest_cycles(samples):
@@ -453,7 +479,7 @@ def test_a_depthwise_layer_uses_the_diagonal_and_loads_only_that(samples):
     assert found.compute == 2 * 9 * 25  # 12 channels on the 8 diagonal PEs: two row groups
     words_read = descriptor_words(engine) + (8 + 4) * 128 // 16 + 9 * (8 * 4 // 16 + 4 * 4 // 16)
     assert found.bytes_read == words_read * 2
-    assert found.digit_macs == 12 * 9 * 25
+    assert found.products == 12 * 9 * 25
 
 
 def test_grouped_layers_run_group_by_group_in_whole_words(samples):

@@ -19,7 +19,9 @@ def decoded(weights, shape=SHAPE):
 
 def drawn(scheme, term="none", whole=False, count=DRAWS):
     draw, rng = Steered(1), np.random.default_rng(2)
-    return [draw_weights(draw, rng, scheme, SHAPE, GROUPS_OF, term, whole=whole, most_bits=8) for _ in range(count)]
+    return [
+        draw_weights(draw, rng, scheme, SHAPE, GROUPS_OF, term, whole=whole, widths=range(1, 9)) for _ in range(count)
+    ]
 
 
 @pytest.mark.parametrize("scheme", GROUPS["scheme"])

@@ -15,7 +15,7 @@ LAYER_DOCUMENTED = {
     "name", "op", "macs", "cycles", "compute", "weight_stall", "post_stall", "drain", "fill", "host", "utilisation",
     "bound_by", "bytes_read", "weight_bits", "overflow_align", "overflow_acc", "overflow_post", "form",
 }  # fmt: skip
-LAYER_BESIDES = {"clipped_constants", "overflow_product", "bops"}
+LAYER_BESIDES = {"clipped_constants", "overflow_product", "bops", "lanes", "idle_lanes"}
 NARROW = EngineConfig(mac=MacFormat(product=7, align=8, acc=15))
 
 

@@ -336,6 +336,43 @@ def test_a_fault_in_the_check_of_planes_is_found(planted, old, new):
     assert found != [0] * len(good) + [1] * len(bad)
 
 
+FUSED = CONFIG.model_copy(update={"array": "fusion"})
+MODES_BAD = {
+    "2x4 of codes of four bits": {"mode": 1},
+    "4x2 of codes of two bits": {"mode": 2, "narrow": 1},
+    "2x2 of codes of four bits": {"mode": 3},
+    "depthwise": {"mode": 3, "narrow": 1, "depthwise": 1},
+    "aligned": {"mode": 2, "aligned": 1},
+}
+MODES_GOOD = [
+    {"mode": mode, "narrow": narrow, "depthwise": depthwise, "aligned": aligned}
+    for mode, narrow, depthwise, aligned in (
+        *((0, narrow, depthwise, aligned) for narrow in (0, 1) for depthwise in (0, 1) for aligned in (0, 1)),
+        *((1, 1, 0, 0), (2, 0, 0, 0), (3, 1, 0, 0)),
+    )
+]
+
+
+def test_lanes_share_pes_only_where_the_input_has_them():
+    assert [mode for mode in MODES_GOOD if verdict(FUSED, GOOD["mac"] | mode)] == []
+    assert [name for name, mode in MODES_BAD.items() if not verdict(FUSED, GOOD["mac"] | mode)] == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("(layer.mode[0] == layer.narrow) & ", ""),
+        ("& ~layer.depthwise & ", "& "),
+        ("~layer.depthwise & ~layer.aligned", "~layer.depthwise"),
+        ("(layer.mode == 0) | ", ""),
+    ],
+)
+def test_a_fault_in_the_check_of_modes_is_found(planted, old, new):
+    faulty = planted(check, old, new)["LayerCheck"]
+    found = [verdict(FUSED, GOOD["mac"] | mode, faulty) for mode in (*MODES_GOOD, *MODES_BAD.values())]
+    assert found != [0] * len(MODES_GOOD) + [1] * len(MODES_BAD)
+
+
 def play(descriptors, conflicts=(), dut=None, gap=0):
     """Give control the words of its descriptors; layer i is done 3 + i cycles after its `begin`.
 
