@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from gatewise import EngineConfig, Network, WeightCodes, XorNetwork
+from gatewise import EngineConfig, Grid, Network, WeightCodes, XorNetwork
 from gatewise.kernels.errors import UnsupportedError
 from gatewise.kernels.shift import ShiftFormat, nearest_codes
 from gatewise.sim.arrays import check_arrays
@@ -25,6 +25,7 @@ from gatewise.sim.file import save_network
 from gatewise.sim.inspect import inspect_file
 from gatewise.sim.lower import lower
 from gatewise.sim.manifest import Coding
+from gatewise.sim.schedule import schedule
 from rich.console import Console
 from rich.table import Table
 from shapes import Inner, resnet20
@@ -192,6 +193,47 @@ def resnet() -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
     return text, COLUMNS, [measured(row) for row in ROWS]
 
 
+MIXED = ((4, 4), (4, 2), (2, 4), (2, 2))
+"""Bits of the activations and weights of the inner layers."""
+MIXED_COLUMNS = (
+    *("activations x weights", "array", "cycles an image", *(f"stage {stage}" for stage in (1, 2, 3))),
+    *("utilisation %", "idle lanes, stage 3", "bytes read an image", "activation memory"),
+)
+
+
+def mixed() -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+    """Inner layers of other widths on the digit array and on the fused one."""
+    rows = []
+    for a_bits, w_bits in MIXED:
+        built = resnet20(f"resnet20-a{a_bits}w{w_bits}", integers(w_bits), activation=Grid(4.8 / (1 << a_bits), a_bits))
+        for array in ("digit", "fusion"):
+            engine = EngineConfig(**SIZE, array=array)
+            plan = schedule(built, engine)
+            layers = network_cycles(lower(built, engine, plan), engine)
+            cycles, useful = sum(layer.total for layer in layers), sum(layer.products for layer in layers)
+            stages = [[layer for layer in layers if layer.name.startswith(f"layer{stage}.")] for stage in (1, 2, 3)]
+            last = stages[-1][-1]
+            rows.append(
+                (
+                    *(f"{a_bits} x {w_bits}", array, f"{cycles:,}"),
+                    *(f"{sum(layer.total for layer in stage):,}" for stage in stages),
+                    f"{100 * useful / (engine.products * cycles):.1f}",
+                    f"{last.idle_lanes:g} of {last.lanes}",
+                    f"{sum(layer.bytes_read for layer in layers):,}",
+                    f"{plan.peak_bytes:,}",
+                )
+            )
+    text = (
+        "## ResNet-20 in mixed precision\n\n"
+        "The same network, engines and weights (raw) with inner layers of 2 and 4 bits; the first and the last layer have "
+        "8 bits, the residual stream 16. A step of the fused array takes 16 input channels in 4x4, 32 in 4x2 and 2x4, 64 "
+        "in 2x2: the 16 channels of stage 1 gain nothing, those of stage 3 up to four times the speed. Utilisation is "
+        "useful digit MACs of the digit array, and useful 2 x 2 bit bricks of the fused one. Activation memory are the "
+        "bytes of tensors that live at the same time: a word of the fused array has 32 digits, or 64 codes of 2 bits.\n\n"
+    )
+    return text, MIXED_COLUMNS, rows
+
+
 def digits() -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
     """The same of the digits networks and their accuracy."""
     images, rows = load_demo().images, []
@@ -231,7 +273,7 @@ def digits() -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
     return text, columns, rows
 
 
-PARTS: tuple[Callable[[], tuple[str, tuple[str, ...], list[tuple[str, ...]]]], ...] = (resnet, digits)
+PARTS: tuple[Callable[[], tuple[str, tuple[str, ...], list[tuple[str, ...]]]], ...] = (resnet, mixed, digits)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def noise(bits: int) -> Inner:
 
 @dataclass
 class Shapes:
-    """Collects a network of 4-bit tensors beside 16-bit residual streams; its first and last layer have 8 bits.
+    """Collects a network of `activation` tensors beside 16-bit residual streams; its first and last layer have 8 bits.
 
     `inner` makes the weights of the others, 4-bit integers unless given.
     """
@@ -33,15 +33,18 @@ class Shapes:
     net: NetworkBuilder
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     inner: Inner = field(default_factory=lambda: noise(4))
+    activation: Grid = ACTIVATION
 
     @classmethod
-    def new(cls, name: str, size: int, seed: int, inner: Inner | None = None) -> "Shapes":
+    def new(
+        cls, name: str, size: int, seed: int, inner: Inner | None = None, activation: Grid = ACTIVATION
+    ) -> "Shapes":
         """An RGB input of size x size pixels."""
         spec = InputSpec(
             shape=(3, size, size), bits=8, scale=0.02, zero_point=114, divide=255.0, mean=(0.45,) * 3, std=(0.22,) * 3
         )
         net = NetworkBuilder(name, spec, provenance={"seed": seed})
-        return cls(net, np.random.default_rng(seed), inner or noise(4))
+        return cls(net, np.random.default_rng(seed), inner or noise(4), activation)
 
     def conv(
         self, name: str, x: Tensor, channels: int, kernel: int, stride: int = 1, *,
@@ -58,11 +61,11 @@ class Shapes:
     def block(
         self, name: str, x: Tensor, stream: Tensor, channels: int, stride: int, *, padded: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """A basic residual block; takes and gives the 4-bit tensor and the 16-bit stream beside it.
+        """A basic residual block; takes and gives the tensor of few bits and the 16-bit stream beside it.
 
         Where the shapes differ the shortcut is a 1 x 1 convolution or, `padded`, a stride and channels of zeros.
         """
-        inner = self.conv(f"{name}.conv1", x, channels, 3, stride, out=ACTIVATION)
+        inner = self.conv(f"{name}.conv1", x, channels, 3, stride, out=self.activation)
         if padded and stride != 1:
             stream = self.net.stride_slice(f"{name}.stride", stream, stride)
             more = (channels - stream.shape[0]) // 2
@@ -71,7 +74,7 @@ class Shapes:
             stream = self.conv(f"{name}.down", x, channels, 1, stride)
         outer = self.conv(f"{name}.conv2", inner, channels, 3)
         stream = self.net.add(f"{name}.add", outer, stream, out=STREAM, relu=True)
-        return self.net.requantise(f"{name}.codes", stream, out=ACTIVATION), stream
+        return self.net.requantise(f"{name}.codes", stream, out=self.activation), stream
 
     def classes(self, x: Tensor, count: int) -> Network:
         """Global mean, an 8-bit linear layer, and the network."""
@@ -95,11 +98,13 @@ def resnet18(size: int = 224, classes: int = 1000, seed: int = 0) -> Network:
     return shapes.classes(stream, classes)
 
 
-def resnet20(name: str, inner: Inner, size: int = 32, classes: int = 10, seed: int = 0) -> Network:
+def resnet20(
+    name: str, inner: Inner, size: int = 32, classes: int = 10, seed: int = 0, activation: Grid = ACTIVATION
+) -> Network:
     """ResNet-20 for CIFAR (He et al. 2016, section 4.2), with shortcuts of zeros."""
-    shapes = Shapes.new(name, size, seed, inner)
+    shapes = Shapes.new(name, size, seed, inner, activation)
     stream = shapes.conv("conv1", shapes.net.input, 16, 3, weights=noise(8))
-    x = shapes.net.requantise("conv1.codes", stream, out=ACTIVATION)
+    x = shapes.net.requantise("conv1.codes", stream, out=activation)
     for stage, channels in enumerate((16, 32, 64)):
         for index in range(3):
             stride = 2 if stage and not index else 1
