@@ -225,11 +225,12 @@ def mixed() -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
             )
     text = (
         "## ResNet-20 in mixed precision\n\n"
-        "The same network, engines and weights (raw) with inner layers of 2 and 4 bits; the first and the last layer have "
-        "8 bits, the residual stream 16. A step of the fused array takes 16 input channels in 4x4, 32 in 4x2 and 2x4, 64 "
-        "in 2x2: the 16 channels of stage 1 gain nothing, those of stage 3 up to four times the speed. Utilisation is "
-        "useful digit MACs of the digit array, and useful 2 x 2 bit bricks of the fused one. Activation memory are the "
-        "bytes of tensors that live at the same time: a word of the fused array has 32 digits, or 64 codes of 2 bits.\n\n"
+        "The same network, engines and weights (raw) with inner layers of 2 and 4 bits; the first and the last layer "
+        "have 8 bits, the residual stream 16. A step of the fused array takes 16 input channels in 4x4, 32 in 4x2 and "
+        "2x4, 64 in 2x2: the 16 channels of stage 1 gain nothing, those of stage 3 up to four times the speed. "
+        "Utilisation is useful digit MACs of the digit array, and useful 2 x 2 bit bricks of the fused one. Activation "
+        "memory are the bytes of tensors that live at the same time: a word of the fused array has 32 digits, or 64 "
+        "codes of 2 bits.\n\n"
     )
     return text, MIXED_COLUMNS, rows
 
