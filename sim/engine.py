@@ -31,8 +31,8 @@ Decoder = Literal["raw", "huffman", "xor"]
 class EngineConfig(BaseModel):
     """A weight-stationary dot-product engine; sizes are in the units that the names say.
 
-    `rows` output channels meet `lanes` input channels in every cycle; each row keeps `pixels`
-    accumulators in each of two halves, which `post_lanes` requantisers empty. Activations live in
+    `rows` output channels meet `lanes` input channels in every cycle, in a fused array up to four times as many; each
+    row keeps `pixels` accumulators in each of two halves, which `post_lanes` requantisers empty. Activations live in
     `act_banks` on-chip banks of `act_bytes` in all; weights stream over a bus of `bus_bits`
     that answers after `bus_latency` cycles. `array` is what a lane of a row makes of a weight, `decoder` how
     weights stream. `clock_mhz` is an assumption, never a result.

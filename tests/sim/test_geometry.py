@@ -80,3 +80,37 @@ def test_an_input_that_does_not_end_within_the_memory_is_refused():
     with pytest.raises(CapacityError) as error:
         layer_values(ENGINE, ConvShape(5, 4), Operands(8, False, 4), (3, 3), **settings)
     assert str(error.value) == "the input must end within 512 words, not at 521"
+
+
+FUSED = EngineConfig(rows=4, lanes=4, pixels=16, act_bytes=1024, array="fusion")
+
+
+@pytest.mark.parametrize(
+    ("a_bits", "w_bits", "mode", "narrow", "subs", "lanes"),
+    [
+        # Words have 8 digits, or 16 codes of 2 bits: so many lane groups of so many lanes.
+        (4, 4, 0, 0, 2, 4),
+        (8, 2, 2, 0, 1, 8),
+        (2, 8, 0, 1, 4, 4),
+        (2, 3, 1, 1, 2, 8),
+        (1, 1, 3, 1, 1, 16),
+    ],
+)
+def test_a_fused_arrays_addresses_count_lane_groups(a_bits, w_bits, mode, narrow, subs, lanes):
+    shape = ConvShape(30, 6, (2, 2), (1, 2), (1, 0, 0, 1))
+    settings = {"base": 5, "channel": 27, "words": 9, "plane_stride": 50}
+    values = layer_values(FUSED, shape, Operands(a_bits, False, w_bits), (3, 5), **settings)
+    space = 4 * 1024 // 4
+    assert (values["mode"], values["narrow"], values["in_lane"]) == (mode, narrow, 27 % lanes)
+    assert values["origin"] == (5 * subs + 27 // lanes - 5 * 9 * subs) % space
+    assert (values["pixel_step"], values["kernel_x_step"], values["plane_stride"]) == (18 * subs, 9 * subs, 50 * subs)
+    assert values["row_step"] == (5 - 2 * 2) * 9 * subs
+    assert set(values) <= set(descriptor_fields(FUSED))
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "groups", "alignment"), [(6, 6, 6, None), (6, 5, 1, "shift")])
+def test_depthwise_and_aligned_layers_of_a_fused_array_have_a_lane_a_pe(inputs, outputs, groups, alignment):
+    shape = ConvShape(inputs, outputs, groups=groups)
+    values = layer_values(FUSED, shape, Operands(2, True, 2), (3, 3), alignment=alignment)
+    # Four lane groups of narrow codes to a word, of which 6 channels fill no second one.
+    assert (values["mode"], values["narrow"], values["pixel_step"]) == (0, 1, 4)
