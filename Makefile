@@ -67,6 +67,7 @@ test: setup lint types
 
 regress: setup
 	@$(BIN)/gatewise regress
+	@$(BIN)/python bench/blocks.py --check
 	@$(BIN)/gatewise regress --random 300
 	@set -e; for run in $(SCHEMES); do $(BIN)/gatewise regress --network sim/digits/digits-$${run%:*}.gw \
 	  --engine sim/digits/engine-$${run#*:}.toml --data sim/digits/test.npz --images 10; done

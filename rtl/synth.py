@@ -38,6 +38,7 @@ __all__ = [
     "MemoryCount",
     "ModuleCount",
     "SynthReport",
+    "block_design",
     "flat_check",
     "synthesize",
     "synthesize_component",
@@ -133,15 +134,18 @@ class MemoryCount:
 
 @dataclass(frozen=True, slots=True)
 class ModuleCount:
-    """One distinct module's own cells, its submodules apart."""
+    """One instance of a distinct module: its own cells, its submodules apart."""
 
     name: str
     instances: int
     gates: int
     inverters: int
     flip_flops: int
+    equivalents: float
     aluts: int
     carry_bits: int
+    alms_low: int
+    alms_high: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,14 +388,18 @@ def _levels(design: Design, totals: Mapping[str, _Sum]) -> list[LevelCount]:
 
 
 def _module_count(name: str, instances: int, own: _Sum) -> ModuleCount:
+    gates, alm = _gate_count(own, 0), _alm_count(own.alm, own.tally)
     return ModuleCount(
         name=name,
         instances=instances,
-        gates=sum(_gate_kinds(own.gates).values()),
-        inverters=own.gates["$_NOT_"],
-        flip_flops=own.gates[FLIP_FLOP],
-        aluts=sum(_aluts(own.alm).values()),
-        carry_bits=own.alm["MISTRAL_ALUT_ARITH"],
+        gates=gates.two_input,
+        inverters=gates.inverters,
+        flip_flops=gates.flip_flops,
+        equivalents=gates.equivalents,
+        aluts=alm.alut_total,
+        carry_bits=alm.carry_bits,
+        alms_low=alm.bounds.low,
+        alms_high=alm.bounds.high,
     )
 
 
@@ -546,6 +554,12 @@ def synthesize_component(
     return _report(parse_design(to_rtlil(component, name), name), params or {}, _Runner(cache, notice, jobs))
 
 
+def block_design(block: str, settings: Settings | None = None) -> Design:
+    """The RTL that `synthesize` counts: a block of the registry with its ``name: value`` settings."""
+    _, component = block_named(block).create({} if settings is None else settings)
+    return parse_design(to_rtlil(component, block), block)
+
+
 def synthesize(
     block: str,
     settings: Settings | None = None,
@@ -564,16 +578,14 @@ def synthesize(
     >>> synthesize("multiplier", {"product": 6}).gates.two_input  # doctest: +SKIP
     """
     entry = block_named(block)
-    given = {} if settings is None else settings
-    merged = entry.settings(given)
-    _, component = entry.create(given)
+    merged = entry.settings({} if settings is None else settings)
 
     def check() -> FlatCheck:
         assert entry.small is not None
         _, small = entry.create(entry.small)
         return flat_check(small, entry.name, entry.settings(entry.small), cache=cache, notice=notice, jobs=jobs)
 
-    design = parse_design(to_rtlil(component, entry.name), entry.name)
+    design = block_design(block, settings)
     return _report(design, merged, _Runner(cache, notice, jobs), None if entry.small is None else check)
 
 
