@@ -59,10 +59,10 @@ class Case:
     @classmethod
     def of(cls, name: str, network: Network, engine: EngineConfig, codes: np.ndarray, *stalls: float) -> "Case":
         """Compile the network and run it in the simulator."""
-        golden = tuple(
-            run(network, ImageSet(codes[at : at + 1], coded=True), engine, trace=True) for at in range(len(codes))
-        )
-        return cls(name, compile_network(network, engine), codes, golden, stalls)
+        compiled = compile_network(network, engine)
+        images = (ImageSet(codes[at : at + 1], coded=True) for at in range(len(codes)))
+        golden = tuple(run(compiled.network, image, engine, trace=True) for image in images)
+        return cls(name, compiled, codes, golden, stalls)
 
 
 @dataclass

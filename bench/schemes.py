@@ -9,12 +9,13 @@ networks of examples/digits/schemes.py.
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from gatewise import EngineConfig, Grid, Network, WeightCodes, XorNetwork
+from gatewise.kernels.allocation import allocate_bits
 from gatewise.kernels.errors import UnsupportedError
 from gatewise.kernels.shift import ShiftFormat, nearest_codes
 from gatewise.sim.arrays import check_arrays
@@ -26,9 +27,10 @@ from gatewise.sim.inspect import inspect_file
 from gatewise.sim.lower import lower
 from gatewise.sim.manifest import Coding
 from gatewise.sim.schedule import schedule
+from gatewise.sim.sort import sorted_by_width
 from rich.console import Console
 from rich.table import Table
-from shapes import Inner, resnet20
+from shapes import ACTIVATION, Inner, resnet20
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = {"rows": 16, "lanes": 16}
@@ -61,6 +63,29 @@ def integers(bits: int, coding: Coding = "raw") -> Inner:
         return WeightCodes.integer(codes, bits, coding=coding), half / 3
 
     return make
+
+
+def allocated(mean: int, coding: Coding = "raw") -> Inner:
+    """Normal weights whose spread differs by channel, and their bits with it: so many on average (ACIQ, eq. 11)."""
+
+    def make(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[WeightCodes, float]:
+        widths = allocate_bits(_spread(rng, shape[0]), mean)
+        halves = np.where(widths, 1 << np.maximum(widths - 1, 0), 0).reshape(-1, *[1] * (len(shape) - 1))
+        codes = np.clip(np.rint(rng.normal(0, 1, shape) * halves / 3), -halves, np.maximum(halves - 1, 0))
+        return WeightCodes.integer(codes.astype(np.int64), widths, coding=coding), float(codes.std())
+
+    return make
+
+
+def _spread(rng: np.random.Generator, channels: int) -> np.ndarray:
+    """Standard deviations of channels, log-normal: two of three within a factor of two of the median."""
+    return np.exp(rng.normal(0, np.log(2), channels))
+
+
+def _allocated_grid(rng: np.random.Generator, channels: int) -> Grid:
+    """Activations of 4 bits on average."""
+    widths = allocate_bits(_spread(rng, channels), ACTIVATION.bits)
+    return replace(ACTIVATION, bits=int(widths.max()), widths=widths)
 
 
 def powers_of_two(bits: int, coding: Coding = "raw") -> Inner:
@@ -118,6 +143,8 @@ def planes(count: int) -> Inner:
 INNER: dict[str, Inner] = {
     "int4": integers(4),
     "int4-huffman": integers(4, "huffman"),
+    "allocated4": allocated(4),
+    "allocated4-huffman": allocated(4, "huffman"),
     "shift4": powers_of_two(4),
     "shift4-huffman": powers_of_two(4, "huffman"),
     "focused5": focused(5),
@@ -128,6 +155,8 @@ INNER: dict[str, Inner] = {
 ROWS = (
     Row("int, 4 bits", "int4"),
     Row("int, 4 bits, Huffman", "int4-huffman", decoder="huffman"),
+    Row("int, 0 to 8 bits, 4 on average", "allocated4"),
+    Row("int, 0 to 8 bits, 4 on average, Huffman", "allocated4-huffman", decoder="huffman"),
     Row("int, 4 bits", "int4", "sign"),
     Row("int, 4 bits", "int4", "shift"),
     Row("shift, 4 bits", "shift4", "shift"),
@@ -143,7 +172,8 @@ ROWS = (
 @cache
 def network(inner: str) -> Network:
     """ResNet-20 with such inner layers."""
-    return resnet20(f"resnet20-{inner}", INNER[inner])
+    between = _allocated_grid if inner.startswith("allocated") else None
+    return resnet20(f"resnet20-{inner}", INNER[inner], between=between)
 
 
 @cache
@@ -170,7 +200,7 @@ def measured(row: Row) -> tuple[str, ...]:
         check_arrays(built, engine := row.engine)
     except UnsupportedError:
         return *head, *(NOT_BUILT,) * 4, *tail
-    layers = network_cycles(lower(built, engine), engine)
+    layers = network_cycles(lower(sorted_by_width(built).network, engine), engine)
     inner = {node.name for node in built.mac_nodes() if node.name.startswith("layer")}
     cycles, useful = sum(layer.total for layer in layers), sum(layer.products for layer in layers)
     return (
@@ -188,7 +218,9 @@ def resnet() -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
         "first and the last layer integers of 8 bits. The sign array runs an integer layer as a pass for each bit, the "
         "shift array as one for each signed power of two that its longest code needs. Bytes read are all words of an "
         "image: descriptors, records, weights, once for each tile of pixels. Utilisation counts "
-        "every pass as useful.\n\n"
+        "every pass as useful. Where widths are mixed (`kernels/allocation.py`, spreads log-normal with a factor of "
+        "two) the tensors between the two layers of a block have a width for each channel, too; codes of 5 to 8 bits "
+        "are two digits, whose second pass is useful in the channels that have them.\n\n"
     )
     return text, COLUMNS, [measured(row) for row in ROWS]
 

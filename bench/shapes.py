@@ -4,7 +4,7 @@ The weights are noise, the scales such that codes fill their ranges: cycles do n
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from gatewise import Grid, InputSpec, Network, NetworkBuilder, WeightCodes
@@ -12,6 +12,9 @@ from gatewise.sim.builder import Tensor
 
 Inner = Callable[[np.random.Generator, tuple[int, ...]], tuple[WeightCodes, float]]
 """Makes weights of a shape, and says what their standard deviation is."""
+
+Between = Callable[[np.random.Generator, int], Grid]
+"""Makes the grid of a tensor of so many channels between the two convolutions of a block, whose order nothing fixes."""
 
 ACTIVATION = Grid(0.3, 4)
 STREAM = Grid(2**-11, 16, signed=True)
@@ -27,13 +30,14 @@ def noise(bits: int) -> Inner:
 class Shapes:
     """Collects a network of `activation` tensors beside 16-bit residual streams; its first and last layer have 8 bits.
 
-    `inner` makes the weights of the others, 4-bit integers unless given.
+    `inner` makes the weights of the others, 4-bit integers unless given, `between` the grids within blocks.
     """
 
     net: NetworkBuilder
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     inner: Inner = field(default_factory=lambda: noise(4))
     activation: Grid = ACTIVATION
+    between: Between | None = None
 
     @classmethod
     def new(
@@ -65,7 +69,8 @@ class Shapes:
 
         Where the shapes differ the shortcut is a 1 x 1 convolution or, `padded`, a stride and channels of zeros.
         """
-        inner = self.conv(f"{name}.conv1", x, channels, 3, stride, out=self.activation)
+        grid = self.activation if self.between is None else self.between(self.rng, channels)
+        inner = self.conv(f"{name}.conv1", x, channels, 3, stride, out=grid)
         if padded and stride != 1:
             stream = self.net.stride_slice(f"{name}.stride", stream, stride)
             more = (channels - stream.shape[0]) // 2
@@ -99,10 +104,16 @@ def resnet18(size: int = 224, classes: int = 1000, seed: int = 0) -> Network:
 
 
 def resnet20(
-    name: str, inner: Inner, size: int = 32, classes: int = 10, seed: int = 0, activation: Grid = ACTIVATION
+    name: str,
+    inner: Inner,
+    size: int = 32,
+    classes: int = 10,
+    seed: int = 0,
+    activation: Grid = ACTIVATION,
+    between: Between | None = None,
 ) -> Network:
     """ResNet-20 for CIFAR (He et al. 2016, section 4.2), with shortcuts of zeros."""
-    shapes = Shapes.new(name, size, seed, inner, activation)
+    shapes = replace(Shapes.new(name, size, seed, inner, activation), between=between)
     stream = shapes.conv("conv1", shapes.net.input, 16, 3, weights=noise(8))
     x = shapes.net.requantise("conv1.codes", stream, out=activation)
     for stage, channels in enumerate((16, 32, 64)):

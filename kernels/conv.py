@@ -4,7 +4,8 @@ This is the *faithful* form: each width and each overflow in the order in which 
 makes them. For every output the order is ky, kx, lane group, weight digit, activation digit;
 `kernels.dot` states one such step on its own. A lane group is what one memory word of L lanes holds
 of a convolution group: channel c of the whole input lies in word ``(first_lane + c) // L``. The
-result depends on these two where anything overflows, and on nothing else of the engine.
+result depends on these two where anything overflows, and, where the channels have different widths, on the
+digits that each weight row and each word of activations is split into; on nothing else of the engine.
 
 Output pixels are the vector dimension here: a block of pixels meets one lane and one weight at
 a time. A lane's factor is folded into its activations where the product width cannot overflow:
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .digits import digit_count
+from .digits import DigitCounts, digit_count
 from .errors import FormatError
 from .jit import jit
 from .mac import DIGIT_BITS, MacFormat, signed_range
@@ -229,21 +230,23 @@ def _pixel_runs(first, count, out_width, out_pixels, row_step, column_step, imag
 
 @jit
 def _conv(  # type: ignore[no-untyped-def]
-    x, weights, factors, geometry, lanes, first_lane, a_digits, a_signed, w_signed, product_range, product_exact,
+    x, weights, factors, geometry, lanes, first_lane, word_digits, row_digits, a_signed, w_signed, product_range,
+    product_exact,
     align_range, acc_range, pair_shift, wrap, first, digits, sums, products, acc, acc_out, sum_out,
     product_over, align_over, acc_over,
 ):  # fmt: skip
     """Accumulate the output pixels from `first` of the flattened batch, one for each of `sums`.
 
-    `x` is the padded input, flat; `weights` are digits (w_digits, out, in per group, ky, kx), or parts, whose sums are
-    shifted by `pair_shift` bits from one to the next.
-    `digits` (a_digits, lanes, pixels), `products` (lanes, pixels), `sums` (pixels) and `acc`
+    `x` is the padded input, flat; `weights` are digits (digits, out, in per group, ky, kx), or parts, whose sums are
+    shifted by `pair_shift` bits from one to the next. A row has `row_digits` (out,) of them, the activations
+    `word_digits` in each word, from that of channel 0 on.
+    `digits` (digits, lanes, pixels), `products` (lanes, pixels), `sums` (pixels) and `acc`
     (out per group, pixels) are scratch of the number types that the arithmetic runs in.
     """
     number = sums.dtype.type
     count = sums.shape[0]
     channels, height, width, out_height, out_width, stride_y, stride_x, dilation_y, dilation_x, groups = geometry
-    w_digits, out_channels, group_inputs, kernel_y, kernel_x = weights.shape
+    _, out_channels, group_inputs, kernel_y, kernel_x = weights.shape
     group_outputs = out_channels // groups
     out_pixels = out_height * out_width
     align_low, align_high = number(align_range[0]), number(align_range[1])
@@ -266,6 +269,7 @@ def _conv(  # type: ignore[no-untyped-def]
                     begin = max(0, lane0)
                     used = min(lane0 + lanes, group_inputs) - begin
                     channel0 = group * group_inputs + begin
+                    a_digits = word_digits[(first_lane + channel0) // lanes]
                     for lane in range(used):
                         channel = channel0 + lane
                         factor = np.int32(factors[channel])
@@ -280,6 +284,7 @@ def _conv(  # type: ignore[no-untyped-def]
                                 input_sum[p] += row[p] * scale
                     for o in range(group_outputs):
                         out = group * group_outputs + o
+                        w_digits = row_digits[out]
                         for j in range(w_digits):
                             filled = 0
                             for lane in range(used):
@@ -347,6 +352,7 @@ def conv2d(
     pad_code: int = 0,
     first_lane: int = 0,
     exact_rows: bool = False,
+    counts: DigitCounts | None = None,
 ) -> ConvResult:
     """Run a layer through the datapath.
 
@@ -360,6 +366,7 @@ def conv2d(
     first_lane : the lane of input channel 0, counted from lane 0 of a memory word
     exact_rows : `weights` are parts instead, of up to `PART_BITS` bits, that add up to the weights: a pass for each
         part and activation digit, whose row sum nothing limits before the accumulator (sign and shift arrays)
+    counts : digits of each row's weights and of each word's activations, where they are not those of `operands`
 
     The caller has checked codes against `operands`.
     """
@@ -373,6 +380,14 @@ def conv2d(
         )
     if first_lane < 0:
         raise FormatError(f"first_lane must not be negative, not {first_lane}")
+    words = -(-(first_lane + shape.in_channels) // lanes)
+    if counts is None:
+        counts = DigitCounts.uniform(parts, shape.out_channels, digit_count(operands.a_bits), words)
+    if counts.rows.shape != (shape.out_channels,) or counts.words.shape != (words,):
+        raise FormatError(
+            f"digit counts must be of {shape.out_channels} rows and {words} words, "
+            f"not {len(counts.rows)} and {len(counts.words)}"
+        )
     images, _, height, width = x.shape
     out_height, out_width = shape.output_size(height, width)
     top, left, bottom, right = shape.padding
@@ -398,7 +413,8 @@ def conv2d(
             geometry,
             lanes,
             first_lane,
-            digit_count(operands.a_bits),
+            counts.words,
+            counts.rows,
             operands.a_signed,
             operands.w_signed,
             (fmt.product_range(False), fmt.product_range(True)),

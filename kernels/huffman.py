@@ -254,7 +254,7 @@ def _bank_cycles(lengths, order, settings, begin, shadow, ready, passes, half, t
                 can = max(ready, cycle)
                 first[tile] = max(can, half) if tile == 0 else can
                 wait += first[tile] - can
-                shadow, ready = first[tile] + 1, first[tile] + passes
+                shadow, ready = first[tile] + 1, first[tile] + passes[tile]
                 tile += 1
         asks = 0
         decodes = k < count and (not valid or take) and (taken == chunks or waiting + (fresh > 0) < QUEUE)
@@ -688,7 +688,7 @@ class HuffmanBank:
         begin: int,
         shadow: int,
         ready: int,
-        passes: int,
+        passes: int | np.ndarray,
         half: int,
     ) -> BankTimes:
         """Play an intact stream whose symbols leave in tiles.
@@ -701,7 +701,7 @@ class HuffmanBank:
         begin : the cycle that takes the start
         shadow : the first cycle in which a symbol may be taken; then, the cycle after each tile's use
         ready : the first cycle in which a tile may be used, once its last symbol has been taken
-        passes : cycles from one tile's use to the next one's at least
+        passes : cycles from each tile's use to the next one's at least, int64 (tiles,), or the same for all
         half : the first cycle in which the first tile may be used
         """
         count = sizes.shape[1]
@@ -709,7 +709,16 @@ class HuffmanBank:
         decoder = self.decoder
         settings = np.array([decoder.chunk_bits, decoder.slots, decoder.max_length, columns])
         last_chunk, done, ready, wait = _bank_cycles(
-            sizes, order, settings, begin, shadow, ready, passes, half, times, first
+            sizes,
+            order,
+            settings,
+            begin,
+            shadow,
+            ready,
+            np.full(first.shape, passes, dtype=np.int64),
+            half,
+            times,
+            first,
         )
         return BankTimes(times, first, int(last_chunk), int(done), int(ready), int(wait))
 

@@ -172,14 +172,14 @@ class LayerBops:
     Parameters
     ----------
     macs : multiplications of the whole layer, nothing pruned
-    w_bits : bits of its weights; 0 where all are pruned
+    w_bits : bits of its weights, where they have different ones their mean; 0 where all are pruned
     a_bits : bits of the quantiser that feeds it (the network's input: 8)
     keep_out, keep_in : share of output and of input channels that are not pruned
     """
 
     macs: int
-    w_bits: int
-    a_bits: int
+    w_bits: Fraction | int
+    a_bits: Fraction | int
     keep_out: Fraction | float = 1
     keep_in: Fraction | float = 1
 

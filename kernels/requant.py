@@ -20,11 +20,13 @@ from .jit import jit
 from .mac import signed_range
 
 __all__ = [
+    "CONSTANT",
     "MAX_SHIFT",
     "MULTIPLIER_BITS",
     "Rounding",
     "ScaleRequantizer",
     "ThresholdRequantizer",
+    "narrowed",
 ]
 
 Rounding = Literal["half_even", "half_up", "half_away", "floor", "tflite"]
@@ -33,6 +35,9 @@ MULTIPLIER_BITS = (16, 24, 31)
 MAX_SHIFT = 62
 TFLITE_SHIFT = 31
 """Fixed-point position of a TFLite multiplier: its shift is 31 plus the rounding divide's exponent."""
+
+CONSTANT = 8
+"""In the place of bits by which a channel's codes are narrower than the tensor's: they are all 0."""
 
 _ROUNDINGS = get_args(Rounding)
 _HALF_EVEN, _HALF_UP, _HALF_AWAY, _FLOOR, _TFLITE = range(len(_ROUNDINGS))
@@ -113,7 +118,7 @@ def _scale_layer(values, multiplier, shift, rounding, zero_point, low, high, cod
                     overflows[c] += limited != value
                     value = limited
                 code = _scale(value, multiplier[c], shift[c], rounding) + zero_point
-                codes[n, c, p] = min(max(code, low), high)
+                codes[n, c, p] = min(max(code, low[c]), high[c])
 
 
 @jit
@@ -139,6 +144,14 @@ def _as_layer(values: np.ndarray, **constants: np.ndarray) -> np.ndarray:
         if len(array) != channels:
             raise FormatError(f"{name} must have one entry for each of {channels} channels, not {len(array)}")
     return values.reshape(images, channels, math.prod(values.shape[2:]))
+
+
+def narrowed(end: int, fewer: np.ndarray) -> np.ndarray:
+    """An end of the clamp, ``end >> fewer``, in channels whose codes have `fewer` (0..7) bits than the tensor's.
+
+    The ends of a container become those of the narrower one. Where `fewer` is `CONSTANT` the end is 0.
+    """
+    return np.where(fewer == CONSTANT, 0, end >> fewer.astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +214,19 @@ class ScaleRequantizer:
             raise FormatError(f"shifts must lie in {least}..{MAX_SHIFT}, found {shift.min()}..{shift.max()}")
 
     def compute(
-        self, values: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero_point: int, low: int, high: int
+        self,
+        values: np.ndarray,
+        multiplier: np.ndarray,
+        shift: np.ndarray,
+        zero_point: int,
+        low: int | np.ndarray,
+        high: int | np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Requantise values of shape (N, C, ...).
 
-        `multiplier` and `shift` have shape (C,). The rounded quotient plus `zero_point` is clamped
-        to [low, high]. Returns int16 codes and int64 overflow counts (C,), which only tflite makes.
+        `multiplier` and `shift` have shape (C,). The rounded quotient plus `zero_point` is clamped to
+        [low, high], which are those of all channels or of each (C,). Returns int16 codes and int64 overflow counts
+        (C,), which only tflite makes.
         """
         multiplier = np.ascontiguousarray(multiplier, dtype=np.int64)
         shift = np.ascontiguousarray(shift, dtype=np.int64)
@@ -214,7 +234,8 @@ class ScaleRequantizer:
         codes = np.empty(layer.shape, dtype=np.int16)
         overflows = np.zeros(layer.shape[1], dtype=np.int64)
         rounding = _ROUNDINGS.index(self.rounding)
-        _scale_layer(layer, multiplier, shift, rounding, zero_point, low, high, codes, overflows)
+        ends = [np.broadcast_to(np.asarray(end, dtype=np.int64), (layer.shape[1],)).copy() for end in (low, high)]
+        _scale_layer(layer, multiplier, shift, rounding, zero_point, *ends, codes, overflows)
         return codes.reshape(np.shape(values)), overflows
 
 

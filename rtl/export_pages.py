@@ -36,6 +36,7 @@ MAIN_PARTS = (
     ("multiplier", 16, 31, "of the scale"),
     ("shift", 47, 6, "of the scale"),
     ("descending", 53, 1, "a threshold is reached by sums not above it, else by those not below it"),
+    ("fewer", 54, 4, "bits that the channel's codes have less than the tensor's: it shifts the clamp; 8: it is 0"),
 )
 """Name, first bit, bits and meaning of what a record's field `main` holds."""
 
@@ -156,8 +157,8 @@ its exponent (up to {SHIFT_BITS} bits). Lanes that are not the convolution group
 `part_top` + 1 parts of weights has a tile of its own: within a lane group they follow each other."""
     return f"""Where the layer is `aligned`, a row of {lanes} amounts of {AMOUNT_BITS} bits comes first, in bus words of
 its own. Then the codes of the row group's channels, row after row, each row {lanes} codes in containers of
-`1 << container` bits, two's complement; a depthwise layer's rows are one code each. Lanes that are not the
-convolution group's hold 0."""
+`1 << container` bits, from row group `rest_from` on (unless it is 0) of `1 << rest_container` bits, two's complement; a
+depthwise layer's rows are one code each. Lanes that are not the convolution group's hold 0."""
 
 
 def _tiles_table(config: EngineConfig) -> str:

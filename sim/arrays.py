@@ -73,6 +73,11 @@ class ArrayForm:
     mode: FusionMode = FUSION_MODES[0]
 
     @property
+    def row_widths(self) -> np.ndarray | None:
+        """Bits of each output channel's codes in the stream, (out,), where the array heeds them."""
+        return None if self.exact_rows else self.layer.row_widths
+
+    @property
     def planes(self) -> int:
         """Accumulators of a pixel and row."""
         return 1 if self.coefficients is None else len(self.coefficients)
@@ -131,7 +136,7 @@ def array_form(layer: MacLayer, array: Array) -> ArrayForm:
             codes, fraction = layer.codes[None], layer.node.fraction
             if mode.narrow:
                 return ArrayForm(layer, fraction, codes, codes, mode.lanes * mode.w_bits, mode=mode)
-            bits = layer.node.weights.bits
+            bits = layer.operands.w_bits
             return ArrayForm(layer, fraction, layer.digits, codes, bits, signed=True, exact_rows=False)
 
 

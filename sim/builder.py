@@ -62,6 +62,9 @@ class Grid:
     "nested" it rounds as Bayesian Bits does (`NestedGrid`): layers of the array make 2 and 4 bits by thresholds; all
     else has odd multipliers, with which no value of the grid is halfway between two codes, so that nested rounding is
     the direct one.
+    A convolution or linear layer may give each channel its own width of `widths` bits, 0 to `bits`: the channel's
+    clamp is ``[low >> n, high >> n]`` with n the bits that it has less; without any bits it is 0. The zero point must
+    be 0 then, the rounding direct.
     """
 
     scale: float
@@ -72,6 +75,7 @@ class Grid:
     amounts: np.ndarray | None = None
     low: int | None = None
     high: int | None = None
+    widths: np.ndarray | None = None
     rounding: Literal["direct", "nested"] = "direct"
 
     def __post_init__(self) -> None:
@@ -85,6 +89,8 @@ class Grid:
                 f"a nested grid must have 2, 4, 8 or 16 bits, zero point {' or '.join(map(str, zeros))} and no other "
                 f"clamp than its own, not {self.bits} bits, {self.zero_point} and {self.low}..{self.high}"
             )
+        if self.widths is not None:
+            raise FormatError("a nested grid must have one width for all channels")
         _ = self.nested_grid
 
     @classmethod
@@ -150,8 +156,8 @@ class MacSettings(TypedDict, total=False):
     """Of the weights, positive, one number or one for each output channel: ``real = scale * (weight - zero_point)``."""
     out: Required[Grid]
     """What the result's codes stand for."""
-    bits: int
-    """Of plain integer codes, which must have it."""
+    bits: int | np.ndarray
+    """Of plain integer codes, which must have it; one number, or one for each output channel, 0..8."""
     signed: bool
     """Whether plain codes are signed, as they are unless given; unsigned ones are stored less ``2**(bits - 1)``."""
     coding: Coding
@@ -251,7 +257,7 @@ class NetworkBuilder:
         *,
         scale: np.ndarray | float,
         out: Grid,
-        bits: int | None = None,
+        bits: int | np.ndarray | None = None,
         signed: bool = True,
         coding: Coding = "raw",
         zero_point: np.ndarray | float = 0.0,
@@ -287,6 +293,7 @@ class NetworkBuilder:
             zero_term=zero_term,
             fraction=fraction,
             requant={"kind": "threshold"} if counted else self._clamp(out, relu),
+            out_widths=out.widths is not None,
             **geometry | ({"kernel": weights.shape[2:]} if kind is Conv2dNode else {}),
         )
         shape = conv_shape(node, Value(x.shape, x.grid.codes))
@@ -300,6 +307,8 @@ class NetworkBuilder:
             arrays["align"] = np.asarray(x.grid.amounts, dtype=np.uint8)
         if zero_term:
             arrays["zero"] = fixed_zeros
+        if out.widths is not None:
+            arrays["out_widths"] = _out_widths(out)
         factor = scales * x.grid.scale / (np.ldexp(1.0, fraction) * out.scale * out.factors)
         if nested:
             thresholds = _nested_thresholds(out, factor, fraction, relu)
@@ -322,7 +331,7 @@ class NetworkBuilder:
             name=name,
             inputs=(first.name, second.name),
             out=out.codes,
-            requant=self._clamp(out, relu),
+            requant=self._rescaled(out, relu),
         )
         common = max(
             float(grid.scale * grid.factors.max()) * 2.0**grid.magnitude_bits for grid in (first.grid, second.grid)
@@ -337,7 +346,7 @@ class NetworkBuilder:
     def requantise(self, name: str, x: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
         """Add another grid for the same values."""
         _check_amounts(out, x.shape[0])
-        node = checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._clamp(out, relu))
+        node = checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._rescaled(out, relu))
         factor = x.grid.scale * x.grid.factors / (out.scale * out.factors)
         return self._append(node, out, self._multipliers("", factor, out))
 
@@ -422,7 +431,8 @@ class NetworkBuilder:
             self._nodes.pop()
             raise
         self._arrays |= {f"{node.name}.{role}": array for role, array in (arrays or {}).items()}
-        return Tensor(node.name, shape, grid)
+        # Widths are what the tensor's writer keeps to, not what its codes stand for.
+        return Tensor(node.name, shape, replace(grid, widths=None))
 
     def _multipliers(self, prefix: str, factor: np.ndarray, out: Grid | None = None) -> dict[str, np.ndarray]:
         """Multipliers and shifts of a rescale, whose rounding ends in `out` where that is given."""
@@ -449,6 +459,12 @@ class NetworkBuilder:
                     f"{constants[0]} in channel {channel}: halves would round another way"
                 )
 
+    def _rescaled(self, out: Grid, relu: bool) -> dict[str, Any]:
+        """The clamp of an add or another grid, whose channels all have the tensor's bits."""
+        if out.widths is not None:
+            raise FormatError("widths of channels must come with a convolution or linear layer")
+        return self._clamp(out, relu)
+
     def _clamp(self, out: Grid, relu: bool) -> dict[str, Any]:
         low, high = out.clamp
         return {
@@ -461,7 +477,7 @@ class NetworkBuilder:
 
 
 def _weight_codes(
-    codes: np.ndarray | WeightCodes, kind: type[MacNode], bits: int | None, signed: bool, coding: Coding
+    codes: np.ndarray | WeightCodes, kind: type[MacNode], bits: int | np.ndarray | None, signed: bool, coding: Coding
 ) -> WeightCodes:
     axes, form = (4, "(out, in, ky, kx)") if kind is Conv2dNode else (2, "(out, in)")
     if isinstance(codes, WeightCodes):
@@ -512,10 +528,21 @@ def _nested_thresholds(out: Grid, factor: np.ndarray, fraction: int, relu: bool)
     return Thresholds(thresholds)
 
 
+def _out_widths(grid: Grid) -> np.ndarray:
+    """The widths of a tensor's channels as they are stored, uint8."""
+    widths = np.asarray(grid.widths)
+    if not np.issubdtype(widths.dtype, np.integer) or widths.min(initial=0) < 0 or widths.max(initial=0) > grid.bits:
+        raise FormatError(f"widths of channels must be whole numbers from 0 to {grid.bits}, not {widths.tolist()}")
+    return widths.astype(np.uint8)
+
+
 def _check_amounts(grid: Grid, channels: int) -> None:
     amounts = np.shape([] if grid.amounts is None else grid.amounts)
     if grid.align is not None and amounts != (channels,):
         raise FormatError(f"alignment amounts must have shape ({channels},), not {amounts}")
+    widths = np.shape([] if grid.widths is None else grid.widths)
+    if grid.widths is not None and widths != (channels,):
+        raise FormatError(f"widths of channels must have shape ({channels},), not {widths}")
 
 
 def _with_amounts(grid: Grid, change: Any) -> Grid:

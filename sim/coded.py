@@ -60,7 +60,14 @@ class CodedPass:
     columns: int
 
     def times(
-        self, bank: HuffmanBank, header: int, padding: int, shadow: int, ready: int, passes: int, half: int
+        self,
+        bank: HuffmanBank,
+        header: int,
+        padding: int,
+        shadow: int,
+        ready: int,
+        passes: int | np.ndarray,
+        half: int,
     ) -> PassTimes:
         """Play the stream.
 
@@ -70,7 +77,7 @@ class CodedPass:
         padding : chunks of zeros behind it
         shadow : the first cycle in which the shadow tile takes codes
         ready : the first cycle in which the next step may begin, its weights apart
-        passes : cycles from a step to the next one at least
+        passes : cycles from each step to the next one at least, int64 (steps,), or the same for all
         half : the first cycle in which the tile's half of the accumulators is free
         """
         begin = header + HEADER_CHUNKS
@@ -119,7 +126,7 @@ class HuffmanStreams:
         """Chunks of the table, those included that fill up its last word."""
         return self.table_words * self.engine.bus_bits // CHUNK_BITS
 
-    def times(self, index: int, header: int, shadow: int, ready: int, passes: int, half: int) -> PassTimes:
+    def times(self, index: int, header: int, shadow: int, ready: int, passes: int | np.ndarray, half: int) -> PassTimes:
         """Play the stream of a row group: see `CodedPass.times`."""
         return self.passes[index].times(self.bank, header, self.padding(index), shadow, ready, passes, half)
 

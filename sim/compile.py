@@ -23,10 +23,11 @@ from .graph import Value
 from .image import TileLayout, coefficient_field, in_words, main_field, rescale_field
 from .layer import MacLayer
 from .lower import lower
-from .lowered import LoweredLayer, RowGroup, row_groups
+from .lowered import LoweredLayer, RowGroup, container, row_groups
 from .manifest import AddNode, Conv2dNode, RequantiseNode
 from .network import Network
 from .schedule import EngineLayer, Schedule, schedule
+from .sort import sorted_by_width
 from .tiles import step_tiles
 from .words import slot_bits, tensor_codes, tensor_words
 
@@ -37,6 +38,7 @@ __all__ = ["CompiledNetwork", "compile_network"]
 class CompiledNetwork:
     """A network on an engine: layers, and the memory image, uint8 (words, bus_bits / 8).
 
+    `network` has its channels in the order in which the engine has them (`sort`).
     `stream_words` are the first word and the number of words of each layer's streams; `input_word` and
     `output_word` are where the input is to be put and where the result will be.
     """
@@ -149,6 +151,7 @@ def compile_network(
     network, `CapacityError` where its activations do not fit.
     """
     engine = engine or default_engine(network)
+    network = sorted_by_width(network).network
     plan = schedule(network, engine)
     layers = lower(network, engine, plan)
     each = descriptor_words(engine)
@@ -215,7 +218,7 @@ def _stream(network: Network, layer: LoweredLayer, engine: EngineConfig) -> np.n
         if layer.coded is not None:
             parts.append(layer.coded.words(index))
         elif form is not None:
-            parts += _tiles(form, group, engine)
+            parts += _tiles(form, container(layer.registers, index), group, engine)
     return np.concatenate(parts)
 
 
@@ -252,15 +255,15 @@ def _coefficient_columns(form: ArrayForm) -> list[np.ndarray]:
 def _main_columns(mac: MacLayer) -> list[np.ndarray]:
     nothing = np.zeros_like(mac.bias)
     if mac.scale is not None:
-        return [mac.bias, main_field(mac.zero, mac.scale.multiplier, mac.scale.shift, nothing)]
+        return [mac.bias, main_field(mac.zero, mac.scale.multiplier, mac.scale.shift, nothing, mac.fewer)]
     assert mac.thresholds is not None
     assert mac.descending is not None
-    main = main_field(mac.zero, nothing, nothing, mac.descending.astype(np.int64))
+    main = main_field(mac.zero, nothing, nothing, mac.descending.astype(np.int64), nothing)
     return [mac.bias, main, *mac.thresholds.T]
 
 
-def _tiles(form: ArrayForm, group: RowGroup, engine: EngineConfig) -> list[np.ndarray]:
-    """The weight tiles of a row group as words, in the order of its steps."""
+def _tiles(form: ArrayForm, bits: int, group: RowGroup, engine: EngineConfig) -> list[np.ndarray]:
+    """The weight tiles of a row group as words, in the order of its steps; codes stand in `bits` bits."""
     aligned, depthwise = form.layer.node.align is not None, form.layer.shape.depthwise
-    layout = TileLayout(group.rows, engine.lanes, form.bits, aligned, depthwise, form.signed)
+    layout = TileLayout(group.rows, engine.lanes, bits, aligned, depthwise, form.signed)
     return [layout.encode(codes, amounts, engine.bus_bits) for codes, amounts in step_tiles(form, group, engine.lanes)]

@@ -9,11 +9,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from ..kernels.fusion import utilised_bricks
+from ..kernels.mac import DIGIT_BITS
 from .descriptor import descriptor_words
 from .engine import EngineConfig
 from .image import TileLayout
-from .lowered import LoweredLayer, RowGroup, lanes_of, row_groups, words_of
+from .lowered import (
+    LoweredLayer,
+    RowGroup,
+    activation_digits,
+    container,
+    lanes_of,
+    row_groups,
+    weight_digits,
+    words_of,
+)
 
 __all__ = ["LayerCycles", "TileTimes", "layer_cycles", "network_cycles", "tile_sizes", "tile_times", "with_taper"]
 
@@ -88,28 +100,31 @@ class LayerCycles:
 class TileTimes:
     """When one tile of pixels computes and drains, in cycles from the layer's first on.
 
-    `first` and `last` are the first reads of its first and last step, `step` the cycles between two steps,
-    `passes` those that a step takes at least, `busy` those in which the array reads, `post_wait` the cycles
-    in which only its half of the accumulators was missing. `done` is the tile's end in the accumulators;
-    its slots begin in cycles `slot`, `slot + interval`, ..., `last_slot`. `starts` are the first reads of all steps:
-    evenly apart where the weights stream as they are. In cycle `decoded` the decoders are through with its weights.
+    `first` and `last` are the first reads of its first and last step, `starts` those of all; `pairs` are the
+    digit pairs of each step, `passes` the cycles that the last one takes at least, `post_wait` the cycles
+    in which only the tile's half of the accumulators was missing. `done` is the tile's end in the accumulators;
+    its slots begin in cycles `slot`, `slot + interval`, ..., `last_slot`. In cycle `decoded` the decoders are
+    through with its weights.
     """
 
     row_group: int
     tile: int
     pixels: int
-    steps: int
+    pairs: Sequence[int]
     first: int
     last: int
-    step: int
     passes: int
-    busy: int
     post_wait: int
     done: int
     slot: int
     last_slot: int
     starts: Sequence[int]
     decoded: int = 0
+
+    @property
+    def reads(self) -> list[int]:
+        """Cycles in which each step reads."""
+        return [pairs * self.pixels for pairs in self.pairs]
 
 
 def network_cycles(layers: Sequence[LoweredLayer], engine: EngineConfig) -> list[LayerCycles]:
@@ -142,12 +157,11 @@ def array_stages(engine: EngineConfig) -> int:
 
 
 def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]:
-    """Play a layer of the array tile by tile; within a tile steps follow each other evenly."""
+    """Play a layer of the array tile by tile."""
     registers = layer.registers
     groups = list(row_groups(registers, engine))
     taps = registers["kernel_y"] * registers["kernel_x"]
     parts = 1 + registers.get("part_top", 0)
-    pairs = (1 + registers["a_top"]) * (1 + registers.get("w_top", 0))
     interval = registers["interval"]
     beats = _reads(layer) + layer.beat_cycles - 1  # from a slot to its last beat
     stages = array_stages(engine)
@@ -165,27 +179,30 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
     for index, group in enumerate(groups):
         if layer.record.fields:
             taken = max(taken + 1, buffer_free[index % 2]) + layer.record.cycles(group.rows, engine.bus_bits) - 1
-        load = _tile_layout(registers, group, engine).words(engine.bus_bits)
-        steps = taps * group.lane_groups * parts
+        load = _tile_layout(registers, index, group, engine).words(engine.bus_bits)
+        words = range(group.word, group.word + group.lane_groups)
+        tap = [weight_digits(registers, index) * activation_digits(registers, word) for word in words]
+        pairs = np.tile(np.repeat(tap, parts), taps)
         spans = -(-group.rows // min(engine.rows, engine.lanes))
         for tile, n in enumerate(tile_sizes(registers, index == len(groups) - 1)):
-            passes = pairs * max(n, MIN_PIXELS)
+            each = pairs * max(n, MIN_PIXELS)
+            passes = int(each[-1])
             # A serial layer reads with its post lanes where it reads with its array: one after the other.
             half = max(half_free) if registers["serial"] else half_free[count % 2]
             if layer.coded is not None:
                 begin = max(taken + 1, decoded)
-                each = layer.coded.times(index, begin, shadow, ready, passes, half)
-                starts: Sequence[int] = each.first.tolist()
-                first, last, step = starts[0], starts[-1], passes
-                can, taken, decoded = first - each.post_wait, each.taken, each.done
+                coded = layer.coded.times(index, begin, shadow, ready, each, half)
+                starts: Sequence[int] = coded.first.tolist()
+                first, last = starts[0], starts[-1]
+                can, taken, decoded = first - coded.post_wait, coded.taken, coded.done
             else:
-                step = max(passes, load)
                 loaded = max(taken + 1, shadow) + load - 1
                 can = max(ready, loaded)
                 first = max(can, half)
-                last = first + (steps - 1) * step
-                taken = loaded if steps == 1 else last - step + load
-                starts = range(first, last + 1, step)
+                gaps = np.maximum(each[:-1], load)
+                starts = [first, *(first + np.cumsum(gaps)).tolist()]
+                last = starts[-1]
+                taken = loaded if len(pairs) == 1 else starts[-2] + load
             shadow, ready = last + 1, last + passes
             done = last + passes + stages
             slot = max(done + SLOT_DELAY, slot_free)
@@ -196,12 +213,10 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
                 index,
                 tile,
                 n,
-                steps,
+                pairs.tolist(),
                 first,
                 last,
-                step,
                 passes,
-                pairs * n,
                 first - can,
                 done,
                 slot,
@@ -213,11 +228,11 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
         buffer_free[index % 2] = last_slot + beats + FREE_DELAY
 
 
-def _tile_layout(registers: Mapping[str, int], group: RowGroup, engine: EngineConfig) -> TileLayout:
+def _tile_layout(registers: Mapping[str, int], index: int, group: RowGroup, engine: EngineConfig) -> TileLayout:
     return TileLayout(
         group.rows,
         engine.lanes,
-        1 << registers.get("container", 0),
+        container(registers, index),
         bool(registers.get("aligned", 0)),
         bool(registers["depthwise"]),
     )
@@ -261,13 +276,14 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
     groups = list(row_groups(registers, engine))
     fill = tiles[0].first
     through = tiles[-1].last + tiles[-1].passes
-    compute = sum(tile.steps * tile.busy for tile in tiles)
+    compute = sum(tile.pixels * sum(tile.pairs) for tile in tiles)
     post_stall = sum(tile.post_wait for tile in tiles)
     words = descriptor_words(engine) + sum(layer.record.words(group.rows, bus) for group in groups)
     if layer.coded is not None:
         words += layer.coded.table_words + len(tiles) * layer.coded.weight_words
     else:
-        words += sum(tile.steps * _tile_layout(registers, groups[tile.row_group], engine).words(bus) for tile in tiles)
+        loads = [_tile_layout(registers, index, group, engine).words(bus) for index, group in enumerate(groups)]
+        words += sum(len(tile.pairs) * loads[tile.row_group] for tile in tiles)
     assert layer.mac is not None
     shape = layer.mac.shape
     macs = registers["out_pixels"] * shape.out_channels * shape.group_inputs * shape.kernel[0] * shape.kernel[1]
@@ -275,7 +291,7 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
         layer.name,
         layer.label,
         macs=macs,
-        products=macs * _products(layer, engine),
+        products=_products(layer, macs, engine),
         compute=compute,
         weight_stall=through - fill - compute - post_stall,
         post_stall=post_stall,
@@ -289,12 +305,21 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
     )
 
 
-def _products(layer: LoweredLayer, engine: EngineConfig) -> int:
-    """Useful products of a MAC: digit pairs, or pairs of slices of 2 bits that hold bits of both codes."""
-    registers = layer.registers
-    if engine.array == "fusion" and layer.mac is not None:
-        return utilised_bricks(layer.mac.operands.a_bits, layer.mac.operands.w_bits)
-    return (1 + registers["a_top"]) * (1 + registers.get("w_top", 0) + registers.get("part_top", 0))
+def _products(layer: LoweredLayer, macs: int, engine: EngineConfig) -> int:
+    """Useful products: of each weight its own digits, or its parts, with each activation's own digits.
+
+    In a fused array pairs of slices of 2 bits that hold bits of both codes.
+    """
+    mac = layer.mac
+    assert mac is not None
+    if engine.array == "fusion":
+        return macs * utilised_bricks(mac.operands.a_bits, mac.operands.w_bits)
+    shape, registers = mac.shape, layer.registers
+    activations, weights = -(-mac.lane_widths // DIGIT_BITS), -(-mac.row_widths // DIGIT_BITS)
+    if engine.array != "digit":
+        weights = np.full(shape.out_channels, 1 + registers["part_top"])
+    pairs = weights.reshape(shape.groups, -1).sum(axis=1) @ activations.reshape(shape.groups, -1).sum(axis=1)
+    return int(pairs) * registers["out_pixels"] * shape.kernel[0] * shape.kernel[1]
 
 
 def _idle_lanes(registers: Mapping[str, int], groups: Sequence[RowGroup], engine: EngineConfig) -> float:

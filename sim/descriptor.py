@@ -70,7 +70,7 @@ PART_BITS = 3
 SHIFT_BITS = 4
 """Of a shift in a row of the shift array."""
 ARRAY_FIELDS = {
-    "digit": ("w_top", "container", "aligned", "multiply"),
+    "digit": ("w_top", "container", "rest_from", "rest_container", "wide_first", "wide_end", "aligned", "multiply"),
     "fusion": (
         "w_top",
         "container",
@@ -83,9 +83,11 @@ ARRAY_FIELDS = {
         "first_narrow",
         "other_narrow",
     ),
-    "sign": ("part_top",),
+    "sign": ("part_top", "wide_first", "wide_end"),
     "shift": (
         "part_top",
+        "wide_first",
+        "wide_end",
         "container",
         "focused",
         "value_shift",
@@ -252,9 +254,13 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         ),
         "serial": flag("a tile waits until the tile before it has drained: operands share a bank"),
         "a_top": flag("activations have an upper digit"),
+        "wide_first": size("first word of a pixel's inputs whose activations have an upper digit"),
+        "wide_end": size("the word after the last of these; 0: all words have one"),
         "w_top": flag("weights have an upper digit"),
         "a_signed": flag("activations are signed"),
         "container": Field(2, doc="a weight code takes 1 << container bits in the stream"),
+        "rest_from": size("from this row group on weights have one digit, in other containers; 0: from none on"),
+        "rest_container": Field(2, doc="a weight code takes 1 << rest_container bits from there on"),
         "aligned": flag("each weight tile starts with a row of alignment amounts"),
         "multiply": flag("alignment multiplies by its amounts; 0: it shifts"),
         "mode": Field(MODE_BITS, doc=f"bits of activations x weights in a PE: {modes}"),

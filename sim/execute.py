@@ -1,15 +1,16 @@
 """Bit-exact execution: a batch of input codes through every node of a network."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..kernels.addressing import channel_pad, stride_slice, unfold_x
 from ..kernels.conv import conv2d
+from ..kernels.digits import DigitCounts, digit_count, split_rows
 from ..kernels.mac import MacFormat
 from ..kernels.pool import average_pool, max_pool
-from ..kernels.requant import ScaleRequantizer, ThresholdRequantizer
+from ..kernels.requant import ScaleRequantizer, ThresholdRequantizer, narrowed
 from ..kernels.residual import STREAM_BITS, AddOperand, ResidualAdd
 from .arrays import array_form
 from .engine import Array
@@ -52,6 +53,10 @@ class Overflows:
         for counter in (self.product, self.align, self.acc, self.post):
             np.minimum(counter, COUNTER_MAX, out=counter)
 
+    def by_channel(self, change: Callable[[np.ndarray], np.ndarray]) -> "Overflows":
+        """The counts with their channels in another order."""
+        return Overflows(*(change(counter) for counter in (self.product, self.align, self.acc, self.post)))
+
     def __iadd__(self, other: "Overflows") -> "Overflows":
         self.product += other.product
         self.align += other.align
@@ -80,13 +85,15 @@ def execute(
     keep: bool = False,
     first_channels: Mapping[str, int] | None = None,
     array: Array = "digit",
+    digits: Mapping[str, DigitCounts] | None = None,
 ) -> Trace:
     """Run input codes (N, C, H, W) int16 through the network.
 
     `lanes`, the PEs of a row, decide the order of accumulation; `unfolded` names the layer whose input the host
     unfolds in x; `maps` names the linear layers that run over the (height, width) map that was
     flattened; `keep` keeps every tensor's codes; `first_channels` say where the layers' inputs begin in what they
-    are a part of; `array` is what runs the MAC layers.
+    are a part of; `array` is what runs the MAC layers; `digits` are those of the layers whose channels have different
+    widths.
     """
     live = {network.manifest.input.name: codes}
     kept = dict(live) if keep else {}
@@ -104,6 +111,7 @@ def execute(
                 node.name == unfolded,
                 (maps or {}).get(node.name),
                 array,
+                (digits or {}).get(node.name),
             )
         else:
             result = _plain(network, node, sources)
@@ -125,6 +133,7 @@ def _mac(
     unfold: bool,
     size: tuple[int, int] | None,
     array: Array,
+    counts: DigitCounts | None,
 ) -> tuple[np.ndarray, Overflows]:
     layer = network.layers[node.name]
     zero_point = network.source(node).codes.zero_point
@@ -137,8 +146,15 @@ def _mac(
         x = x.reshape(len(x), layer.shape.in_channels, *size)
     form = array_form(layer, array)
     layer = form.held(mac)
+    step_lanes = lanes[0] * form.mode.lanes
+    weights = form.weights
+    if counts is not None:
+        if form.exact_rows:
+            counts = replace(counts, rows=np.full_like(counts.rows, len(weights) // form.planes))
+        else:
+            weights = split_rows(layer.codes, counts.rows, digit_count(layer.operands.w_bits))
     # Planes have accumulators of their own: to each the others do not exist.
-    parts = [form.weights] if form.coefficients is None else np.split(form.weights, form.planes)
+    parts = [weights] if form.coefficients is None else np.split(weights, form.planes)
     results = [
         conv2d(
             x,
@@ -147,10 +163,11 @@ def _mac(
             layer.shape,
             layer.operands,
             mac,
-            lanes[0] * form.mode.lanes,
+            step_lanes,
             zero_point,
-            first_lane=lanes[1],
+            first_lane=lanes[1] % step_lanes,
             exact_rows=form.exact_rows,
+            counts=counts,
         )
         for part in parts
     ]
@@ -168,7 +185,11 @@ def _mac(
     if layer.scale is not None and isinstance(node.requant, ScaleRequant):
         unit = _scaler(value_bits, node.requant, node.out.bits, node.out.signed)
         codes, saturated = unit.compute(
-            values, layer.scale.multiplier, layer.scale.shift, node.out.zero_point, node.requant.low, node.requant.high
+            values,
+            layer.scale.multiplier,
+            layer.scale.shift,
+            node.out.zero_point,
+            *(narrowed(end, layer.fewer) for end in (node.requant.low, node.requant.high)),
         )
         post = post + saturated
     elif layer.thresholds is not None and layer.descending is not None:

@@ -26,6 +26,7 @@ from .manifest import (
     Conv2dNode,
     FlattenNode,
     GlobalAveragePoolNode,
+    IntWeights,
     LinearNode,
     Manifest,
     MaxPoolNode,
@@ -207,6 +208,8 @@ def _infer_mac(node: MacNode, source: Value) -> Value:
             raise UnsupportedError(f"tflite rounding must come without fraction bits, not with {node.fraction}")
     elif node.out.bits > 4:
         raise FormatError(f"threshold outputs must have 1 to 4 bits, not {node.out.bits}")
+    if node.out_widths:
+        _check_out_widths(node)
     if not isinstance(node.weights, PlaneWeights):
         if node.fraction > MAX_FRACTION:
             raise FormatError(f"fraction of scheme {scheme} must be 0 to {MAX_FRACTION} bits, not {node.fraction}")
@@ -217,6 +220,16 @@ def _infer_mac(node: MacNode, source: Value) -> Value:
     top, left, bottom, right = shape.padding
     _check_size("padded input", (channels, top + height + bottom, left + width + right))
     return Value((node.channels, *shape.output_size(height, width)), node.out)
+
+
+def _check_out_widths(node: MacNode) -> None:
+    """Whether the codes of a layer's result can have a width for each channel."""
+    if not isinstance(node.requant, ScaleRequant):
+        raise UnsupportedError("widths of output channels must come with scales, not with thresholds")
+    if node.out.bits > 8:
+        raise UnsupportedError(f"a tensor with widths of channels must have 1 to 8 bits, not {node.out.bits}")
+    if node.out.zero_point:
+        raise UnsupportedError(f"a tensor with widths of channels must have zero point 0, not {node.out.zero_point}")
 
 
 def _check_clamp(requant: ScaleRequant, out: Codes) -> None:
@@ -246,6 +259,8 @@ def array_roles(
         roles["align"] = ArrayRole(((shape.in_channels,),), (np.uint8,))
     if node.zero_term:
         roles["zero"] = ArrayRole(((shape.out_channels,),), (np.int16,))
+    if node.out_widths:
+        roles["out_widths"] = ArrayRole(((shape.out_channels,),), (np.uint8,))
     if isinstance(node.requant, ScaleRequant):
         return roles | _scale_roles(shape.out_channels)
     thresholds = (1 << node.out.bits) - 1
@@ -258,6 +273,9 @@ def array_roles(
 def _weight_roles(node: MacNode, shape: ConvShape, networks: Mapping[str, XorNetworkSpec]) -> dict[str, ArrayRole]:
     count = int(np.prod(shape.weight_shape, dtype=object))
     weights = node.weights
+    widths = {}
+    if isinstance(weights, IntWeights) and weights.widths:
+        widths["widths"] = ArrayRole(((shape.out_channels,),), (np.uint8,))
     if isinstance(weights, PlaneWeights):
         sizes = plane_bytes(weights, count, networks)
         return {
@@ -269,7 +287,11 @@ def _weight_roles(node: MacNode, shape: ConvShape, networks: Mapping[str, XorNet
         return {
             "weight": ArrayRole((), (np.uint8,), (packed_bytes(count, 1), packed_bytes(count, MAX_LENGTH) + 1)),
             "huffman": ArrayRole((), (np.uint8,), (1, 1 + MAX_ALPHABET)),
+            **widths,
         }
+    if widths:
+        # How many they are exactly the widths say.
+        return {"weight": ArrayRole((), (np.uint8,), (0, packed_bytes(count, weights.bits))), **widths}
     return {"weight": ArrayRole(((packed_bytes(count, weights.bits),),), (np.uint8,))}
 
 

@@ -99,9 +99,10 @@ class TileLayout:
 class RecordLayout:
     """The record of one channel: fields of 64 bits that stream to the post lanes with its row group.
 
-    A layer of the array has its bias in one field, zero-point constant (16 bits), multiplier (31) and
-    shift (6) in the next, and one field for each threshold; in a sign array the planes' coefficients come before, four
-    to a field. Each further rescale (both operands and the sum of an add, a copy) is a field of multiplier and shift.
+    A layer of the array has its bias in one field, zero-point constant (16 bits), multiplier (31), shift (6), direction
+    (1) and the bits that the channel's codes have less than the tensor's (4) in the next, and one field for each
+    threshold; in a sign array the planes' coefficients come before, four to a field.
+    Each further rescale (both operands and the sum of an add, a copy) is a field of multiplier and shift.
     """
 
     fields: int
@@ -130,9 +131,14 @@ class RecordLayout:
         return channels * self.fields * max(1, FIELD_BITS // bus_bits)
 
 
-def main_field(zero: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, descending: np.ndarray) -> np.ndarray:
-    """Zero-point constants (bits 0..15), multipliers (16..46), shifts (47..52), directions (53): int64 (channels,)."""
-    return np.asarray((zero & 0xFFFF) | multiplier << 16 | shift << 47 | descending << 53)
+def main_field(
+    zero: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, descending: np.ndarray, fewer: np.ndarray
+) -> np.ndarray:
+    """Zero-point constants (bits 0..15), multipliers (16..46), shifts (47..52), directions (53), fewer bits (54..57).
+
+    The last are those of `kernels.requant.narrowed`. Returns int64 (channels,).
+    """
+    return np.asarray((zero & 0xFFFF) | multiplier << 16 | shift << 47 | descending << 53 | fewer << 54)
 
 
 def coefficient_field(coefficients: np.ndarray) -> np.ndarray:

@@ -11,12 +11,12 @@ from ..kernels.huffman import entropy
 from ..kernels.nested import bops, relative_bops
 from .file import dump_manifest, load
 from .graph import MacNode, Value
-from .manifest import Node, XorWeights
+from .manifest import IntWeights, Node, XorWeights
 from .network import Network
 from .prune import layer_bops, removed_channels, without_pruned
 from .weights import Symbols, huffman_code, least_code
 
-__all__ = ["Inspection", "NodeFacts", "WeightFacts", "inspect_file"]
+__all__ = ["Inspection", "NodeFacts", "WeightFacts", "inspect_file", "spread"]
 
 SCHEMA = 1
 FLOAT_BYTES = 4
@@ -40,6 +40,8 @@ class WeightFacts:
     """Of the Huffman-coded codes, bits: what no code of single weights goes below."""
     xor_bits: float | None = None
     """Encrypted bits for each weight that the XOR networks give, all planes together."""
+    widths: list[int] | None = None
+    """Output channels whose weights have 0, 1, ..., 8 bits, where they have different ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class NodeFacts:
     coded_bytes: int
     parameter_bytes: int
     bops: int
+    widths: list[int] | None = None
+    """Channels of the output whose codes have 0, 1, ..., 8 bits, where they have different ones."""
 
     @property
     def weight_bits(self) -> int:
@@ -67,7 +71,8 @@ class NodeFacts:
         """Shape and codes of the output, for a table."""
         channels, height, width = self.value.shape
         kind = "s" if self.value.codes.signed else "u"
-        return f"{channels} x {height} x {width} {kind}{self.value.codes.bits}"
+        bits = spread(self.widths) or str(self.value.codes.bits)
+        return f"{channels} x {height} x {width} {kind}{bits}"
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,8 @@ class Inspection:
                     "code_bits": node.stored and node.stored.code_bits,
                     "entropy": node.stored and node.stored.entropy,
                     "xor_bits": node.stored and node.stored.xor_bits,
+                    "weight_widths": node.stored and node.stored.widths,
+                    "widths": node.widths,
                     "coded_bytes": node.coded_bytes,
                     "parameter_bytes": node.parameter_bytes,
                 }
@@ -193,19 +200,45 @@ def _facts(network: Network, node: Node) -> NodeFacts:
         operations = int(bops([layer_bops(network)[node.name]]))
         stored = _weight_facts(network, node, 8 * coded / weights)
     return NodeFacts(
-        node.name, node.op, node.inputs, value, macs, weights, stored, coded, sum(sizes.values()), operations
+        node.name,
+        node.op,
+        node.inputs,
+        value,
+        macs,
+        weights,
+        stored,
+        coded,
+        sum(sizes.values()),
+        operations,
+        _channels_by_bits(network.widths.get(node.name)),
     )
+
+
+def _channels_by_bits(widths: np.ndarray | None) -> list[int] | None:
+    """How many channels have 0, 1, ..., 8 bits."""
+    return None if widths is None else np.bincount(widths, minlength=9).tolist()
+
+
+def spread(channels: list[int] | None) -> str:
+    """Least and greatest width of channels by bits, for a table; nothing where they all have one."""
+    used = [bits for bits, count in enumerate(channels or []) if count]
+    return f"{used[0]}..{used[-1]}" if used else ""
 
 
 def _weight_facts(network: Network, node: MacNode, bits_per_weight: float) -> WeightFacts:
     spec = node.weights
     facts = spec.scheme, "raw", spec.bits, bits_per_weight
+    widths = None
+    if isinstance(spec, IntWeights) and spec.widths:
+        widths = _channels_by_bits(network.layers[node.name].row_widths)
     if isinstance(spec, XorWeights):
         specs = [network.manifest.xor_networks[name] for name in spec.planes]
         return WeightFacts(*facts, xor_bits=sum(each.n_in / each.n_out for each in specs))
     if not isinstance(spec, Symbols) or spec.coding == "raw":
-        return WeightFacts(*facts)
+        return WeightFacts(*facts, widths=widths)
     symbols = network.layers[node.name].codes.astype(np.int64).reshape(-1) - least_code(spec)
     counts = np.bincount(symbols, minlength=1 << spec.bits)
     code = huffman_code(spec, network.arrays[f"{node.name}.huffman"])
-    return WeightFacts(spec.scheme, spec.coding, spec.bits, bits_per_weight, code.average_bits(counts), entropy(counts))
+    return WeightFacts(
+        spec.scheme, spec.coding, spec.bits, bits_per_weight, code.average_bits(counts), entropy(counts), widths=widths
+    )

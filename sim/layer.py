@@ -16,6 +16,7 @@ from ..kernels.requant import ScaleRequantizer
 from .graph import MacNode, Value, conv_shape
 from .manifest import IntWeights, ScaleRequant, XorNetworkSpec
 from .weights import Arrays, decode_weights
+from .widths import fewer_bits
 
 __all__ = ["MacLayer", "ScaleArrays"]
 
@@ -62,18 +63,40 @@ class MacLayer:
     """Zero-point constants with the node's fraction bits, int64 (out,)."""
     bias: np.ndarray
     """Bias with the node's fraction bits, int64 (out,)."""
+    row_widths: np.ndarray
+    """Bits of each output channel's weights, int64 (out,): 0..8 in an int layer of mixed widths."""
+    lane_widths: np.ndarray
+    """Bits of each input channel's activations, int64 (in,): 0..8 where the tensor's channels have different ones."""
+    fewer: np.ndarray
+    """Bits that each output channel's codes have less than the tensor's, as `kernels.requant.narrowed` takes them."""
     scale: ScaleArrays | None
     thresholds: np.ndarray | None
     descending: np.ndarray | None
 
     @classmethod
     def decode(
-        cls, node: MacNode, source: Value, array: Arrays, networks: Mapping[str, XorNetworkSpec] | None = None
+        cls,
+        node: MacNode,
+        source: Value,
+        array: Arrays,
+        networks: Mapping[str, XorNetworkSpec] | None = None,
+        lane_widths: np.ndarray | None = None,
+        out_widths: np.ndarray | None = None,
     ) -> "MacLayer":
-        """Build from a node; `array(role)` gives a stored array, its shape and dtype already checked."""
-        shape, bits = conv_shape(node, source), node.weights.bits
+        """Build from a node; `array(role)` gives a stored array, its shape and dtype already checked.
+
+        `lane_widths` and `out_widths` are those of the input's and the output's channels, where they have different
+        ones.
+        """
+        shape = conv_shape(node, source)
+        if lane_widths is None:
+            lane_widths = np.full(shape.in_channels, source.codes.bits, dtype=np.int64)
+        fewer = np.zeros(node.channels, dtype=np.int64)
+        if out_widths is not None:
+            fewer = fewer_bits(out_widths, node.out.bits)
         weights = decode_weights(node.weights, shape, array, networks or {})
         plain = isinstance(node.weights, IntWeights)
+        bits = max(1, int(weights.widths.max()))
         digits = split_digits(weights.codes, bits, signed=True) if plain else np.empty((0, *shape.weight_shape))
         factors = (
             np.ones(shape.in_channels, dtype=np.int32)
@@ -100,6 +123,9 @@ class MacLayer:
             factors,
             zero.astype(np.int64),
             array("bias").astype(np.int64),
+            weights.widths,
+            lane_widths,
+            fewer,
             scale,
             thresholds,
             descending,
@@ -129,15 +155,18 @@ class MacLayer:
                 f"not factors from {factors.min()} to {factors.max()}"
             )
         shape = ConvShape(channels, self.shape.out_channels, size)
-        return self._rearranged(shape, factors[:, 0].copy(), lambda weights: weights.reshape(shape.weight_shape))
+        widths = self.lane_widths.reshape(channels, -1)[:, 0].copy()
+        return self._rearranged(
+            shape, factors[:, 0].copy(), widths, lambda weights: weights.reshape(shape.weight_shape)
+        )
 
     def unfold(self) -> "MacLayer":
         """The same layer with its kernel columns as channels, for an input unfolded in x."""
-        factors = np.tile(self.factors, self.shape.kernel[1])
-        return self._rearranged(self.shape.unfolded_x(), factors, unfold_x_weights)
+        factors, widths = (np.tile(each, self.shape.kernel[1]) for each in (self.factors, self.lane_widths))
+        return self._rearranged(self.shape.unfolded_x(), factors, widths, unfold_x_weights)
 
     def _rearranged(
-        self, shape: ConvShape, factors: np.ndarray, change: Callable[[np.ndarray], np.ndarray]
+        self, shape: ConvShape, factors: np.ndarray, widths: np.ndarray, change: Callable[[np.ndarray], np.ndarray]
     ) -> "MacLayer":
         """With another geometry; `change` takes weights (out, in per group, ky, kx) to its form."""
 
@@ -152,4 +181,10 @@ class MacLayer:
             digits=each(self.digits),
             planes=each(self.planes),
             factors=factors,
+            lane_widths=widths,
         )
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the widths of its weights or of its inputs are not the same for all channels."""
+        return len(np.unique(self.row_widths)) > 1 or len(np.unique(self.lane_widths)) > 1

@@ -23,7 +23,7 @@ from .geometry import layer_values, window_values
 from .graph import plane_bytes, pool_shape
 from .image import RecordLayout
 from .layer import MacLayer
-from .lowered import DIVIDER_CYCLES, LoweredLayer, RowGroup, row_groups, words_of
+from .lowered import DIVIDER_CYCLES, LoweredLayer, RowGroup, row_groups, width_values, words_of
 from .manifest import (
     AddNode,
     AveragePoolNode,
@@ -115,6 +115,7 @@ class _Lowerer:
             serial=layer.name in self.plan.serial,
         )
         registers |= {"fraction": form.fraction, **form.registers}
+        registers |= width_values(engine, registers, mac.lane_widths, form.row_widths)
         if isinstance(node.requant, ScaleRequant):
             registers |= _scaled("main", node.requant, node.out)
         else:

@@ -4,10 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from ..kernels.digits import DigitCounts
 from ..kernels.fusion import FUSION_MODES
-from .descriptor import Operation
+from ..kernels.mac import DIGIT_BITS
+from .descriptor import Operation, has_register
 from .engine import EngineConfig
-from .image import RecordLayout
+from .image import RecordLayout, container_bits
 from .layer import MacLayer
 from .schedule import EngineLayer
 
@@ -15,7 +19,19 @@ if TYPE_CHECKING:
     from .coded import HuffmanStreams
     from .xor_coded import XorStreams
 
-__all__ = ["DIVIDER_CYCLES", "LoweredLayer", "RowGroup", "lanes_of", "row_groups", "words_of"]
+__all__ = [
+    "DIVIDER_CYCLES",
+    "LoweredLayer",
+    "RowGroup",
+    "activation_digits",
+    "container",
+    "digit_counts",
+    "lanes_of",
+    "row_groups",
+    "weight_digits",
+    "width_values",
+    "words_of",
+]
 
 DIVIDER_CYCLES = 17
 """An average's division: a bit of the quotient a cycle."""
@@ -51,7 +67,7 @@ class LoweredLayer:
 class RowGroup:
     """Output channels that run in parallel: `rows` from `first` on, over `lane_groups` steps of inputs.
 
-    The inputs begin at lane `lane` of the first one.
+    The inputs begin at lane `lane` of step `word` of a pixel, counted from that of the layer's first input.
     """
 
     first: int
@@ -59,6 +75,7 @@ class RowGroup:
     lane: int
     lane_groups: int
     group: int
+    word: int
 
 
 def lanes_of(registers: Mapping[str, int], engine: EngineConfig) -> int:
@@ -79,10 +96,72 @@ def row_groups(registers: Mapping[str, int], engine: EngineConfig) -> Iterator[R
         while left:
             rows = min(left, limit)
             at = registers["in_lane"] + first if depthwise else start
-            yield RowGroup(first, rows, at % lanes, 1 if depthwise else words, group)
+            yield RowGroup(first, rows, at % lanes, 1 if depthwise else words, group, at // lanes)
             first, left = first + rows, left - rows
 
 
 def words_of(registers: Mapping[str, int], prefix: str) -> int:
     """Words that a slot reads or writes of one tensor under one tap."""
     return registers.get(f"{prefix}_planes", 0) * (1 + registers.get(f"{prefix}_straddles", 0))
+
+
+def container(registers: Mapping[str, int], index: int) -> int:
+    """Bits that a weight code of row group `index` takes in the stream."""
+    rest = 0 < registers.get("rest_from", 0) <= index
+    return 1 << registers.get("rest_container" if rest else "container", 0)
+
+
+def weight_digits(registers: Mapping[str, int], index: int) -> int:
+    """Digits of the weights of row group `index`."""
+    return 1 if 0 < registers.get("rest_from", 0) <= index else 1 + registers.get("w_top", 0)
+
+
+def activation_digits(registers: Mapping[str, int], word: int) -> int:
+    """Digits of the activations in a word of a pixel's inputs."""
+    end = registers.get("wide_end", 0)
+    wide = end == 0 or registers["wide_first"] <= word < end
+    return 1 + registers["a_top"] * wide
+
+
+def digit_counts(layer: LoweredLayer, engine: EngineConfig) -> DigitCounts:
+    """The digits of a layer's rows and words, as the engine's registers say."""
+    assert layer.mac is not None
+    registers, shape = layer.registers, layer.mac.shape
+    rows = [
+        np.full(group.rows, weight_digits(registers, index))
+        for index, group in enumerate(row_groups(registers, engine))
+    ]
+    lanes = lanes_of(registers, engine)
+    words = -(-(registers["in_lane"] + shape.in_channels) // lanes)
+    return DigitCounts(
+        np.concatenate(rows), np.array([activation_digits(registers, word) for word in range(words)], dtype=np.int64)
+    )
+
+
+def width_values(
+    engine: EngineConfig, registers: Mapping[str, int], lane_widths: np.ndarray, row_widths: np.ndarray | None
+) -> dict[str, int]:
+    """Registers of a layer of mixed widths, given those of its geometry; none where all are the same to the engine.
+
+    The fusion array has none of them: there a layer runs at its greatest widths, which is exact too.
+
+    `lane_widths` (in,) are the bits of the activations, `row_widths` (out,) those of the weights. Row groups stand in
+    the greatest container up to the last that needs it, and words have an upper digit from the first to the last that
+    needs one.
+    """
+    found: dict[str, int] = {}
+    if registers["a_top"] and has_register(engine, "wide_end"):
+        words = (registers["in_lane"] + np.arange(len(lane_widths))) // engine.lanes
+        wide = words[lane_widths > DIGIT_BITS]
+        # From 1 to 1: none.
+        first, end = (int(wide.min()), int(wide.max()) + 1) if wide.size else (1, 1)
+        if (first, end) != (0, int(words.max()) + 1):
+            found |= {"wide_first": first, "wide_end": end}
+    if row_widths is not None and has_register(engine, "rest_from"):
+        groups = row_groups(registers, engine)
+        needs = [max(1, int(row_widths[group.first : group.first + group.rows].max())) for group in groups]
+        containers = [container_bits(bits) for bits in needs]
+        lead = len(containers) - containers[::-1].index(max(containers))
+        if lead < len(containers):
+            found |= {"rest_from": lead, "rest_container": max(containers[lead:]).bit_length() - 1}
+    return found

@@ -125,11 +125,15 @@ class InputSpec(Codes):
 
 
 class IntWeights(_Model):
-    """Scheme ``int``: packed signed codes of one width, or their Huffman stream."""
+    """Scheme ``int``: packed signed codes, or their Huffman stream.
+
+    With `widths` each output channel has its own width of 0 to `bits` bits, in the array `widths`.
+    """
 
     scheme: Literal["int"] = "int"
     bits: Annotated[int, Field(ge=1, le=8)]
     coding: Coding = "raw"
+    widths: bool = False
 
 
 class ShiftWeights(_Model):
@@ -286,7 +290,9 @@ class _Node(_Model):
 class _MacNode(_Node):
     """A layer on the MAC array: weights, alignment, zero-point term, bias and requantiser.
 
-    `fraction` are the fraction bits of the zero-point term (0..8), or of the plane coefficients (0..15).
+    `fraction` are the fraction bits of the zero-point term (0..8), or of the plane coefficients (0..15). With
+    `out_widths` each output channel's codes have their own width of 0 to ``out.bits`` bits, in the array `out_widths`:
+    the clamp ends at the codes of that width.
     """
 
     out: Codes
@@ -296,6 +302,7 @@ class _MacNode(_Node):
     zero_term: bool = False
     fraction: Annotated[int, Field(ge=0, le=MAX_PLANE_FRACTION)] = 0
     requant: Requant
+    out_widths: bool = False
 
 
 class Conv2dNode(_MacNode):

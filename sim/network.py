@@ -11,6 +11,7 @@ from .graph import MacNode, Value, check_arrays, conv_shape, infer
 from .images import ImageSet
 from .layer import MacLayer, ScaleArrays
 from .manifest import AddNode, Conv2dNode, LinearNode, Manifest, RequantiseNode
+from .widths import activation_widths
 
 if TYPE_CHECKING:
     from .run import RunResult
@@ -31,6 +32,7 @@ class Network:
         check_arrays(manifest, self.values, self.arrays)
         self.layers: dict[str, MacLayer] = {}
         self.scales: dict[tuple[str, str], ScaleArrays] = {}
+        self.widths = activation_widths(manifest, self.values, self.arrays)
         for node in manifest.nodes:
             try:
                 self._decode(node.name)
@@ -42,7 +44,12 @@ class Network:
         source = self.values[node.inputs[0]]
         if isinstance(node, Conv2dNode | LinearNode):
             self.layers[name] = MacLayer.decode(
-                node, source, lambda role: self.arrays[f"{name}.{role}"], self.manifest.xor_networks
+                node,
+                source,
+                lambda role: self.arrays[f"{name}.{role}"],
+                self.manifest.xor_networks,
+                self.widths.get(node.inputs[0]),
+                self.widths.get(name),
             )
         elif isinstance(node, AddNode | RequantiseNode):
             for prefix in ("first_", "second_", "") if isinstance(node, AddNode) else ("",):

@@ -11,11 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..kernels.addressing import weight_stream
-from ..kernels.huffman import HuffmanCode
 from ..kernels.nested import LayerBops
-from ..kernels.packing import pack_codes
-from ..kernels.requant import ScaleRequantizer, ThresholdRequantizer
+from ..kernels.requant import CONSTANT, ScaleRequantizer, ThresholdRequantizer, narrowed
 from .arrays import array_form, check_arrays
 from .bounds import layer_bounds
 from .engine import EngineConfig
@@ -28,13 +25,12 @@ from .manifest import (
     Conv2dNode,
     FlattenNode,
     GlobalAveragePoolNode,
-    IntWeights,
     LinearNode,
     MaxPoolNode,
     ScaleRequant,
 )
 from .network import Network
-from .weights import least_code
+from .weights import symbol_arrays
 
 __all__ = ["constant_channels", "layer_bops", "pruned", "removed_channels", "without_pruned"]
 
@@ -97,17 +93,21 @@ def removed_channels(whole: Network, less: Network) -> dict[str, int]:
 
 
 def layer_bops(whole: Network, less: Network | None = None) -> dict[str, LayerBops]:
-    """What each layer's BOPs come of; `less` is the network without some of the channels."""
+    """What each layer's BOPs come of; `less` is the network without some of the channels.
+
+    Where channels have widths of their own the bits are the means of those that are left.
+    """
     less = less or whole
     found = {}
     for node in whole.mac_nodes():
-        layer, left = whole.layers[node.name], less.layers[node.name].shape
+        shape, left = whole.layers[node.name].shape, less.layers[node.name]
+        w_bits, a_bits = (Fraction(int(widths.sum()), len(widths)) for widths in (left.row_widths, left.lane_widths))
         found[node.name] = LayerBops(
             whole.macs(node),
-            node.weights.bits,
-            layer.operands.a_bits,
-            Fraction(left.out_channels, layer.shape.out_channels),
-            Fraction(left.in_channels, layer.shape.in_channels),
+            w_bits,
+            a_bits,
+            Fraction(left.shape.out_channels, shape.out_channels),
+            Fraction(left.shape.in_channels, shape.in_channels),
         )
     return found
 
@@ -115,19 +115,24 @@ def layer_bops(whole: Network, less: Network | None = None) -> dict[str, LayerBo
 def constant_channels(layer: MacLayer) -> tuple[np.ndarray, np.ndarray]:
     """Which output channels (out,) do not depend on the input, and the code of each, where it does not.
 
-    They have only zero weights, and a zero-point constant of 0.
+    They have only zero weights, and a zero-point constant of 0, or codes of 0 bits.
     """
     node = layer.node
     constant = (layer.weights == 0).all(axis=(1, 2, 3)) & (layer.zero == 0)
     if isinstance(node.weights, PlaneWeights):
         constant[:] = False
+    constant |= layer.fewer == CONSTANT
     bits = 48
     values = layer.bias[None, :, None, None]
     if layer.scale is not None and isinstance(node.requant, ScaleRequant):
         requant = node.requant
         unit = ScaleRequantizer(bits, requant.multiplier_bits, requant.rounding, node.out.bits, node.out.signed)
         codes, _ = unit.compute(
-            values, layer.scale.multiplier, layer.scale.shift, node.out.zero_point, requant.low, requant.high
+            values,
+            layer.scale.multiplier,
+            layer.scale.shift,
+            node.out.zero_point,
+            *(narrowed(end, layer.fewer) for end in (requant.low, requant.high)),
         )
     else:
         assert layer.thresholds is not None
@@ -154,7 +159,7 @@ def _pruned(network: Network, node: MacNode) -> Network | None:
         if np.abs(biases).max() >> (CONSTANT_BITS - 1 + reader.layer.node.fraction):
             return None
         name = reader.layer.node.name
-        arrays |= _weights(reader.layer, reader.layer.codes[:, ~gone])
+        arrays |= _weights(reader.layer, reader.layer.codes[:, ~gone], reader.layer.row_widths)
         arrays[f"{name}.bias"] = smallest_signed(biases)
         if f"{name}.align" in arrays:
             arrays[f"{name}.align"] = arrays[f"{name}.align"][~gone]
@@ -162,8 +167,8 @@ def _pruned(network: Network, node: MacNode) -> Network | None:
         return None
     layer = network.layers[node.name]
     if f"{node.name}.weight" in arrays:
-        arrays |= _weights(layer, layer.codes[~goes])
-    for role in ("bias", "zero", "multiplier", "shift", "thresholds", "descending"):
+        arrays |= _weights(layer, layer.codes[~goes], layer.row_widths[~goes])
+    for role in ("bias", "zero", "multiplier", "shift", "thresholds", "descending", "out_widths"):
         key = f"{node.name}.{role}"
         if key in arrays and len(arrays[key]) == len(goes):
             arrays[key] = arrays[key][~goes]
@@ -205,13 +210,8 @@ def _absorbed(layer: MacLayer, gone: np.ndarray, codes: np.ndarray) -> np.ndarra
     return np.asarray(layer.bias + (sums << layer.node.fraction) - layer.zero * int(constants.sum()) * taps)
 
 
-def _weights(layer: MacLayer, codes: np.ndarray) -> dict[str, np.ndarray]:
+def _weights(layer: MacLayer, codes: np.ndarray, widths: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of a layer's codes, coded as its own are."""
     spec, name = layer.node.weights, layer.node.name
     assert not isinstance(spec, PlaneWeights)
-    ordered = weight_stream(codes)
-    if spec.coding == "huffman":
-        symbols = ordered.astype(np.int64) - least_code(spec)
-        code = HuffmanCode.of(np.bincount(symbols, minlength=1 << spec.bits))
-        return {f"{name}.weight": code.encode(symbols), f"{name}.huffman": code.table()}
-    return {f"{name}.weight": pack_codes(ordered, spec.bits, isinstance(spec, IntWeights))}
+    return {f"{name}.{role}": array for role, array in symbol_arrays(spec, codes, widths).items()}

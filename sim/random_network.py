@@ -20,7 +20,7 @@ from .fixed_point import fraction_bits
 from .manifest import InputSpec
 from .network import Network
 from .random_options import GROUPS, Decisions
-from .random_weights import RandomWeights, ZeroTerm, draw_weights
+from .random_weights import RandomWeights, ZeroTerm, draw_weights, draw_widths
 
 __all__ = ["Drawing"]
 
@@ -391,6 +391,10 @@ class Drawing:
         aligned = x.grid.align is not None
         scheme = "int" if aligned else draw.option("scheme", SCHEMES[self.engine.array])
         thresholds = draw.option("requantiser", ("scale", "scale", "threshold")) == "threshold"
+        # A fused array has no use for widths of its own channels, but for few bits in all of them.
+        kinds = ("one", "one", "one", "mixed") if self.engine.array == "fusion" else ("one", "mixed")
+        mixed = form is None and not thresholds and draw.option("activation widths", kinds) == "mixed"
+        few = mixed and draw.option("fewer digits", ("in words", "anywhere")) != "anywhere"
         if form is not None:
             grid, align = form
             thresholds = thresholds and grid.bits <= 4
@@ -399,7 +403,9 @@ class Drawing:
                 signed = draw.option("activations", ("unsigned", "signed")) == "signed"
                 grid = Grid(1.0, draw.option("threshold bits", (1, 2, 3, 4)), signed)
             else:
-                grid = self._grid()
+                grid = self._grid(narrow=mixed)
+            if mixed:
+                grid = replace(grid, bits=draw.between(5 if few else 1, 8), zero_point=0, low=None, high=None)
             align = self._alignment(grid)
         out = self._aligned(grid, outputs, align)
         # Integers on sign planes have a fraction bit.
@@ -426,6 +432,8 @@ class Drawing:
             "bias": rng.normal(0, size, outputs) * scales * x.grid.scale,
             "relu": draw.between(0, 3) == 0,
         }
+        if mixed:
+            settings["out"] = replace(out, widths=draw_widths(rng, outputs, out.bits, few))
         if thresholds:
             count = (1 << out.bits) - 1
             steps = np.sort(rng.normal(0, 1.5 * spread, (outputs, count)), axis=1) / self._value_step(weights)[:, None]

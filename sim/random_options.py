@@ -66,6 +66,9 @@ GROUPS: dict[str, Sequence[object]] = {
     "activations": ("unsigned", "signed"),
     "scheme": ("int", "shift", "focused", "xor", "basis"),
     "weight bits": range(1, 9),
+    "weight widths": ("one", "mixed"),
+    "activation widths": ("one", "mixed"),
+    "fewer digits": ("in row groups", "in words"),
     "exponent bits": tuple(EXPONENT_BITS),
     "planes": tuple(PLANES),
     "order": ("natural", "tile"),
@@ -121,6 +124,11 @@ def network_options(golden: RunResult) -> Iterator[str]:
     yield from _within("latency", LATENCIES, engine.bus_latency)
     yield from (f"memory {what}" for what in _memory_options(plan, engine))
     yield from _mode_options(golden)
+    registers = [layer.registers for layer in golden.lowered if layer.op == "mac"]
+    if any(each.get("rest_from") and each["w_top"] for each in registers):
+        yield "fewer digits in row groups"
+    if any(each.get("wide_end") for each in registers):
+        yield "fewer digits in words"
     found = [kind for kind in COUNTERS if any(getattr(counts, kind).any() for counts in golden.overflows.values())]
     yield from (f"overflows of {kind}" for kind in found)
     if found:
@@ -193,6 +201,7 @@ def layer_options(network: Network, node: Node, engine: EngineConfig) -> Iterato
     yield f"tiles {'one' if pixels <= engine.pixels else 'ragged' if pixels % engine.pixels else 'whole'}"
     yield f"activation bits {source.codes.bits}"
     yield f"activations {'signed' if source.codes.signed else 'unsigned'}"
+    yield f"activation widths {'one' if node.inputs[0] not in network.widths else 'mixed'}"
     yield from _weight_options(node.weights)
     yield f"alignment {node.align or 'none'}"
     yield f"requantiser {node.requant.kind}"
@@ -206,6 +215,7 @@ def _weight_options(weights: Weights) -> Iterator[str]:
     yield f"scheme {weights.scheme}"
     if isinstance(weights, IntWeights):
         yield f"weight bits {weights.bits}"
+        yield f"weight widths {'mixed' if weights.widths else 'one'}"
     elif isinstance(weights, ShiftWeights | FocusedWeights):
         yield from _within("exponent bits", EXPONENT_BITS, weights.exponent_bits)
     else:

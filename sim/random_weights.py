@@ -12,7 +12,7 @@ from ..kernels.xor import XorNetwork
 from .random_options import EXPONENT_BITS, GROUPS, PLANES, Decisions
 from .weights import WeightCodes, decode_weights
 
-__all__ = ["RandomWeights", "ZeroTerm", "draw_weights"]
+__all__ = ["RandomWeights", "ZeroTerm", "draw_weights", "draw_widths"]
 
 ZeroTerm = Literal["none", "whole", "fraction"]
 
@@ -86,6 +86,9 @@ def _integers(
     draw: Decisions, rng: np.random.Generator, shape: tuple[int, ...], term: ZeroTerm, widths: Sequence[int]
 ) -> RandomWeights:
     bits = draw.option("weight bits", widths)
+    if draw.option("weight widths", ("one", "mixed")) == "mixed":
+        few, most = draw.option("fewer digits", ("in row groups", "anywhere")) != "anywhere", max(widths)
+        return _mixed(rng, shape, term, draw.between(min(5, most), most) if few else bits, few)
     signed = term == "none" or bool(draw.between(0, 1))
     low = -(1 << (bits - 1)) if signed else 0
     codes = rng.integers(low, low + (1 << bits), shape)
@@ -95,6 +98,26 @@ def _integers(
     return RandomWeights(
         WeightCodes.integer(codes, bits, signed), codes, _certain(rng, zero, term, np.ones(1)), np.ones(shape[0])
     )
+
+
+def _mixed(rng: np.random.Generator, shape: tuple[int, ...], term: ZeroTerm, bits: int, few: bool) -> RandomWeights:
+    """Codes whose width is each output channel's own; `few` are wide."""
+    widths = draw_widths(rng, shape[0], bits, few)
+    ends = np.where(widths > 0, 1 << np.maximum(widths - 1, 0), 0).reshape(-1, *[1] * (len(shape) - 1))
+    codes = rng.integers(-ends, np.maximum(ends, 1), shape)
+    zero = np.zeros(shape[0])
+    if term != "none":
+        zero = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), shape[0]).astype(np.float64)
+    made = WeightCodes.integer(codes, widths)
+    return RandomWeights(made, codes, _certain(rng, zero, term, np.ones(1)), np.ones(shape[0]))
+
+
+def draw_widths(rng: np.random.Generator, channels: int, bits: int, few: bool = False) -> np.ndarray:
+    """Widths of channels, 0 to `bits`, which one has: few or many of them wide, in any order or in their own."""
+    wide = rng.random(channels) < (0.1 if few else rng.choice((0.1, 0.3, 0.7)))
+    widths = np.where(wide, rng.integers(min(5, bits), bits + 1, channels), rng.integers(0, min(4, bits) + 1, channels))
+    widths[rng.integers(channels)] = bits
+    return np.asarray((widths, np.sort(widths), np.sort(widths)[::-1])[rng.integers(3)])
 
 
 def _with_zeros(rng: np.random.Generator, codes: WeightCodes, groups: int, term: ZeroTerm) -> RandomWeights:

@@ -13,7 +13,7 @@ from ..kernels.nested import bops
 from .activations import AverageBits
 from .compile import CompiledNetwork
 from .descriptor import descriptor_words
-from .inspect import Inspection, WeightFacts
+from .inspect import Inspection, WeightFacts, spread
 from .run import Before, RunResult
 
 __all__ = ["compiled_report", "inspection_report", "run_report", "terminal"]
@@ -95,7 +95,30 @@ def run_report(result: RunResult, console: Console) -> Group:
         )
     table = _table(console, title, columns, rows, RUN_DETAIL)
     besides = [_activations(result, console)] if result.counts else []
-    return Group(table, Text("\n".join(run_summary(result))), *besides)
+    mixed = [_mixed(result, console)] if result.mixed else []
+    return Group(table, *mixed, Text("\n".join(run_summary(result))), *besides)
+
+
+def _mixed(result: RunResult, console: Console) -> Table:
+    """Layers of mixed widths beside themselves at one width."""
+    rows = []
+    for name, each in result.mixed.items():
+        figures = (
+            *(each.cycles, each.cycles_greatest, each.cycles_mean),
+            *(each.bytes_read, each.bytes_read_greatest, each.bytes_read_mean),
+            *(each.stored_bytes, each.stored_bytes_greatest, each.stored_bytes_mean),
+        )
+        bits = f"{each.weight_bits:.2f} x {each.activation_bits:.2f}"
+        rows.append((name, bits, *(f"{figure:,}" for figure in figures)))
+    kinds = [
+        f"{what}{at}"
+        for what in ("cycles", "bytes\nread", "bytes\nstored")
+        for at in ("", " at\ngreatest", " at\nmean")
+    ]
+    title = (
+        "layers of mixed widths (mean bits of weights x activations); all channels at the greatest, at the mean width"
+    )
+    return _table(console, title, ("layer", "bits", *kinds), rows, set(kinds[3:6]))
 
 
 def _activations(result: RunResult, console: Console) -> Table:
@@ -150,6 +173,7 @@ def run_summary(result: RunResult) -> list[str]:
     if any(result.overflow(kind) for kind in ("product", "align", "acc")):
         lines.append(
             f"                     the codes depend on the {result.engine.lanes} lanes where a width overflows"
+            + (f", in layers of mixed widths on the {result.engine.rows} rows too" if result.mixed else "")
         )
     lines.append(
         f"activation memory    {result.plan.peak_bytes:,} bytes at {result.plan.peak_node}, "
@@ -207,7 +231,7 @@ def _stored(facts: WeightFacts | None) -> tuple[str, str, str, str]:
         return "", "", "", ""
     scheme = facts.scheme if facts.coding == "raw" else f"{facts.scheme} {facts.coding}"
     held = "" if facts.entropy is None else f"{facts.entropy:.3f}"
-    return scheme, str(facts.bits), f"{facts.bits_per_weight:.3f}", held
+    return scheme, spread(facts.widths) or str(facts.bits), f"{facts.bits_per_weight:.3f}", held
 
 
 def inspection_report(found: Inspection, console: Console) -> Group:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,10 +19,12 @@ from .execute import Overflows, Trace, execute
 from .images import ImageSet, quantise_images
 from .layer import MacLayer
 from .lower import lower
-from .lowered import LoweredLayer
+from .lowered import LoweredLayer, digit_counts
+from .mixed import MixedLayer, mixed_layers
 from .network import Network
 from .prune import layer_bops, removed_channels
 from .schedule import Schedule, schedule
+from .sort import sorted_by_width
 from .views import View
 
 __all__ = ["Before", "Form", "RunResult", "run", "threads"]
@@ -160,6 +162,11 @@ class RunResult:
     def _clipped(self, layer: MacLayer) -> int:
         return array_form(layer, self.engine.array).clipped_constants(self.engine.mac)
 
+    @cached_property
+    def mixed(self) -> dict[str, MixedLayer]:
+        """Cycles and bytes of the layers whose channels have different widths, beside those at one width."""
+        return mixed_layers(self.network, self.lowered, self.engine)
+
     @property
     def activation_bits(self) -> list[ActivationBits]:
         """Entropy and Huffman bits of every tensor whose codes were counted."""
@@ -213,6 +220,8 @@ class RunResult:
             "lanes": layer.lanes,
             "idle_lanes": layer.idle_lanes,
         }
+        if layer.name in self.mixed and on_array:
+            content["mixed"] = self.mixed[layer.name].to_json()
         for kind in ("product", "align", "acc", "post"):
             content[f"overflow_{kind}"] = int(getattr(self.overflows[layer.name], kind).sum()) if on_array else 0
         mac = self.network.layers.get(layer.name) if on_array else None
@@ -256,15 +265,26 @@ def run(
     engine = engine or default_engine(network)
     images = images if isinstance(images, ImageSet) else ImageSet(images)
     _check_labels(images.labels, network)
-    plan = schedule(network, engine)
-    lowered = lower(network, engine, plan)
+    arranged = sorted_by_width(network)
+    plan = schedule(arranged.network, engine)
+    lowered = lower(arranged.network, engine, plan)
     first_channels = plan.first_channels
+    digits = {layer.name: digit_counts(layer, engine) for layer in lowered if layer.mac is not None and layer.mac.mixed}
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)
         keep = trace or count_codes
         return execute(
-            network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, keep, first_channels, engine.array
+            arranged.network,
+            codes,
+            engine.mac,
+            engine.lanes,
+            plan.unfolded,
+            plan.maps,
+            keep,
+            first_channels,
+            engine.array,
+            digits,
         )
 
     results: list[np.ndarray] = []
@@ -298,9 +318,9 @@ def run(
         lowered,
         np.concatenate(results),
         images.labels,
-        overflows,
+        {name: counts.by_channel(partial(arranged.own, name, axis=0)) for name, counts in overflows.items()},
         network_cycles(lowered, engine),
-        {name: np.concatenate(parts) for name, parts in kept.items()},
+        {name: arranged.own(name, np.concatenate(parts), axis=1) for name, parts in kept.items()},
         whole or network,
         occurrences,
     )

@@ -51,8 +51,8 @@ def steps(layers: Sequence[LoweredLayer], engine: EngineConfig) -> Iterator[Step
             tiles = list(tile_times(layer, engine))
             for tile, after in [*pairwise(tiles), (tiles[-1], None)]:
                 end = after.first - after.post_wait if after is not None else tile.last + tile.passes
-                for index in range(tile.steps):
-                    last = index == tile.steps - 1
+                for index, reads in enumerate(tile.reads):
+                    last = index == len(tile.pairs) - 1
                     taken = end - tile.last if last else tile.starts[index + 1] - tile.starts[index]
                     yield Step(
                         layer.name,
@@ -60,8 +60,8 @@ def steps(layers: Sequence[LoweredLayer], engine: EngineConfig) -> Iterator[Step
                         tile.tile,
                         index,
                         begun + tile.starts[index],
-                        tile.busy,
-                        taken - tile.busy,
+                        reads,
+                        taken - reads,
                         after.post_wait if last and after is not None else 0,
                     )
         begun += layer_cycles(layer, engine).total

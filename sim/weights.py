@@ -17,7 +17,7 @@ from ..kernels.errors import FormatError
 from ..kernels.huffman import HuffmanCode
 from ..kernels.mac import signed_range
 from ..kernels.nested import NestedGrid
-from ..kernels.packing import pack_codes, unpack_codes
+from ..kernels.packing import pack_codes, pack_rows, unpack_codes, unpack_rows
 from ..kernels.planes import COEFFICIENT_BITS, MAX_PLANE_FRACTION, fixed_coefficients
 from ..kernels.shift import MAX_EXPONENT
 from ..kernels.xor import XorNetwork
@@ -33,8 +33,12 @@ from .manifest import (
     XorWeights,
 )
 from .validation import checked
+from .widths import check_codes, check_widths
 
-__all__ = ["LayerWeights", "Symbols", "WeightCodes", "decode_weights", "huffman_code", "least_code"]
+__all__ = ["LayerWeights", "Symbols", "WeightCodes", "decode_weights", "huffman_code", "least_code", "symbol_arrays"]
+
+MAX_WIDTH = 8
+"""Bits of a channel's weights."""
 
 Symbols = IntWeights | ShiftWeights | FocusedWeights
 """Weights that are one code each."""
@@ -53,24 +57,38 @@ class LayerWeights:
     """Sign bits (planes, out, in per group, ky, kx), 1 for +1 and 0 for -1, uint8; no planes but for xor, basis."""
     coefs: np.ndarray
     """Coefficients (planes, out), int16."""
+    widths: np.ndarray
+    """Bits of each output channel's weights, int64 (out,): those of all unless the layer says otherwise."""
 
 
 def decode_weights(
     spec: Weights, shape: ConvShape, array: Arrays, networks: Mapping[str, XorNetworkSpec]
 ) -> LayerWeights:
     """Read the weights of a layer; `array(role)` gives a stored array whose shape and dtype have been checked."""
+    widths = np.full(shape.out_channels, spec.bits, dtype=np.int64)
     if isinstance(spec, PlaneWeights):
         planes = _decode_planes(spec, shape, array("weight"), networks)
         coefs = array("coef")
         signs = 2 * planes.astype(np.int32) - 1
         weights = (signs * coefs.astype(np.int32).reshape(*coefs.shape, 1, 1, 1)).sum(axis=0, dtype=np.int32)
         places = np.arange(len(planes), dtype=np.uint8).reshape(-1, 1, 1, 1, 1)
-        return LayerWeights(np.bitwise_or.reduce(planes << places, axis=0), weights, planes, coefs)
+        return LayerWeights(np.bitwise_or.reduce(planes << places, axis=0), weights, planes, coefs, widths)
     count = int(np.prod(shape.weight_shape))
-    stored = _decode_symbols(spec, count, array) if spec.coding == "huffman" else _unpack(spec, count, array("weight"))
+    mixed = isinstance(spec, IntWeights) and spec.widths
+    if mixed:
+        widths = check_widths("widths of weights", array("widths"), spec.bits)
+    if spec.coding == "huffman":
+        stored = _decode_symbols(spec, count, array)
+    elif mixed:
+        stored = unpack_rows(array("weight"), widths, count // len(widths)).reshape(-1)
+    else:
+        stored = _unpack(spec, count, array("weight"))
     codes = stream_weights(stored, shape.weight_shape)
+    if mixed:
+        check_codes(codes, widths)
     planes, coefs = np.empty((0, *codes.shape), dtype=np.uint8), np.empty((0, len(codes)), dtype=np.int16)
-    return LayerWeights(codes, codes if isinstance(spec, IntWeights) else spec.format.weights(codes), planes, coefs)
+    weights = codes if isinstance(spec, IntWeights) else spec.format.weights(codes)
+    return LayerWeights(codes, weights, planes, coefs, widths)
 
 
 def least_code(spec: Symbols) -> int:
@@ -159,10 +177,21 @@ class WeightCodes:
     """What stored integers and zero points are less than the user's."""
     networks: Mapping[str, XorNetworkSpec] = field(default_factory=dict)
     """XOR networks by the name that `spec` has for them, which their content makes."""
+    widths: np.ndarray | None = None
+    """Bits of each output channel's codes, uint8 (out,), where they have different ones."""
 
     @classmethod
-    def integer(cls, codes: np.ndarray, bits: int, signed: bool = True, coding: Coding = "raw") -> "WeightCodes":
-        """Scheme ``int``: weights are `codes` of 1..8 bits; unsigned ones are stored less ``2**(bits - 1)``."""
+    def integer(
+        cls, codes: np.ndarray, bits: int | np.ndarray, signed: bool = True, coding: Coding = "raw"
+    ) -> "WeightCodes":
+        """Scheme ``int``: weights are `codes` of 1..8 bits; unsigned ones are stored less ``2**(bits - 1)``.
+
+        With an array (out,) of `bits` each output channel has its own, 0..8, and its codes are signed: a channel of
+        0 bits has zeros.
+        """
+        if np.ndim(bits):
+            return cls._mixed(codes, np.asarray(bits), signed, coding)
+        bits = int(bits)
         spec = checked(IntWeights, bits=bits, coding=coding)
         offset = 0 if signed else 1 << (bits - 1)
         stored = _integers("codes", codes).astype(np.int64) - offset
@@ -199,6 +228,20 @@ class WeightCodes:
             codes[np.asarray(pruned).astype(bool)] = 0
         step = grid.step(limit) if bits else limit
         return replace(cls.integer(codes, bits or 2, coding=coding), unit=step)
+
+    @classmethod
+    def _mixed(cls, codes: np.ndarray, widths: np.ndarray, signed: bool, coding: Coding) -> "WeightCodes":
+        stored = _integers("codes", codes).astype(np.int64)
+        widths = _integers("widths", widths)
+        if not signed:
+            raise FormatError("codes of different widths must be signed: unsigned ones have one zero point less each")
+        if widths.shape != stored.shape[:1]:
+            raise FormatError(f"widths must have shape {stored.shape[:1]}, not {widths.shape}")
+        if widths.min(initial=0) < 0 or widths.max(initial=0) > MAX_WIDTH:
+            raise FormatError(f"widths must be from 0 to {MAX_WIDTH} bits, found {widths.min()}..{widths.max()}")
+        check_codes(stored, widths)
+        spec = checked(IntWeights, bits=max(1, int(widths.max())), coding=coding, widths=True)
+        return cls(spec, stored.shape, stored, widths=widths.astype(np.uint8))
 
     @classmethod
     def shift(
@@ -366,12 +409,21 @@ class WeightCodes:
             planes = self.values.reshape(len(self.values), *shape.weight_shape)
             streams = [pack_codes(weight_stream(plane), 1, signed=False) for plane in planes]
             return {"weight": np.concatenate(streams), "coef": self.coefs}
-        codes = weight_stream(self.values.reshape(shape.weight_shape))
-        if spec.coding == "raw":
-            return {"weight": pack_codes(codes, spec.bits, signed=isinstance(spec, IntWeights))}
-        symbols = (codes - least_code(spec)).astype(np.uint8)
+        return symbol_arrays(spec, self.values.reshape(shape.weight_shape), self.widths)
+
+
+def symbol_arrays(spec: Symbols, codes: np.ndarray, widths: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The file's arrays by role of a layer's codes (out, in per group, ky, kx), of these widths where it has any."""
+    widths = widths if isinstance(spec, IntWeights) and spec.widths else None
+    own = {} if widths is None else {"widths": widths.astype(np.uint8)}
+    ordered = weight_stream(codes)
+    if spec.coding == "huffman":
+        symbols = (ordered.astype(np.int64) - least_code(spec)).astype(np.uint8)
         code = HuffmanCode.of(np.bincount(symbols, minlength=1 << spec.bits))
-        return {"weight": code.encode(symbols), "huffman": code.table()}
+        return {"weight": code.encode(symbols), "huffman": code.table(), **own}
+    if widths is not None:
+        return {"weight": pack_rows(ordered.reshape(len(codes), -1), widths), **own}
+    return {"weight": pack_codes(ordered, spec.bits, signed=isinstance(spec, IntWeights))}
 
 
 def _four_axes(weights: np.ndarray) -> np.ndarray:

@@ -144,7 +144,7 @@ class XorStreams:
         """Chunks of zeros at the end of a row group's stream."""
         return self.weight_words * self.engine.bus_bits // CHUNK_BITS - self.passes[index].total
 
-    def times(self, index: int, header: int, shadow: int, ready: int, passes: int, half: int) -> PassTimes:
+    def times(self, index: int, header: int, shadow: int, ready: int, passes: int | np.ndarray, half: int) -> PassTimes:
         """Play the stream of a row group, whose first chunk comes in cycle `header`: see `CodedPass.times`."""
         runs = self.passes[index]
         table = np.stack(
@@ -153,7 +153,8 @@ class XorStreams:
         rows = int(np.where(runs.row_end, -(-runs.length // self.engine.lanes), 0).sum())
         first = np.zeros(rows // self.tile_rows[index], dtype=np.int64)
         settings = np.array([CHUNK_BITS, self.engine.lanes, self.tile_rows[index]])
-        result = _pass_times(table, settings, header, shadow, ready, passes, half, first)
+        each = np.full(first.shape, passes, dtype=np.int64)
+        result = _pass_times(table, settings, header, shadow, ready, each, half, first)
         last_chunk, last_row, ready, post_wait = (int(value) for value in result)
         taken = last_chunk + self.padding(index)
         return PassTimes(first, header, taken, max(taken, last_row) + 1, ready, post_wait)
@@ -275,6 +276,6 @@ def _pass_times(runs, settings, begin, shadow, ready, passes, half, first):  # t
                 can = max(ready, taken)
                 first[tile] = max(can, half) if tile == 0 else can
                 post_wait += first[tile] - can
-                shadow, ready = first[tile] + 1, first[tile] + passes
+                shadow, ready = first[tile] + 1, first[tile] + passes[tile]
                 tile += 1
     return last_chunk, taken, ready, post_wait

@@ -11,6 +11,9 @@ zero point that takes away the mean error of its weights. All constants come of 
 "bayesian" has Bayesian Bits' form throughout: nested grids for weights and activations, a grid and a width of 2, 4 or 8
 bits for each layer's weights, and no weights at all for some channels.
 
+"allocated4" has ACIQ's bit allocation: the inner layers' weights and the tensors that no residual joins have a width of
+0 to 8 bits for each channel, 4 on average. Some channels have no weights and no bits; others share theirs.
+
 The published methods train their networks in their schemes; this is what the formats cost without that.
 """
 
@@ -22,6 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gatewise import EngineConfig, Grid, Network, NetworkBuilder, WeightCodes, XorNetwork
+from gatewise.kernels.align import MAX_SHIFT
+from gatewise.kernels.allocation import allocate_bits
 from gatewise.kernels.nested import NestedGrid
 from gatewise.kernels.shift import ShiftFormat, fit_bias, nearest_codes, power_of_two
 from gatewise.sim.demo import load_demo
@@ -47,9 +52,13 @@ COST = 0.0888
 """Of a bit of weights in "bayesian": the share of its energy that the layer of the most MACs may lose to be rid of it.
 
 With this there are layers of 2, 4 and 8 bits."""
+CLIP = 2.93
+"""Standard deviations from the mean to the clip of 4 bits behind a ReLU: the authors' constant for a Gauss prior."""
 NORM = ("weight", "bias", "running_mean", "running_var")
 GONE = 8
 """One of so many channels has no weights in "bayesian", of the layers whose outputs no residual joins."""
+GONE_OF_ALLOCATED = 16
+"""The same in "allocated4"."""
 MACS = {"conv1": 64 * 16 * 9, "conv2": 16 * 32 * 144, "conv3": 16 * 32 * 288, "conv4": 16 * 32 * 288, "linear": 1280}
 
 
@@ -88,7 +97,7 @@ def _best_scale(weights: np.ndarray, rounded: Callable[[np.ndarray], np.ndarray]
     `rounded` gives the nearest values of a scheme to weights over scales, whose greatest value is 1.
     """
     most = np.abs(_flat(weights)).max(axis=1)
-    tried = most * SHRINKS[:, None]
+    tried = np.where(most > 0, most, 1) * SHRINKS[:, None]
     errors = [
         ((_flat(weights) - scale[:, None] * _flat(rounded(weights / _per_channel(scale, weights)))) ** 2).sum(axis=1)
         for scale in tried
@@ -107,6 +116,27 @@ def integers(bits: int) -> Scheme:
         scale = _best_scale(weights, lambda values: nearest(values) / most)
         codes = nearest(weights / _per_channel(scale, weights)).astype(np.int64)
         return Encoded(WeightCodes.integer(codes, bits), scale / most, _per_channel(scale / most, weights) * codes)
+
+    return encode
+
+
+def allocated(mean: int) -> Scheme:
+    """Signed integers of 0 to 8 bits, so many on average: an output channel has what its weights' spread is worth.
+
+    Of 2 bits and more they are symmetric; of 1 they are two levels about the mean.
+    """
+
+    def encode(weights: np.ndarray) -> Encoded:
+        spread = _flat(weights).std(axis=1, ddof=1)
+        widths = allocate_bits(spread, mean)
+        codes, scale = np.zeros(weights.shape, dtype=np.int64), np.where(spread > 0, 2 * spread, 1)
+        for bits in np.unique(widths[widths > 1]):
+            own = widths == bits
+            encoded = integers(int(bits))(weights[own])
+            codes[own], scale[own] = encoded.codes.values, encoded.scale
+        means = _per_channel(_flat(weights).mean(axis=1), weights)
+        codes = np.where(_per_channel(widths == 1, weights), -(weights < means).astype(np.int64), codes)
+        return Encoded(WeightCodes.integer(codes, widths), scale, _per_channel(scale, weights) * codes)
 
     return encode
 
@@ -242,6 +272,28 @@ def _encoded(arrays: Arrays, name: str, scheme: Scheme) -> dict[str, Any]:
     return {"codes": encoded.codes, "scale": encoded.scale, "zero_point": zero_point, "bias": bias}
 
 
+def _gone(arrays: Arrays, name: str, one_of: int) -> np.ndarray:
+    """The channels (out,) of a layer that lose all their weights: those of the least, one of so many."""
+    size = np.sqrt((_flat(_folded(arrays, name)[0]) ** 2).sum(axis=1))
+    return size < np.sort(size)[len(size) // one_of] if name in ALONE else np.zeros(len(size), dtype=bool)
+
+
+def _allocated_grid(arrays: Arrays, name: str, direct: Grid) -> Grid:
+    """A grid with a step and a width for each channel, as ACIQ has it (Banner et al. 2019).
+
+    What a batch normalisation says of its results takes the place of calibration images: their mean is its bias, their
+    standard deviation its weight. Steps are powers of two of the least, as the alignment of the layer behind wants
+    them.
+    """
+    mean, std = (arrays[f"bn{name[-1]}.{part}"].astype(np.float64) for part in ("bias", "weight"))
+    std = np.where(_gone(arrays, name, GONE_OF_ALLOCATED), 0, np.abs(std))
+    widths = allocate_bits(std, direct.bits)
+    steps = (np.maximum(mean, 0) + CLIP * std) / np.maximum((1 << widths) - 1, 1)
+    steps[widths == 0] = least = float(steps[widths > 0].min())
+    amounts = np.clip(np.rint(np.log2(steps / least)), 0, MAX_SHIFT).astype(np.int64)
+    return replace(direct, scale=least, bits=int(widths.max()), align="shift", amounts=amounts, widths=widths)
+
+
 def inside(inner: Scheme) -> Callable[[Arrays], Form]:
     """The inner layers in a scheme, the others 8-bit integers."""
 
@@ -258,6 +310,21 @@ def mixed(arrays: Arrays) -> Form:
         return Grid(4 * direct.scale, 2, direct.signed) if name in NARROW else direct
 
     return Form(lambda name: _encoded(arrays, name, integers(WIDTHS.get(name, 8))), grid)
+
+
+def with_allocation(arrays: Arrays) -> Form:
+    """The inner layers' weights, and the tensors that no residual joins, with a width for each channel."""
+
+    def scheme(name: str) -> Scheme:
+        if name not in INNER:
+            return integers(8)
+        kept = ~_gone(arrays, name, GONE_OF_ALLOCATED)
+        return lambda weights: allocated(4)(weights * _per_channel(kept, weights))
+
+    def grid(name: str, direct: Grid) -> Grid:
+        return _allocated_grid(arrays, name, direct) if name in ALONE else direct
+
+    return Form(lambda name: _encoded(arrays, name, scheme(name)), grid)
 
 
 def bayesian(arrays: Arrays) -> Form:
@@ -277,8 +344,7 @@ def bayesian(arrays: Arrays) -> Form:
         gain, bias = _normalisation(arrays, name)
         weights = arrays[f"{name}.weight"].astype(np.float64)
         weights = weights * _per_channel(np.sign(gain), weights)
-        size = np.abs(gain) * np.sqrt((_flat(weights) ** 2).sum(axis=1))
-        pruned = size < np.sort(size)[len(size) // GONE] if name in ALONE else np.zeros(len(size), dtype=bool)
+        pruned = _gone(arrays, name, GONE)
         kept = weights[~pruned]
         share = MACS[name] / max(MACS.values())
         bits = min((2, 4, 8), key=lambda bits: lost(kept, bits)[0] + COST * bits * share)
@@ -307,6 +373,7 @@ SCHEMES: dict[str, tuple[Callable[[Arrays], Form], tuple[str, ...]]] = {
     "xor1.6": (inside(encrypted(8, 10, count=2)), ("sign",)),
     "basis2": (inside(sign_planes(2)), ("sign",)),
     "mixed": (mixed, ("digit", "fusion", "sign", "shift")),
+    "allocated4": (with_allocation, ("digit",)),
     "bayesian": (bayesian, ("digit", "fusion", "sign", "shift")),
 }
 """How the layers are encoded, and the arrays that run them."""

@@ -185,7 +185,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
                 self.stream_error.eq(loader.error | (self.stream_idle & self.weight_wait)),
             ]
         elif config.array != "sign":
-            m.d.comb += loader.container.eq(layer.container)
+            m.d.comb += loader.container.eq(sequencer.load_container)
         if isinstance(array, MacArray):
             m.d.comb += [
                 loader.aligned.eq(layer.aligned),

@@ -1,6 +1,6 @@
 """The configuration registers of one layer, as the hardware holds them."""
 
-from amaranth.hdl import Const, Shape, Value
+from amaranth.hdl import Const, Mux, Shape, Value
 from amaranth.lib import data
 from amaranth.utils import ceil_log2
 
@@ -8,7 +8,15 @@ from ...sim.descriptor import act_address_bits as address_bits
 from ...sim.descriptor import descriptor_fields, sub_address_bits
 from ...sim.engine import EngineConfig
 
-__all__ = ["StepLanes", "address_bits", "descriptor_layout", "optional", "sub_address_bits"]
+__all__ = [
+    "StepLanes",
+    "address_bits",
+    "container",
+    "descriptor_layout",
+    "in_rest",
+    "optional",
+    "sub_address_bits",
+]
 
 
 def descriptor_layout(config: EngineConfig) -> data.StructLayout:
@@ -47,3 +55,14 @@ class StepLanes:
     def within(self, channel: Value) -> Value:
         """A channel's lane in its group."""
         return channel[: ceil_log2(self.lanes)] if self.more is None else channel & (self.count - 1)
+
+
+def in_rest(layer: data.View, row_group: Value) -> Value:
+    """Whether a row group is one of those whose weights have one digit, in containers of their own."""
+    rest_from = optional(layer, "rest_from")
+    return (rest_from != 0) & (row_group >= rest_from)
+
+
+def container(layer: data.View, row_group: Value) -> Value:
+    """What the weights of a row group stand in, as the registers say it."""
+    return Mux(in_rest(layer, row_group), optional(layer, "rest_container"), optional(layer, "container"))

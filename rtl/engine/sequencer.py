@@ -13,7 +13,7 @@ from ...sim.engine import EngineConfig
 from .accumulators import PAIR_SHIFT_BITS
 from .address import first_word_bits
 from .loader import diagonals
-from .registers import StepLanes, descriptor_layout, optional
+from .registers import StepLanes, container, descriptor_layout, in_rest, optional
 
 __all__ = ["ComputeSequencer", "step_layout", "tile_layout"]
 
@@ -62,6 +62,10 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
     `swap_first` where it is the first one of its tile of pixels. `weight_wait` and `post_wait` say why
     nothing is issued.
 
+    A layer of mixed widths has activations with an upper digit in the words from `wide_first` to `wide_end` of a pixel
+    alone, counted from that of its first input, and weights with one up to row group `rest_from` alone: where they have
+    none the only digit carries the sign, and d is less.
+
     Where weights come in parts, each part has a weight tile of its own and is a step: the parts of a word follow each
     other. `step.w_upper` says that a weight's first digit, or part, was there before.
 
@@ -87,6 +91,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 "release": In(2),
                 "load_enable": Out(1),
                 "load_rows": Out(range(config.rows + 1)),
+                "load_container": Out(2),
                 "load_lane_offset": Out(range(config.lanes)),
                 "swap": Out(1),
                 "swap_first": Out(1),
@@ -106,8 +111,6 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         rows, lanes = config.rows, StepLanes(config, layer)
         diagonal = min(rows, lanes.lanes)
 
-        w_top = optional(layer, "w_top")
-
         # Where the layer stands.
         running, waiting, tile_first, half = Signal(), Signal(), Signal(), Signal()
         pixel = Signal(range(max(config.pixels, MIN_PIXELS)))
@@ -119,7 +122,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         kernel_y, kernel_x = Signal(SIZE_BITS), Signal(SIZE_BITS)
         outputs_left, groups_left = Signal(SIZE_BITS), Signal(SIZE_BITS)
         pixels_left = Signal(PIXEL_BITS)
-        row_group = Signal(SIZE_BITS)
+        row_group, word = Signal(SIZE_BITS), Signal(SIZE_BITS + 1)
         occupied = Signal(2)
         # Where the channels of this convolution group (of this row group, if depthwise) begin: word and lane; those of
         # the tile that comes next.
@@ -127,6 +130,15 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         group_lanes = Mux(layer.depthwise, diagonal, layer.group_inputs)
         # The lanes of the group from this word's lane 0 on, and where in this word they begin.
         word_end, word_begin = Signal(SIZE_BITS + 1), Signal(range(lanes.most))
+
+        # Which digits this step has: of its word's activations and its row group's weights.
+        a_top, w_top, wide = Signal(), Signal(), Signal()
+        wide_end = optional(layer, "wide_end")
+        m.d.comb += [
+            wide.eq((wide_end == 0) | ((word >= optional(layer, "wide_first")) & (word < wide_end))),
+            a_top.eq(layer.a_top & wide),
+            w_top.eq(optional(layer, "w_top") & ~in_rest(layer, row_group)),
+        ]
 
         # What this step is.
         n, rest = Signal(range(config.pixels + 1)), Signal(range(config.pixels + 1))
@@ -187,7 +199,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         m.d.comb += [
             self.advance.eq(issue & (pixel < n)),
             self.pass_end.eq(issue & (pixel + 1 >= n) & (pixel >= MIN_PIXELS - 1)),
-            step_end.eq(self.pass_end & (a_upper == layer.a_top) & (w_upper == w_top)),
+            step_end.eq(self.pass_end & (a_upper == a_top) & (w_upper == w_top)),
             self.tile_end.eq(step_end & last_tap),
             self.row_group_end.eq(self.tile_end & last_tile),
             self.first_tap.eq(self.tile_end),
@@ -202,13 +214,15 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 m.d.comb += self.kernel_y.eq(1)
 
         # What comes next.
-        restart = lanes.within(Mux(self.tile_end, next_begin, begin))
+        restart, restart_word = Mux(self.tile_end, next_begin, begin), Signal.like(word)
+        m.d.comb += restart_word.eq(lanes.groups(restart))
+        restart = lanes.within(restart)
         with m.If(issue):
             m.d.sync += [pixel.eq(pixel + 1), waiting.eq(0)]
         with m.If(self.pass_end):
             # The activation digit moves first, the weight digit when it is through.
-            m.d.sync += [pixel.eq(0), a_upper.eq((a_upper ^ 1) & layer.a_top)]
-            with m.If(a_upper == layer.a_top):
+            m.d.sync += [pixel.eq(0), a_upper.eq((a_upper ^ 1) & a_top)]
+            with m.If(a_upper == a_top):
                 m.d.sync += w_upper.eq((w_upper ^ 1) & w_top)
         with m.If(step_end):
             m.d.sync += [waiting.eq(1), tile_first.eq(last_tap)]
@@ -219,9 +233,10 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 with m.If(last_part):
                     m.d.sync += tap_first.eq(last_tap)
         with m.If(self.lane):
-            m.d.sync += [word_begin.eq(0), word_end.eq(word_end - lanes.count)]
+            m.d.sync += [word.eq(word + 1), word_begin.eq(0), word_end.eq(word_end - lanes.count)]
         with m.If(self.kernel_x | self.kernel_y | self.tile_end):
             m.d.sync += [
+                word.eq(restart_word),
                 word_begin.eq(restart),
                 word_end.eq(restart + layer.group_inputs),
                 kernel_x.eq(Mux(self.kernel_x, kernel_x + 1, 0)),
@@ -246,6 +261,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
                 tile_first.eq(1),
                 tap_first.eq(1),
                 begin.eq(layer.in_lane),
+                word.eq(0),
                 word_begin.eq(layer.in_lane),
                 word_end.eq(layer.in_lane + layer.group_inputs),
                 outputs_left.eq(layer.group_outputs),
@@ -259,6 +275,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         m.d.comb += [
             self.load_enable.eq(running & (waiting | ~(last_tap & last_tile & last_row_group))),
             self.load_rows.eq(Mux(new_rows, next_rows, used_rows)),
+            self.load_container.eq(container(layer, row_group + new_rows)),
             self.load_lane_offset.eq(Mux(new_rows, next_begin, begin)),
         ]
 
@@ -269,7 +286,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             self.step.first.eq((tap_first if planes else tile_first) & ~a_upper & ~w_upper),
             self.step.a_upper.eq(a_upper),
             self.step.w_upper.eq(w_upper | (part != 0)),
-            self.step.a_signed.eq(layer.a_signed & (a_upper == layer.a_top)),
+            self.step.a_signed.eq(layer.a_signed & (a_upper == a_top)),
             self.step.w_signed.eq(w_upper == w_top),
             self.step.digit_shift.eq(a_upper + w_upper),
             self.step.sum_mask.eq(Cat((lane >= word_begin) & (lane < word_end) for lane in range(lanes.most))),

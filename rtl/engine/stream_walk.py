@@ -10,7 +10,7 @@ from amaranth.utils import ceil_log2
 from ...sim.descriptor import OPERATIONS, PART_BITS, PIXEL_BITS, SIZE_BITS, record_slots
 from ...sim.engine import EngineConfig
 from ...sim.image import AMOUNT_BITS, FIELD_BITS
-from .registers import StepLanes, descriptor_layout, optional
+from .registers import StepLanes, container, descriptor_layout, optional
 from .row_groups import RowGroups
 
 __all__ = ["StreamWalk"]
@@ -67,7 +67,8 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         record_words = Signal(range(config.rows * len(record_slots(config)) * FIELD_BITS // bus + 2))
         code_words = Signal(range(max(2, config.rows * lanes * 8 // bus) + 1))
         amount_words = -(-lanes * AMOUNT_BITS // bus)
-        row_bits = Mux(layer.depthwise, rows, rows << ceil_log2(lanes)) << optional(layer, "container")
+        row_group, code_container = Signal(SIZE_BITS), Signal(2)
+        row_bits = Mux(layer.depthwise, rows, rows << ceil_log2(lanes)) << code_container
         m.d.comb += [
             record_words.eq(_words((row_groups.rows * fields) << ceil_log2(FIELD_BITS), bus)),
             code_words.eq(_words(row_bits, bus)),
@@ -110,6 +111,7 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
             m.d.sync += word.eq(Mux(block_end, 0, word + 1))
             with m.If(self.records_end):
                 m.d.sync += [rows.eq(row_groups.rows), last_group.eq(row_groups.last), left.eq(layer.out_pixels)]
+                m.d.sync += [code_container.eq(container(layer, row_group)), row_group.eq(row_group + 1)]
                 in_words = step_lanes.groups(group_lanes + (step_lanes.count - 1))
                 m.d.sync += lane_groups.eq(Mux(layer.depthwise, 1, in_words))
                 with m.If(row_groups.group_end):
@@ -143,6 +145,7 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
                 part.eq(0),
                 kernel_x.eq(0),
                 kernel_y.eq(0),
+                row_group.eq(0),
                 first_lane.eq(layer.in_lane),
             ]
         return m

@@ -98,7 +98,8 @@ def convolved(x, weights, layer, widths):
 
     `x` (N, C, H, W) and `weights` (O, C per group, kh, kw) are codes; `layer` names stride, padding
     (top, left, bottom, right), dilation, groups, lanes, first_lane, pad_code, a_bits, a_signed, w_bits, w_signed,
-    kind and amounts; `widths` names product, align, acc and overflow. Returns a dict of nested lists:
+    kind and amounts, and where channels have different widths w_counts (digits of each output channel) and a_counts (of
+    each word); `widths` names product, align, acc and overflow. Returns a dict of nested lists:
     acc (N, O, H, W), input_sum (N, groups, H, W) and per-channel counts product, align, acc_over.
     """
     images, channels, height, width = len(x), len(x[0]), len(x[0][0]), len(x[0][0][0])
@@ -116,16 +117,31 @@ def convolved(x, weights, layer, widths):
 
     a_count = math.ceil(a_bits / DIGIT_BITS)
     w_count = math.ceil(w_bits / DIGIT_BITS)
-    w_digits = [[[[digits_of(w, w_bits, w_signed) for w in r] for r in c] for c in o] for o in weights]
+    words = (layer["first_lane"] + channels) // lanes + 1
+    w_counts = layer.get("w_counts") or [w_count] * outputs
+    a_counts = layer.get("a_counts") or [a_count] * words
+    w_digits = [
+        [
+            [[digits_of(w, DIGIT_BITS * w_counts[o] if w_signed else w_bits, w_signed) for w in r] for r in c]
+            for c in out
+        ]
+        for o, out in enumerate(weights)
+    ]
     # Every code's digits once: slow is fine, hopeless is not.
-    a_digits = {code: digits_of(code, a_bits, a_signed) for n in x for c in n for r in c for code in r}
-    a_digits[layer["pad_code"]] = digits_of(layer["pad_code"], a_bits, a_signed)
+    found = {code for n in x for c in n for r in c for code in r} | {layer["pad_code"]}
+    a_digits = {
+        (code, count): digits_of(code, DIGIT_BITS * count, a_signed)
+        for count in set(a_counts)
+        for code in found
+        if count == a_count or -8 * a_signed <= code < (8 if a_signed else 16)
+    }
 
     def activation(n, channel, oy, ox, ky, kx):
         iy = oy * stride_y + ky * dilation_y - top
         ix = ox * stride_x + kx * dilation_x - left
         real = 0 <= iy < height and 0 <= ix < width
-        return a_digits[x[n][channel][iy][ix] if real else layer["pad_code"]]
+        count = a_counts[(layer["first_lane"] + channel) // lanes]
+        return a_digits[x[n][channel][iy][ix] if real else layer["pad_code"], count]
 
     def pixel(n, o, oy, ox):
         first = o // (outputs // groups) * group_inputs
@@ -133,13 +149,13 @@ def convolved(x, weights, layer, widths):
         product_count = align_count = acc_count = 0
         for ky in range(kernel_y):
             for kx in range(kernel_x):
-                for word in range((layer["first_lane"] + channels) // lanes + 1):
+                for word in range(words):
                     group = [c for c in range(group_inputs) if (layer["first_lane"] + first + c) // lanes == word]
                     if not group:
                         continue
                     operands = [(activation(n, first + c, oy, ox, ky, kx), w_digits[o][c][ky][kx]) for c in group]
-                    for j, i in digit_pair_order(w_count, a_count):
-                        either_signed = (a_signed and i == a_count - 1) or (w_signed and j == w_count - 1)
+                    for j, i in digit_pair_order(w_counts[o], a_counts[word]):
+                        either_signed = (a_signed and i == a_counts[word] - 1) or (w_signed and j == w_counts[o] - 1)
                         row_sum = 0
                         for c, (a, w) in zip(group, operands, strict=True):
                             product, over = multiplied(a[i], w[j], either_signed, widths["product"], overflow)

@@ -7,7 +7,7 @@ import pytest
 from gatewise.kernels import conv
 from gatewise.kernels.align import alignment_factors
 from gatewise.kernels.conv import BLOCK_PIXELS, ConvShape, Operands, conv2d
-from gatewise.kernels.digits import split_digits
+from gatewise.kernels.digits import DigitCounts, split_digits, split_rows
 from gatewise.kernels.dot import DotProductRow
 from gatewise.kernels.errors import FormatError
 from gatewise.kernels.mac import MacFormat
@@ -109,6 +109,55 @@ def assert_layer(reference, layer):
     found = run(layer)
     assert_equal(found, expect(reference, layer))
     return found
+
+
+# Channels of different widths
+
+
+def mixed_layer(seed, operands, fmt, lanes, first_lane=0, kind="shift"):
+    """A layer of two groups; rows and words that have one digit have codes of that, the others any."""
+    layer = random_layer(seed, ConvShape(12, 6, (2, 1), groups=2, padding=(1, 0, 0, 1)), operands, fmt, lanes, (3, 2),
+                         kind=kind, extreme=0.3)  # fmt: skip
+    layer.first_lane = first_lane
+    rng = np.random.default_rng(seed)
+    words = -(-(first_lane + 12) // lanes)
+    counts = DigitCounts(rng.integers(1, 3, 6), rng.integers(1, 3, words))
+    counts.rows[:2], counts.words[:1] = (1, 2), 1
+    narrow = counts.rows == 1
+    layer.weights[narrow] = codes(rng, 4, True, layer.weights[narrow].shape, 0.3)
+    narrow = counts.words[(first_lane + np.arange(12)) // lanes] == 1
+    layer.x[:, narrow] = codes(rng, 4, operands.a_signed, layer.x[:, narrow].shape, 0.3)
+    return layer, counts
+
+
+def run_mixed(layer, counts):
+    return conv2d(
+        layer.x, split_rows(layer.weights, counts.rows, 2), alignment_factors(layer.kind, layer.amounts), layer.shape,
+        layer.operands, layer.fmt, layer.lanes, layer.pad_code, layer.first_lane, counts=counts,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_and_words_of_one_digit_run_as_the_reference_runs_them(reference, monkeypatch, seed, overflow):
+    fmt = MacFormat(product=6 + seed % 3, align=8 + seed, acc=12 + seed, overflow=overflow)
+    layer, counts = mixed_layer(seed, Operands(8, bool(seed % 2), 7), fmt, 4, first_lane=seed % 3)
+    monkeypatch.setattr(conv, "BLOCK_PIXELS", 5)
+    given = description(layer) | {"w_counts": counts.rows.tolist(), "a_counts": counts.words.tolist()}
+    expected = reference.convolved(layer.x.tolist(), layer.weights.tolist(), given, dataclasses.asdict(fmt))
+    found = run_mixed(layer, counts)
+    assert_equal(found, expected)
+    assert found.acc_overflows.any()
+    # The split is part of the result, and no part of it where nothing overflows.
+    assert run(layer).acc.tolist() != expected["acc"]
+    layer.fmt = MacFormat(align=24, acc=48)
+    assert run_mixed(layer, counts).acc.tolist() == run(layer).acc.tolist()
+
+
+def test_digit_counts_must_be_those_of_the_rows_and_words():
+    layer, counts = mixed_layer(1, Operands(8, False, 8), MacFormat(), 4)
+    with pytest.raises(FormatError, match="digit counts must be of 6 rows and 3 words, not 6 and 4"):
+        run_mixed(layer, DigitCounts(counts.rows, np.ones(4, dtype=np.int64)))
 
 
 # Any layer

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gatewise.kernels.digits import digit_count, digit_signed, split_digits
+from gatewise.kernels.digits import digit_count, digit_signed, split_digits, split_rows
 
 
 def every_code(reference, bits, signed):
@@ -50,3 +50,11 @@ def test_the_check_catches_a_sign_read_from_the_wrong_digit(reference):
     codes = every_code(reference, 8, True)
     unsigned = split_digits(np.array(codes) % 256, 8, signed=False)
     assert unsigned.T.tolist() != [reference.digits_of(code, 8, True) for code in codes]
+
+
+def test_each_row_has_its_own_digits_and_no_others():
+    codes = np.array([[-8, 7, 3], [-128, 127, 20], [-3, 5, 0]])
+    found = split_rows(codes, np.array([1, 2, 2]), 2)
+    assert found[:, 0].tolist() == [[-8, 7, 3], [0, 0, 0]]
+    assert found[:, 1].tolist() == split_digits(codes[1], 8, True).tolist()
+    assert found[:, 2].tolist() == [[13, 5, 0], [-1, 0, 0]]

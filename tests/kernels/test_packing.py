@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from gatewise.kernels.errors import FormatError
-from gatewise.kernels.packing import pack_codes, packed_bytes, unpack_codes
+from gatewise.kernels.packing import pack_codes, pack_rows, packed_bytes, unpack_codes, unpack_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,3 +108,40 @@ def test_no_codes_are_no_bytes():
     assert pack_codes(np.zeros((0, 3), np.int8), 4, signed=True).size == 0
     assert unpack_codes(np.zeros(0, np.uint8), 0, 4, signed=True).size == 0
     assert [packed_bytes(count, 3) for count in range(5)] == [0, 1, 1, 2, 2]
+
+
+# Rows of different widths
+
+
+@given(data=st.data())
+def test_rows_pack_behind_each_other_each_at_its_own_width(reference, data):
+    widths = data.draw(st.lists(st.integers(0, 8), min_size=1, max_size=6))
+    columns = data.draw(st.integers(1, 7))
+    rows = [
+        data.draw(st.lists(st.integers(*(reference.signed_limits(bits) if bits else (0, 0))), min_size=columns,
+                           max_size=columns))
+        for bits in widths
+    ]  # fmt: skip
+    found = pack_rows(np.array(rows), np.array(widths))
+    assert len(found) == -(-sum(widths) * columns // 8)
+    number, at = 0, 0
+    for row, bits in zip(rows, widths, strict=True):
+        for code in row:
+            number |= (code % (1 << bits)) << at
+            at += bits
+    assert int.from_bytes(found.tobytes(), "little") == number
+    unpacked = unpack_rows(found, np.array(widths), columns)
+    assert unpacked.dtype == np.int16
+    assert unpacked.tolist() == rows
+
+
+def test_rows_that_do_not_fit_and_bytes_that_are_not_theirs_are_named():
+    widths = np.array([3, 0])
+    with pytest.raises(FormatError, match=r"3-bit codes must lie in -4\.\.3, found 4\.\.4"):
+        pack_rows(np.array([[4], [0]]), widths)
+    with pytest.raises(FormatError, match=r"0-bit codes must lie in 0\.\.0, found 0\.\.1"):
+        pack_rows(np.array([[1, 1], [0, 1]]), widths)
+    with pytest.raises(FormatError, match="2 rows of 2 codes must be 1 bytes of uint8 at their widths, not uint8"):
+        unpack_rows(np.zeros(2, np.uint8), widths, 2)
+    with pytest.raises(FormatError, match="the spare bits behind the last code must be 0"):
+        unpack_rows(np.array([64], np.uint8), widths, 2)

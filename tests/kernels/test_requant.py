@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from gatewise.kernels.errors import FormatError
-from gatewise.kernels.requant import ScaleRequantizer, ThresholdRequantizer
+from gatewise.kernels.requant import CONSTANT, ScaleRequantizer, ThresholdRequantizer, narrowed
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -348,3 +348,25 @@ def test_the_check_of_thresholds_catches_one_threshold_and_a_direction_off(refer
         damaged = [*thresholds]
         damaged[t] += 1
         assert by_thresholds(requantizer, values, damaged, False) != expected
+
+
+# Channels of their own widths
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_ends_of_a_container_narrow_to_those_of_a_container_of_fewer_bits(signed):
+    for bits in range(1, 9):
+        low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+        fewer = np.array([*range(bits), CONSTANT])
+        own = bits - fewer[:-1]
+        ends = (-(1 << (own - 1)), (1 << (own - 1)) - 1) if signed else (0 * own, (1 << own) - 1)
+        assert narrowed(low, fewer).tolist() == [*ends[0], 0]
+        assert narrowed(high, fewer).tolist() == [*ends[1], 0]
+
+
+def test_each_channel_is_clamped_to_its_own_ends():
+    unit = ScaleRequantizer(32, 16, "floor")
+    values = np.array([-300, 300, 5]).reshape(1, 1, 3).repeat(3, axis=1)
+    low, high = np.array([-8, 0, -128]), np.array([7, 0, 127])
+    codes, _ = unit.compute(values, np.ones(3, np.int64), np.zeros(3, np.int64), 0, low, high)
+    assert codes[0].tolist() == [[-8, 7, 5], [0, 0, 0], [-128, 127, 5]]

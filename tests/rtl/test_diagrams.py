@@ -31,7 +31,7 @@ def traces():
 def test_the_events_are_where_the_cycle_model_says(traces, name):
     trace = traces[name]
     expected = list(tile_times(trace.layer, trace.engine))
-    steps = [tile.first + step * tile.step for tile in expected for step in range(tile.steps)]
+    steps = [step for tile in expected for step in tile.starts]
     registers = trace.layer.registers
     slots = [slot for tile in expected for slot in range(tile.slot, tile.last_slot + 1, registers["interval"])]
     assert trace.steps == steps

@@ -255,8 +255,8 @@ def test_the_descriptor_page_is_the_descriptor(exported):
 def test_the_record_parts_are_where_the_page_says(exported):
     page = rows((exported / "streams.md").read_text())
     one, none = np.array([1]), np.array([0])
-    for at, name in enumerate(("zero", "multiplier", "shift", "descending")):
-        arguments = [one if index == at else none for index in range(4)]
+    for at, name in enumerate(("zero", "multiplier", "shift", "descending", "fewer")):
+        arguments = [one if index == at else none for index in range(5)]
         bit = int(main_field(*arguments)[0]).bit_length() - 1
         assert [part[:2] for part in page].count([name, str(bit)]) == 1
     for at, name in enumerate(("multiplier", "shift")):

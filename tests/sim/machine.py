@@ -89,13 +89,13 @@ class Machine:
         a_bits, w_bits = OPERAND_BITS[r.get("mode", 0)]
         return self.engine.lanes * 16 // (a_bits * w_bits)
 
-    def read_lanes(self, r, address):
+    def read_lanes(self, r, address, top):
         """The activations at an address of the array: a word, or the part of one that has a step's lanes."""
         lanes, narrow = self.step_lanes(r), r.get("narrow", 0)
         count = self.word * (1 + narrow) // lanes
         space = self.space * (4 if self.engine.array == "fusion" else 1)
         words = []
-        for plane in range(r["a_top"] + 1):
+        for plane in range(top + 1):
             place, part = divmod((address + plane * r["plane_stride"]) % space, count)
             word = self.memory[place % self.space]
             word = np.concatenate([word & 3, word >> 2]) if narrow else word
@@ -146,7 +146,6 @@ class Machine:
     def mac(self, r):
         pes, lanes, bus = self.engine.lanes, self.step_lanes(r), self.engine.bus_bits
         self.at = r["stream"]
-        bits = 1 << r.get("container", 0)
         sign, parts = self.engine.array == "sign", r.get("part_top", 0) + 1
         decode = None
         if self.engine.decoder != "raw":
@@ -154,7 +153,9 @@ class Machine:
                 (self.table, self.symbols) if self.engine.decoder == "huffman" else (self.networks, self.signs)
             )
             coded = table(r)
-        for first, rows, group in self.row_groups(r):
+        for index, (first, rows, group) in enumerate(self.row_groups(r)):
+            rest = 0 < r.get("rest_from", 0) <= index
+            bits = 1 << r.get("rest_container" if rest else "container", 0)
             fields = self.records(r, rows, mac=True)
             symbols = None if decode is None else iter(decode(r, rows, *coded))
             start = r["in_lane"] + (first if r["depthwise"] else group * r["group_inputs"])
@@ -193,12 +194,14 @@ class Machine:
                     if not sign:
                         weights = weights.sum(axis=0, keepdims=True)
                     for at, (y, x, pixel) in enumerate(self.window(r)):
+                        word = start // lanes + lane_word
+                        top = r["a_top"] and (not r.get("wide_end") or r["wide_first"] <= word < r["wide_end"])
                         if self.inside(r, y + dy, x + dx):
-                            a = self.read_lanes(r, pixel + place + start // lanes + lane_word)
+                            a = self.read_lanes(r, pixel + place + start // lanes + lane_word, top)
                         else:
-                            pad = r["pad_code"] & (255 if r["a_top"] else 15)
-                            top = 8 if r["a_top"] else 4
-                            a = np.full(lanes, pad - ((pad >> (top - 1)) << top if r["a_signed"] else 0))
+                            pad = r["pad_code"] & (255 if top else 15)
+                            bit = 8 if top else 4
+                            a = np.full(lanes, pad - ((pad >> (bit - 1)) << bit if r["a_signed"] else 0))
                         aligned = a * factors
                         acc[:, :, at] += weights @ aligned
                         if r["depthwise"]:
@@ -311,8 +314,10 @@ class Machine:
             thresholds = fields[:, 2 : 2 + r["thresholds"]]
             return unit.compute(value[None], thresholds, main >> 53 & 1)[0] + r["main_zero"]
         unit = ScaleRequantizer(bits, 31, ROUNDINGS[r["main_rounding"]])
-        ends = r["main_zero"], r["main_low"], r["main_high"]
-        return unit.compute(value[None], main >> 16 & 0x7FFFFFFF, main >> 47 & 63, *ends)[0][0].astype(np.int64)
+        fewer = main >> 54 & 15
+        ends = [np.where(fewer == 8, 0, r[f"main_{end}"] >> (fewer & 7)) for end in ("low", "high")]
+        scale = main >> 16 & 0x7FFFFFFF, main >> 47 & 63
+        return unit.compute(value[None], *scale, r["main_zero"], *ends)[0][0].astype(np.int64)
 
     # The post lanes.
 

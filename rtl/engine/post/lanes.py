@@ -192,7 +192,7 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
         plane = delayed(m, self.beat_plane, 1, "plane") if self.planes else None
         for lane in range(lanes):
             m.submodules[f"correction_{lane}"] = correction = self._correction(m, store, width, plane, lane)
-            m.submodules[f"main_{lane}"] = main = Rescale(value_bits(config))
+            m.submodules[f"main_{lane}"] = main = Rescale(value_bits(config), narrows=True)
             m.submodules[f"thresholds_{lane}"] = thresholds = ThresholdStage(value_bits(config))
             m.submodules[f"own_{lane}"] = own_operand = Rescale(CODE_BITS + 1, STREAM_BITS, ends=False)
             m.submodules[f"other_{lane}"] = other_operand = Rescale(CODE_BITS + 1, STREAM_BITS, ends=False)
@@ -205,6 +205,7 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
                 correction.xsum.eq(self.xsum[lane]),
                 correction.zero.eq(store.zero[lane]),
                 correction.bias.eq(store.bias[lane]),
+                main.fewer.eq(store.main[lane].fewer),
                 thresholds.valid.eq(valid[MAIN] & compares),
                 thresholds.value.eq(correction.value),
                 thresholds.descending.eq(store.main[lane].descending),

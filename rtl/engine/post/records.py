@@ -16,7 +16,7 @@ from ....sim.image import FIELD_BITS
 from ..registers import descriptor_layout
 from ..row_groups import RowGroups
 from .correct import value_bits
-from .rescale import MULTIPLIER_BITS, SHIFT_BITS
+from .rescale import FEWER_BITS, MULTIPLIER_BITS, SHIFT_BITS
 from .slots import runs
 from .threshold import THRESHOLDS
 
@@ -33,7 +33,7 @@ def scale_layout() -> data.StructLayout:
 
 def main_layout() -> data.StructLayout:
     """How the field of a channel of the array lies, its zero-point constant apart."""
-    return data.StructLayout({"multiplier": MULTIPLIER_BITS, "shift": SHIFT_BITS, "descending": 1})
+    return data.StructLayout({"multiplier": MULTIPLIER_BITS, "shift": SHIFT_BITS, "descending": 1, "fewer": FEWER_BITS})
 
 
 def buffer_index_layout(config: EngineConfig) -> data.StructLayout:

@@ -2,22 +2,24 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Const, Module, Signal
+from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ....kernels.mac import signed_range
-from ....kernels.requant import MAX_SHIFT
+from ....kernels.requant import CONSTANT, MAX_SHIFT
 from ....sim.descriptor import CODE_BITS
 from ...requant import scale_code, scale_product, scale_quotient
 
-__all__ = ["MULTIPLIER_BITS", "ROUNDING_BITS", "SHIFT_BITS", "Rescale"]
+__all__ = ["FEWER_BITS", "MULTIPLIER_BITS", "ROUNDING_BITS", "SHIFT_BITS", "Rescale"]
 
 MULTIPLIER_BITS = 31
 SHIFT_BITS = MAX_SHIFT.bit_length()
 ROUNDING_BITS = 3
 """Of the index of one of `kernels.Rounding`."""
+FEWER_BITS = CONSTANT.bit_length()
+"""Of what a channel's codes are narrower by."""
 
 
 class Rescale(wiring.Component):  # type: ignore[misc]
@@ -25,17 +27,19 @@ class Rescale(wiring.Component):  # type: ignore[misc]
 
     Latency 3 cycles (product, rounded quotient, code), one value a cycle; `multiplier` and `shift` (0..62;
     31..62 for tflite) come with their value, the rounding and the ends stand still while values are under
-    way, `low` at most `high`. Without ends the code is saturated to `out_bits` bits. Where `valid` is low nothing
+    way, `low` at most `high`. Without ends the code is saturated to `out_bits` bits. With `narrows` a channel's `fewer`
+    (0..8) comes with its value, and narrows the ends (`kernels.requant.narrowed`). Where `valid` is low nothing
     is computed. `overflow`, a cycle after its value and of no meaning later, says that tflite saturated it to
     32 bits.
     """
 
     latency = 3
 
-    def __init__(self, in_bits: int, out_bits: int = CODE_BITS, *, ends: bool = True) -> None:
+    def __init__(self, in_bits: int, out_bits: int = CODE_BITS, *, ends: bool = True, narrows: bool = False) -> None:
         self.in_bits = in_bits
         self.out_bits = out_bits
         self.ends = ends
+        self.narrows = narrows
         code = signed(out_bits)
         super().__init__(
             {
@@ -45,6 +49,7 @@ class Rescale(wiring.Component):  # type: ignore[misc]
                 "shift": In(SHIFT_BITS),
                 "rounding": In(ROUNDING_BITS),
                 **({name: In(code) for name in ("zero_point", "low", "high")} if ends else {}),
+                **({"fewer": In(FEWER_BITS)} if narrows else {}),
                 "overflow": Out(1),
                 "code": Out(code),
             }
@@ -71,6 +76,8 @@ class Rescale(wiring.Component):  # type: ignore[misc]
 
         if self.ends:
             zero_point, low, high = self.zero_point, self.low, self.high
+            if self.narrows:
+                low, high = self._narrowed(m, valid[0])
         else:
             least, greatest = signed_range(self.out_bits)
             zero_point, low, high = Const(0, 1), Const(least), Const(greatest)
@@ -80,3 +87,14 @@ class Rescale(wiring.Component):  # type: ignore[misc]
             m.d.sync += code.eq(clamped)
         m.d.comb += [self.overflow.eq(overflow), self.code.eq(code)]
         return m
+
+    def _narrowed(self, m: Module, second: Value) -> tuple[Value, Value]:
+        """The ends of the value whose quotient is there; `second` is up in the cycle before."""
+        early, fewer = Signal(FEWER_BITS, reset_less=True), Signal(FEWER_BITS, reset_less=True)
+        with m.If(self.valid):
+            m.d.sync += early.eq(self.fewer)
+        with m.If(second):
+            m.d.sync += fewer.eq(early)
+        places, constant = fewer[:-1], fewer[-1]
+        low, high = (Mux(constant, 0, end >> places).as_signed() for end in (self.low, self.high))
+        return low, high

@@ -41,7 +41,7 @@ def cases():
 def golden_parts(case):
     """A case compiled, the golden run of its first image, and everything that an engine would do with it."""
     compiled = compile_network(case.network, case.engine)
-    golden = run(case.network, ImageSet(case.codes[:1], coded=True), case.engine, trace=True)
+    golden = run(compiled.network, ImageSet(case.codes[:1], coded=True), case.engine, trace=True)
     tensors = {name: tensor[0] for name, tensor in golden.tensors.items()}
     enables, rows = case.engine.word_enables, case.engine.rows
     cycle, rowwise, ends = 10, [], []
