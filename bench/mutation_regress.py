@@ -6,7 +6,7 @@ stalls, where cycles count, and some again on a bus that stalls.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,25 @@ def _residual(rng: np.random.Generator) -> Network:
     both = net.concat("both", [net.max_pool("greatest", copied, 3, 1, 1), copied])
     last = net.conv2d("last", both, _weights(rng, 2, 6, 12, 1, 1), bits=2, scale=0.5, out=Grid(2.0, 8, signed=True))
     net.add("end", last, joined, out=Grid(3.0, 8, signed=True))
+    return net.build()
+
+
+def _mixed_widths(rng: np.random.Generator) -> Network:
+    """Row groups and words of one digit and of two, in rows, in convolution groups and beside each other."""
+
+    def codes(widths: np.ndarray, *shape: int) -> WeightCodes:
+        ends = np.where(widths, 1 << np.maximum(widths - 1, 0), 0).reshape(-1, *[1] * len(shape))
+        return WeightCodes.integer(rng.integers(-ends, np.maximum(ends, 1), (len(widths), *shape)), widths)
+
+    net = _input("mixed widths", (6, 5, 4), 8, signed=True)
+    rows, lanes = np.array([8, 2, 4, 6, 3, 0, 1, 7, 4, 4, 2, 5]), np.array([3, 8, 4, 0, 2, 7, 4, 1, 4, 6, 4, 2])
+    out = Grid(16.0, 8, signed=True, widths=lanes)
+    x = net.conv2d("first", net.input, codes(rows, 6, 3, 1), scale=0.5, out=out, padding=(1, 0))
+    x = net.conv2d("second", x, codes(rows[::-1], 12, 1, 2), scale=0.1, out=replace(out, widths=lanes[::-1]))
+    y = net.conv2d("groups", x, codes(np.repeat([8, 3], 6), 6, 1, 1), scale=0.2, out=out, groups=2)
+    y = net.conv2d("depthwise", y, codes(rows, 1, 3, 3), scale=0.3, out=out, groups=12, padding=1)
+    z = net.conv2d("third", x, codes(lanes, 12, 1, 1), scale=0.2, out=out)
+    net.add("end", z, y, out=Grid(16.0, 8, signed=True))
     return net.build()
 
 
@@ -292,6 +311,8 @@ def _focused(rng: np.random.Generator, minus: tuple[int, int], plus: tuple[int, 
 CASES: dict[str, tuple[Making, ...]] = {
     FIRST: (
         (_residual, 9, MacFormat(10, 24, 32)),
+        (_mixed_widths, 2, MacFormat(10, 24, 32)),
+        (_mixed_widths, 0, MacFormat(8, 16, 15)),
         (_overflowing, 0, MacFormat(6, 8, 13)),
         (_overflowing, 3, MacFormat(6, 8, 13, "wrap")),
         (_beyond_32_bits, 1, MacFormat(10, 24, 40)),

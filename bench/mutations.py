@@ -192,6 +192,36 @@ MUTATIONS = (
         "digits", "the accumulators start anew with the second weight digit",
     ),
     Mutation(
+        "sequencer-only-digit", "rtl/engine/sequencer.py",
+        "layer.a_signed & (a_upper == a_top)", "layer.a_signed & (a_upper == layer.a_top)",
+        "digits", "the only digit of a word's activations is read without its sign",
+    ),
+    Mutation(
+        "sequencer-word", "rtl/engine/sequencer.py",
+        "word.eq(restart_word)", "word.eq(0)",
+        "digits", "a convolution group has the digits of the first group's words",
+    ),
+    Mutation(
+        "sequencer-wide", "rtl/engine/sequencer.py",
+        "(word < wide_end)", "(word <= wide_end)",
+        "digits", "the word after the wide ones is split into two digits, which overflow elsewhere",
+    ),
+    Mutation(
+        "sequencer-container", "rtl/engine/sequencer.py",
+        "container(layer, row_group + new_rows)", "container(layer, row_group)",
+        "digits", "the first tile of the rest is taken apart as those before",
+    ),
+    Mutation(
+        "rest-late", "rtl/engine/registers.py",
+        "(row_group >= rest_from)", "(row_group > rest_from)",
+        "stops", "the first row group of the rest is none of them",
+    ),
+    Mutation(
+        "walk-container", "rtl/engine/stream_walk.py",
+        "code_container.eq(container(layer, row_group))", "code_container.eq(optional(layer, \"container\"))",
+        "stops", "all row groups' tiles have as many words as if all stood in the first container",
+    ),
+    Mutation(
         "sequencer-serial", "rtl/engine/sequencer.py",
         "half_free.eq(Mux(layer.serial, ~still_occupied.any(),", "half_free.eq(Mux(layer.serial, 1,",
         "stops", "a serial layer computes while it drains from the same bank",
@@ -358,6 +388,16 @@ MUTATIONS = (
         "rescale-carry", "rtl/engine/post/rescale.py",
         "increment.eq(up)", "increment.eq(0)",
         "digits", "rounding carry lost",
+    ),
+    Mutation(
+        "rescale-constant", "rtl/engine/post/rescale.py",
+        "Mux(constant, 0, end >> places)", "Mux(0, 0, end >> places)",
+        "digits", "a channel of 0 bits is clamped like one of all bits",
+    ),
+    Mutation(
+        "rescale-narrow", "rtl/engine/post/rescale.py",
+        "fewer.eq(early)", "fewer.eq(self.fewer)",
+        "digits", "a channel is clamped to the width of the one that follows it",
     ),
     Mutation(
         "threshold-tie", "rtl/engine/post/threshold.py",

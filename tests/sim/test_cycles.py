@@ -15,6 +15,7 @@ from gatewise.kernels.digits import digit_count
 from gatewise.sim.cycles import layer_cycles, network_cycles
 from gatewise.sim.descriptor import descriptor_words
 from gatewise.sim.lower import lower
+from gatewise.sim.lowered import row_groups
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,20 +42,29 @@ def play(engine, r, fields, op, planes=1):
     """
     limit = min(engine.rows, engine.lanes) if r["depthwise"] else engine.rows
     taps = r["kernel_y"] * r["kernel_x"]
-    pairs = (1 + r.get("a_top", 0)) * (1 + r.get("w_top", 0))
     parts = 1 + r.get("part_top", 0)
     span = min(engine.rows, engine.lanes)
     lanes = engine.lanes * (1, 2, 2, 4)[r.get("mode", 0)]
 
-    # Row groups: rows, lane words.
-    groups = []
+    def rest(index):
+        return 0 < r.get("rest_from", 0) <= index
+
+    def pairs(index, word):
+        wide = not r.get("wide_end") or r["wide_first"] <= word < r["wide_end"]
+        return (1 + r.get("a_top", 0) * wide) * (1 if rest(index) else 1 + r.get("w_top", 0))
+
+    # Row groups: rows, lane words, the first of these.
+    groups, first = [], 0
     for group in range(r["groups"]):
-        start = (r["in_lane"] + group * r["group_inputs"]) % lanes
+        start = r["in_lane"] + group * r["group_inputs"]
         left = r["group_outputs"]
         while left:
             rows = min(left, limit)
-            groups.append((rows, 1 if r["depthwise"] else words(start + r["group_inputs"], lanes)))
-            left -= rows
+            if r["depthwise"]:
+                groups.append((rows, 1, (r["in_lane"] + first) // lanes))
+            else:
+                groups.append((rows, words(start % lanes + r["group_inputs"], lanes), start // lanes))
+            left, first = left - rows, first + rows
     tiles = []
     for index in range(len(groups)):
         left = r["out_pixels"]
@@ -70,7 +80,7 @@ def play(engine, r, fields, op, planes=1):
     # The stream, word by word: what each is, and the cycles that it takes.
     stream = deque()
     read = descriptor_words(engine)
-    for index, (rows, lane_words) in enumerate(groups):
+    for index, (rows, lane_words, _) in enumerate(groups):
         records = words(rows * fields * 64, engine.bus_bits)
         read += records
         if fields:
@@ -78,7 +88,7 @@ def play(engine, r, fields, op, planes=1):
         if op != "mac":
             continue
         count = rows * (1 if r["depthwise"] else engine.lanes)
-        load = words(count << r.get("container", 0), engine.bus_bits)
+        load = words(count << r.get("rest_container" if rest(index) else "container", 0), engine.bus_bits)
         load += words(engine.lanes * 8, engine.bus_bits) if r.get("aligned") else 0
         for _ in tiles[index]:
             for _ in range(taps * lane_words * parts):
@@ -94,13 +104,13 @@ def play(engine, r, fields, op, planes=1):
     write_delay = {"mac": 20, "stream": 20, "max_pool": 4, "average_pool": 21}[op]
     queue = deque()  # [row group, half, slots left, cycle from which it may begin, last tile of its row group]
     if op != "mac":
-        for index, (rows, _) in enumerate(groups):
+        for index, (rows, *_) in enumerate(groups):
             queue.append([index, 0, r["out_pixels"] * words(rows, span), begins + 1, True])
     events = {}  # what happens in a later cycle
 
     jobs = deque(
         (index, n, step, taps * lane_words * parts, t == len(tiles[index]) - 1)
-        for index, (_, lane_words) in enumerate(groups)
+        for index, (_, lane_words, _) in enumerate(groups)
         for t, n in enumerate(tiles[index])
         for step in range(taps * lane_words * parts)
         if op == "mac"
@@ -139,8 +149,10 @@ def play(engine, r, fields, op, planes=1):
             blocked = any(half_busy) if r["serial"] else half_busy[half]
             if step or not blocked:
                 jobs.popleft()
-                passes = pairs * max(n, 4)
-                busy += pairs * n
+                _, lane_words, word = groups[index]
+                each = pairs(index, word + step // parts % lane_words)
+                passes = each * max(n, 4)
+                busy += each * n
                 ready, shadow_full = t + passes, False
                 events.setdefault(t + 1, []).append(("shadow", 0))
                 half_busy[half] = True
@@ -243,6 +255,25 @@ def parts_of_weights(engine, layer):
     # The non-adjacent form of a number n has a term for each one of (3 n) ^ n but the lowest bit.
     return max(1, *(bin((3 * code ^ code) >> 1 if code >= 0 else (-3 * code ^ -code) >> 1).count("1")
                     for code in codes.tolist()))  # fmt: skip
+
+
+@given(layer=convolutions(), engine=engines, data=st.data())
+@settings(max_examples=80)
+def test_layers_of_mixed_widths_take_the_cycles_that_the_played_rules_take(samples, layer, engine, data):
+    engine = engine.model_copy(update={"array": "digit" if engine.array == "fusion" else engine.array})
+    lowered = next(one for one in lower(build(samples, layer), engine) if one.op == "mac")
+    groups = list(row_groups(lowered.registers, engine))
+    last = max(group.word + group.lane_groups for group in groups)
+    first = data.draw(st.integers(0, last))
+    mixed = {"a_top": 1, "wide_first": first, "wide_end": data.draw(st.integers(max(first, 1), last))}
+    if engine.array == "digit":
+        mixed |= {"w_top": 1, "container": 3, "rest_container": data.draw(st.integers(0, 2))}
+        mixed["rest_from"] = data.draw(st.integers(0, len(groups)))
+    lowered = replace(lowered, registers={**lowered.registers, **mixed})
+    found = layer_cycles(lowered, engine)
+    end, busy, read = play(engine, lowered.registers, lowered.record.fields, "mac", lowered.planes)
+    assert (found.total, found.compute, found.bytes_read) == (end, busy, read * engine.bus_bits // 8)
+    assert min(getattr(found, part) for part in PARTS) >= 0
 
 
 @given(layer=convolutions(), engine=engines)

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Const, Module, Mux, Signal, Value
+from amaranth import Const, Module, Mux, Signal
 from amaranth.hdl import signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -59,6 +59,8 @@ class Rescale(wiring.Component):  # type: ignore[misc]
         m = Module()
         valid = Signal(2)
         m.d.sync += valid.eq((valid << 1) | self.valid)
+        # Of the product, then of the quotient.
+        early, fewer = Signal(FEWER_BITS, reset_less=True), Signal(FEWER_BITS, reset_less=True)
 
         exact, shift, lost = scale_product(m, self.value, self.multiplier, self.shift, self.rounding)
         product = Signal(exact.shape(), reset_less=True)
@@ -67,17 +69,22 @@ class Rescale(wiring.Component):  # type: ignore[misc]
         m.d.sync += overflow.eq(lost & self.valid)
         with m.If(self.valid):
             m.d.sync += [product.eq(exact), amount.eq(shift)]
+            if self.narrows:
+                m.d.sync += early.eq(self.fewer)
 
         narrow, up = scale_quotient(m, product, amount, self.rounding, self.out_bits + 2)
         quotient = Signal(signed(self.out_bits + 2), reset_less=True)
         increment = Signal(reset_less=True)
         with m.If(valid[0]):
             m.d.sync += [quotient.eq(narrow), increment.eq(up)]
+            if self.narrows:
+                m.d.sync += fewer.eq(early)
 
         if self.ends:
             zero_point, low, high = self.zero_point, self.low, self.high
             if self.narrows:
-                low, high = self._narrowed(m, valid[0])
+                places, constant = fewer[:-1], fewer[-1]
+                low, high = (Mux(constant, 0, end >> places).as_signed() for end in (self.low, self.high))
         else:
             least, greatest = signed_range(self.out_bits)
             zero_point, low, high = Const(0, 1), Const(least), Const(greatest)
@@ -87,14 +94,3 @@ class Rescale(wiring.Component):  # type: ignore[misc]
             m.d.sync += code.eq(clamped)
         m.d.comb += [self.overflow.eq(overflow), self.code.eq(code)]
         return m
-
-    def _narrowed(self, m: Module, second: Value) -> tuple[Value, Value]:
-        """The ends of the value whose quotient is there; `second` is up in the cycle before."""
-        early, fewer = Signal(FEWER_BITS, reset_less=True), Signal(FEWER_BITS, reset_less=True)
-        with m.If(self.valid):
-            m.d.sync += early.eq(self.fewer)
-        with m.If(second):
-            m.d.sync += fewer.eq(early)
-        places, constant = fewer[:-1], fewer[-1]
-        low, high = (Mux(constant, 0, end >> places).as_signed() for end in (self.low, self.high))
-        return low, high

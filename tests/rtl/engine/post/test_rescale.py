@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gatewise import kernels
 from gatewise.kernels.mac import signed_range
-from gatewise.kernels.requant import MAX_SHIFT, Rounding
+from gatewise.kernels.requant import CONSTANT, MAX_SHIFT, Rounding, narrowed
 from gatewise.rtl import requant as requant_module
 from gatewise.rtl.engine.post import rescale as rescale_module
 from gatewise.rtl.engine.post.rescale import Rescale
@@ -44,10 +44,11 @@ def layer(rng, in_bits, rounding, ends, count):
     return value, multiplier, shift, (zero_point, min(first, second), max(first, second))
 
 
-def differences(design, packed, unpacked, in_bits, ends=True, fault=0, seed=0, layers=30, count=400):
+def differences(design, packed, unpacked, in_bits, ends=True, fault=0, seed=0, layers=30, count=400, narrows=False):
     """Codes and overflow flags, over layers of every rounding with gaps, that are not the golden ones."""
     rng = np.random.default_rng(seed)
-    columns = {name: [] for name in ("valid", "value", "multiplier", "shift", "rounding", "zero_point", "low", "high")}
+    moving = ("valid", "value", "multiplier", "shift", *(("fewer",) if narrows else ()))
+    columns = {name: [] for name in (*moving, "rounding", "zero_point", "low", "high")}
     wanted, lost, at = [], [], []
     cycle = 0
     for index in range(layers):
@@ -55,17 +56,22 @@ def differences(design, packed, unpacked, in_bits, ends=True, fault=0, seed=0, l
         value, multiplier, shift, limits = layer(rng, in_bits, rounding, ends, count)
         valid = rng.random(count) < 0.8
         model = kernels.ScaleRequantizer(in_bits, 31, rounding)
-        codes, overflow = model.compute(value[None], multiplier, shift, *map(int, limits))
+        fewer = rng.integers(0, CONSTANT + 1, count) * narrows
+        zero_point, *clamp = map(int, limits)
+        clamp = [narrowed(end, fewer) for end in clamp]
+        codes, overflow = model.compute(value[None], multiplier, shift, zero_point, *clamp)
         wanted += codes[0, valid].tolist()
         lost += overflow[valid].tolist()
         at += (cycle + np.flatnonzero(valid)).tolist()
         stands = [np.full(count + IDLE, each) for each in (ROUNDINGS.index(rounding), *limits)]
-        moves = [np.pad(each, (0, IDLE)) for each in (valid.astype(int), value, multiplier, shift)]
+        moves = [valid.astype(int), value, multiplier, shift, *((fewer,) if narrows else ())]
+        moves = [np.pad(each, (0, IDLE)) for each in moves]
         for name, column in zip(columns, [*moves, *stands], strict=True):
             columns[name].append(column)
         cycle += count + IDLE
     bits = {"valid": 1, "value": in_bits, "multiplier": 31, "shift": 6, "rounding": 3}
     bits |= dict.fromkeys(("zero_point", "low", "high"), 17) if ends else {}
+    bits |= {"fewer": 4} if narrows else {}
     with design.simulate() as simulation:
         if fault:
             simulation.poke("fault", fault)
@@ -83,6 +89,10 @@ def differences(design, packed, unpacked, in_bits, ends=True, fault=0, seed=0, l
 def test_every_rounding_is_the_golden_one(compiled, packed, unpacked, in_bits, ends):
     component = Rescale(in_bits) if ends else Rescale(in_bits, 16, ends=False)
     assert differences(compiled(component), packed, unpacked, in_bits, ends) == 0
+
+
+def test_each_channel_has_its_own_ends(compiled, packed, unpacked):
+    assert differences(compiled(Rescale(40, narrows=True)), packed, unpacked, 40, narrows=True) == 0
 
 
 FAULTS = {
