@@ -205,6 +205,25 @@ def _compared_with_thresholds(rng: np.random.Generator) -> Network:
     return net.build()
 
 
+def _half_words(rng: np.random.Generator) -> Network:
+    """Codes of 1 and 2 bits from any slot of either half-word on; sums, pools and copies of them beside wide ones."""
+    net = _input("half-words", (5, 6, 5), 2, signed=True, zero_point=-1)
+    two, wide = Grid(2.0, 2, signed=True, zero_point=-1), Grid(1.0, 8, signed=True, zero_point=3)
+    a = net.conv2d("a", net.input, _weights(rng, 4, 7, 5, 3, 3), bits=4, scale=0.1, out=two, padding=1)
+    b = net.conv2d("b", a, _weights(rng, 2, 6, 7, 1, 1), bits=2, scale=0.5, out=two)
+    both = net.concat("both", [a, b, net.max_pool("greatest", b, 3, 1, 1)])
+    wider = net.conv2d("wider", both, _weights(rng, 2, 19, 19, 1, 1), bits=2, scale=0.5, out=wide)
+    total = net.add("total", wider, both, out=two)
+    mean = net.average_pool("mean", total, 2, 1)
+    positive = net.requantise("positive", mean, out=Grid(1.0, 2))
+    stream = Grid(0.01, 16, signed=True, zero_point=-77)
+    last = net.conv2d("last", positive, _weights(rng, 2, 9, 19, 1, 1), bits=2, scale=0.5, out=stream)
+    ones = net.requantise("ones", last, out=Grid(0.5, 1))
+    own = net.conv2d("own", ones, _weights(rng, 1, 9, 9, 1, 1), bits=1, scale=0.5, out=stream)
+    net.add("end", own, last, out=Grid(0.5, 2, signed=True))
+    return net.build()
+
+
 def _planes(rng: np.random.Generator) -> Network:
     """Planes of integers, bases and XOR networks, up to eight; tiles that are short; lanes outside of the groups."""
     net = _input("planes", (11, 5, 5), 4, zero_point=3)
@@ -323,6 +342,7 @@ CASES: dict[str, tuple[Making, ...]] = {
     "4x4/128 fusion": (
         (_fused, 4, MacFormat(10, 24, 32)),
         (_fused, 0, MacFormat(6, 8, 12, "wrap")),
+        (_half_words, 9, MacFormat(10, 24, 32)),
         (_overflowing, 3, MacFormat(6, 8, 13)),
     ),
     "4x8/16 sign": (

@@ -439,6 +439,53 @@ MUTATIONS = (
         "used = Cat(slots.channels > lane", "used = Cat(slots.channels >= lane",
         "digits", "a digit beside the slot's channels is written",
     ),
+    # Half-words of narrow tensors.
+    Mutation(
+        "half-word-enables", "rtl/engine/post/writer.py",
+        "Cat(bit & lower_half, bit & upper_half)", "Cat(bit, bit & upper_half)",
+        "digits", "codes of an upper half-word are written into the lower one, too", FUSION,
+    ),
+    Mutation(
+        "half-word-written", "rtl/engine/post/writer.py",
+        "_half_word(m, narrow, address[0]", "_half_word(m, narrow, ~address[0]",
+        "digits", "codes are written into the other half-word", FUSION,
+    ),
+    Mutation(
+        "half-word-code", "rtl/engine/post/writer.py",
+        "Mux(narrow, digit[:SLICE_BITS], digit[SLICE_BITS:])", "digit[SLICE_BITS:]",
+        "digits", "the upper half of a word gets a code's upper bits", FUSION,
+    ),
+    Mutation(
+        "half-word-tensor", "rtl/engine/post/writer.py",
+        'is_narrow(layer, words.tensor, ("out", "second"))', 'is_narrow(layer, words.tensor, ("second", "out"))',
+        "digits", "the result is narrow where its copy is", FUSION,
+    ),
+    Mutation(
+        "half-word-read", "rtl/engine/post/fetch.py",
+        "Mux(upper, digit[SLICE_BITS:], digit[:SLICE_BITS])", "digit[:SLICE_BITS]",
+        "digits", "operands are read from the lower half-word", FUSION,
+    ),
+    Mutation(
+        "half-word-sign", "rtl/engine/post/fetch.py",
+        "(code[-1] & has_sign).replicate", "(code[-1] & 0).replicate",
+        "digits", "narrow operands are not sign-extended", FUSION,
+    ),
+    Mutation(
+        "half-word-address", "rtl/engine/post/slots.py",
+        "Mux(narrow, address >> 1, address)", "address",
+        "digits", "a half-word's address is taken for its word's", FUSION,
+    ),
+    Mutation(
+        "memory-enable", "rtl/engine/act_memory.py",
+        "Mux(write_hit[bank], self.write_mask, 0)", "Mux(write_hit[bank], self.write_mask | self.write_mask << 1, 0)",
+        "digits", "the half digit above an enabled one is written", FUSION,
+    ),
+    Mutation(
+        "engine-load-enables", "rtl/engine/engine.py",
+        "transfer.act_write.replicate(self.config.word_enables)",
+        "transfer.act_write.replicate(self.config.word_digits)",
+        "digits", "a load writes the lower half of a word", FUSION,
+    ),
     # The sign array, planes and their coefficients.
     Mutation(
         "sign-negated", "rtl/sign.py",

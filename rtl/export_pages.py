@@ -6,6 +6,7 @@ from itertools import accumulate
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
 
+from ..kernels.fusion import FUSION_MODES
 from ..kernels.mac import DIGIT_BITS
 from ..kernels.planes import COEFFICIENT_BITS
 from ..sim.coded import ROWS_AT, huffman_bank
@@ -155,10 +156,31 @@ containers of `1 << container` bits; a depthwise layer's rows are one code each.
 complemented (2 bits: 3 zero, 2 plus, 1 minus, 0 pruned), its component in a `focused` layer (1 bit: 0 minus, 1 plus),
 its exponent (up to {SHIFT_BITS} bits). Lanes that are not the convolution group's hold 0. Each of the layer's
 `part_top` + 1 parts of weights has a tile of its own: within a lane group they follow each other."""
-    return f"""Where the layer is `aligned`, a row of {lanes} amounts of {AMOUNT_BITS} bits comes first, in bus words of
+    text = f"""Where the layer is `aligned`, a row of {lanes} amounts of {AMOUNT_BITS} bits comes first, in bus words of
 its own. Then the codes of the row group's channels, row after row, each row {lanes} codes in containers of
 `1 << container` bits, from row group `rest_from` on (unless it is 0) of `1 << rest_container` bits, two's complement; a
 depthwise layer's rows are one code each. Lanes that are not the convolution group's hold 0."""
+    return f"{text} {_modes_text(config)}" if config.array == "fusion" else text
+
+
+def _modes_text(config: EngineConfig) -> str:
+    """What the codes of a fused array's modes are made of."""
+    pes = config.lanes
+    modes = [
+        (
+            f"{number}: {mode.a_bits}x{mode.w_bits}",
+            mode.lanes,
+            mode.w_bits if mode.narrow else "as many as the container has",
+            ", ".join(f"p + {first}" if first else "p" for first in mode.channels(pes)[0].tolist()),
+        )
+        for number, mode in enumerate(FUSION_MODES)
+    ]
+    table = _table(("mode", "lanes of a PE", "bits of a weight", "channels of the lane group"), modes)
+    return f"""In a `mode` of more than one lane a code is what
+PE p takes for all of them: their weights side by side, the first one in the lowest bits. A lane group has {pes}
+channels for each lane of a PE; they are counted from its first one.
+
+{table.rstrip()}"""
 
 
 def _tiles_table(config: EngineConfig) -> str:
@@ -169,7 +191,7 @@ def _tiles_table(config: EngineConfig) -> str:
         "with amounts": {"aligned": True},
         "depthwise": {"depthwise": True},
     }
-    if config.array != "digit":
+    if config.has_parts:
         del columns["with amounts"]
     tiles = [
         (
@@ -201,11 +223,12 @@ def _huffman_section(config: EngineConfig) -> str:
     decoder = bank.decoder
     limit, index, length = decoder.max_length + 1, decoder.index_bits, decoder.max_length
     upper = 1 << (decoder.address_bits - 1)
-    codes = "two's complement" if config.array == "digit" else "from bit 0 on its state, component and exponent"
+    codes = "from bit 0 on its state, component and exponent" if config.has_parts else "two's complement"
     amounts = (
         f"\nWhere the layer is `aligned`, row 0 is the {lanes} lanes' amounts, and the channels' rows follow; a tile "
         f"of a depthwise\nlayer then has {lanes} symbols, too, and each channel's code stands in its own lane."
     )
+    modes = f"\n{_modes_text(config)}" if config.array == "fusion" else ""
     return f"""## Coded weights
 
 All is chunks of {
@@ -242,7 +265,7 @@ In the place of a row group's weight tiles stand `weight_words` bus words:
         )
     }
 Symbols are whole codes, {codes}: of the row's lanes in turn, tile by tile,
-{lanes} a tile, one in a depthwise layer.{amounts if config.array == "digit" else ""}
+{lanes} a tile, one in a depthwise layer.{"" if config.has_parts else amounts}{modes}
 
 A row's code words, most significant bit first and from bit 0 of a chunk on, a 1 and zeros are chunks of its own. The
 rows' chunks stand in the order in which their decoders ask: {

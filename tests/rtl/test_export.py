@@ -158,6 +158,27 @@ def test_an_engine_with_huffman_decoders_says_what_they_read(array):
     assert "stream_error" not in text["ports"]
 
 
+@pytest.mark.parametrize("decoder", ["raw", "huffman"])
+def test_an_engine_with_a_fused_array_says_where_codes_of_two_bits_are(decoder):
+    config = SMALL.model_copy(update={"array": "fusion", "decoder": decoder, "bus_bits": 128})
+    engine = used(Engine(config))
+    text = export_pages.pages(engine)
+    assert "words of 8 digits of 4 bits (32 bits)" in text["memory"]
+    assert "a write enable for each 2 bits" in text["memory"]
+    assert "ceil(C / 16) words a pixel. Channel c is at slot\nc % 8, in the lower 2 bits" in text["memory"]
+    assert "`_narrow` is up are of half-words" in text["descriptor"]
+    listed = {name: int(bits) for name, _, bits, _ in rows(text["ports"])}
+    assert listed["write_mask"] == 16
+    fields = {cells[0]: int(cells[2]) for cells in rows(text["descriptor"])}
+    address = listed["write_address"]
+    assert (fields["out_plane_0"], fields["origin"], fields["first_narrow"]) == (address + 1, address + 2, 1)
+    modes = {cells[0]: cells[1:] for cells in rows(text["streams"]) if len(cells) == 4 and "x" in cells[0]}
+    assert modes["3: 2x2"] == ["4", "2", "p, p + 8, p + 4, p + 12"]
+    assert modes["1: 2x4"] == ["2", "4", "p, p + 4"]
+    plain = export_pages.pages(used(Engine(SMALL)))
+    assert not any("narrow" in page or "half-word" in page or "lane group is" in page for page in plain.values())
+
+
 def xor_network(tile, depthwise=False):
     """A convolution with encrypted signs: two planes of different networks, lanes that do not fill."""
     rng = np.random.default_rng(0)

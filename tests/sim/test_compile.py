@@ -15,6 +15,9 @@ ENGINES = [
     EngineConfig(rows=4, lanes=8, pixels=16, post_lanes=2, act_bytes=1 << 16, mac=WIDE),
     EngineConfig(rows=8, lanes=4, bus_bits=8, act_bytes=1 << 16, act_banks=2, mac=WIDE),
 ]
+FUSION = EngineConfig(
+    rows=8, lanes=4, pixels=16, post_lanes=2, bus_bits=32, act_bytes=1 << 14, array="fusion", mac=WIDE
+)
 
 
 def check(network, engine, seed=0):
@@ -23,7 +26,8 @@ def check(network, engine, seed=0):
     spec = network.manifest.input
     codes = np.random.default_rng(seed).integers(*spec.range, (1, *spec.shape), endpoint=True).astype(np.int16)
     plan = compiled.plan
-    trace = execute(network, codes, engine.mac, engine.lanes, plan.unfolded, plan.maps, True, plan.first_channels)
+    settings = plan.unfolded, plan.maps, True, plan.first_channels, engine.array
+    trace = execute(network, codes, engine.mac, engine.lanes, *settings)
     assert not any(counts.acc.any() or counts.align.any() for counts in trace.overflows.values())
     machine = Machine(engine, compiled.with_input(codes[0]))
     image = machine.run()
@@ -47,10 +51,10 @@ def conv(net, name, x, channels, kernel=1, bits=4, seed=0, **more):
     return net.conv2d(name, x, codes, **settings | more)
 
 
-def dense(samples):
+def dense(samples, bits=4, signed=False):
     """Concats of concats: every layer's output is written where the last one wants it."""
-    net = NetworkBuilder("dense", samples.input_spec((5, 6, 6), bits=4, zero_point=0))
-    out = Grid(0.2, 4)
+    net = NetworkBuilder("dense", samples.input_spec((5, 6, 6), bits=bits, signed=signed, zero_point=0))
+    out = Grid(0.2, bits, signed=signed)
     x = conv(net, "a", net.input, 6, 3, out=out)
     for at, channels in enumerate((3, 10, 5)):
         new = conv(net, f"b{at}", x, channels, 3, seed=at + 1, out=out)
@@ -59,10 +63,11 @@ def dense(samples):
     return net
 
 
-def copies(samples):
+def copies(samples, bits=4, signed=False):
     """What addressing cannot do: an input twice, a padded tensor on the array, a strided one in a concat."""
-    net = NetworkBuilder("copies", samples.input_spec((6, 6, 6), bits=4, zero_point=3))
-    out = Grid(0.2, 4, zero_point=2)
+    zero = -1 if signed else min(3, (1 << bits) - 1)
+    net = NetworkBuilder("copies", samples.input_spec((6, 6, 6), bits=bits, signed=signed, zero_point=zero))
+    out = Grid(0.2, bits, signed=signed, zero_point=-1 if signed else 2 if bits > 1 else 1)
     a = conv(net, "a", net.input, 6, 3, out=out, stride=2)
     pad = net.channel_pad("pad", a, 3, 2)
     b = conv(net, "b", pad, 6, 3, seed=3, out=out)
@@ -88,6 +93,18 @@ def test_views_copies_and_groups_run_from_their_images(samples, engine, make):
     names = {layer.name for layer in compiled.layers}
     assert ({"pad", "all[2]", "all[3]", "more"} <= names) == (make is copies)
     assert not any(name.startswith("c") for name in names - {"copies"}) or make is not dense
+
+
+@pytest.mark.parametrize(("bits", "signed"), [(1, False), (1, True), (2, False), (2, True), (3, False), (8, True)])
+@pytest.mark.parametrize("make", [dense, copies])
+def test_views_of_narrow_tensors_begin_in_any_slot_of_either_half_word(samples, make, bits, signed):
+    compiled = check(make(samples, bits, signed).build(), FUSION)[0]
+    registers = [layer.registers for layer in compiled.layers[1:-1]]
+    assert any(each.get("out_narrow") for each in registers) == (bits <= 2)
+    starts = {each["out_channel"] % 16 for each in registers}
+    assert min(starts - {0}) < 8 < max(starts)
+    slots = {tensor["name"]: tensor["slot_bits"] for tensor in compiled.memory_map()["tensors"]}
+    assert slots[compiled.plan.tensors["b" if make is copies else "b0"].root] == (2 if bits <= 2 else 4)
 
 
 def test_a_root_at_the_end_lies_in_memory_as_the_image_says(samples):

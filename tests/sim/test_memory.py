@@ -7,7 +7,7 @@ from gatewise.sim.cycles import tile_times
 from gatewise.sim.graph import Value
 from gatewise.sim.lower import lower
 from gatewise.sim.manifest import Codes
-from gatewise.sim.memory import Lifetime, Memory, place, plane_words
+from gatewise.sim.memory import Lifetime, Memory, place, plane_words, tensor_bytes
 from gatewise.sim.schedule import schedule
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +55,21 @@ def test_no_word_belongs_to_two_live_tensors(drawn):
         assert len(memory.tensors[name].planes) == values[name].codes.bits // 4
         assert memory.tensors[name].words == plane_words(values[name], roomy)
         assert all(0 <= low and high <= 4 * memory.bank_words for low, high in extents(memory, name))
+
+
+@pytest.mark.parametrize("channels", [16, 32, 40, 96])
+def test_a_narrow_tensor_takes_half_the_bytes(channels):
+    """Or nearly so, where its pixels do not fill their words."""
+    fusion = EngineConfig(rows=4, lanes=8, pixels=16, act_bytes=1 << 16, array="fusion")
+    digit = EngineConfig(rows=4, lanes=16, pixels=16, act_bytes=1 << 16)
+    narrow, wide = (Value((channels, 5, 7), Codes(bits=bits)) for bits in (2, 3))
+    assert tensor_bytes(narrow, fusion) == 5 * 7 * 8 * -(-channels // 32)
+    assert tensor_bytes(wide, fusion) == tensor_bytes(wide, digit) == tensor_bytes(narrow, digit)
+    assert tensor_bytes(wide, fusion) == 5 * 7 * 8 * -(-channels // 16)
+    assert tensor_bytes(Value((channels, 5, 7), Codes(bits=16, signed=True)), fusion) == 4 * tensor_bytes(wide, fusion)
+    memory = place({"narrow": narrow, "wide": wide}, {"narrow": Lifetime(0, 1), "wide": Lifetime(0, 1)}, {}, fusion)
+    assert memory.tensors["narrow"].words == plane_words(narrow, fusion)
+    assert memory.tensors["wide"].words == plane_words(wide, fusion)
 
 
 def test_a_planted_overlap_is_found():

@@ -137,6 +137,24 @@ def test_the_stem_is_unfolded_where_that_needs_fewer_lane_groups(samples, channe
     assert plan.unfolded == ("stem" if expected else None)
 
 
+@pytest.mark.parametrize(("bits", "weight_bits", "lanes", "expected"), [
+    (2, 2, 4, True),  # 12 inputs are one lane group of 16, not three of them
+    (2, 4, 4, True),  # two of 8
+    (4, 4, 4, False),  # three of 4
+    (4, 2, 4, True),
+    (2, 2, 16, True),
+    (8, 8, 8, True),  # two of 8, not three
+])  # fmt: skip
+def test_a_fused_stem_is_unfolded_by_the_lanes_of_its_mode(samples, bits, weight_bits, lanes, expected):
+    net = start(samples, 4, bits=bits)
+    net.conv2d("stem", net.input, np.ones((16, 4, 3, 3), int), bits=weight_bits, scale=0.1, out=Grid(0.1, 4), padding=1)
+    plan = schedule(net.build(), EngineConfig(rows=4, lanes=lanes, array="fusion"))
+    assert plan.unfolded == ("stem" if expected else None)
+    # A pixel's 12 channels take a half-word of 8 and one more, or two words of 8; 4 channels take one.
+    words = (1 if bits <= 2 or lanes > 4 else 2) if expected else 1
+    assert plan.memory.tensors["input"].words == 64 * words
+
+
 def test_only_a_sole_ungrouped_convolution_on_the_input_is_unfolded(samples):
     net = start(samples, 3)
     conv(net, "a", net.input, kernel=3)
