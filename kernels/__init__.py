@@ -6,9 +6,10 @@ argument of its Amaranth component in `gatewise.rtl`, so that neither can change
 
 from .accumulator import Accumulator
 from .align import Aligner, Alignment, alignment_factors
+from .allocation import allocate_bits, channel_bits
 from .conv import ConvResult, ConvShape, Operands, conv2d
 from .correction import Correction
-from .digits import digit_count, split_digits
+from .digits import DigitCounts, digit_count, split_digits, split_rows
 from .dot import DotProductRow, DotStep
 from .fusion import (
     FUSION_MODES,
@@ -26,7 +27,7 @@ from .huffman import HuffmanBank, HuffmanCode, HuffmanDecoder, HuffmanError, Huf
 from .mac import DIGIT_BITS, MacFormat, Overflow
 from .multiplier import DigitMultiplier
 from .nested import LayerBops, NestedGrid, bops, relative_bops
-from .packing import pack_codes, packed_bytes, unpack_codes
+from .packing import pack_codes, pack_rows, packed_bytes, unpack_codes, unpack_rows
 from .planes import (
     FixedCoefficients,
     IntPlanes,
@@ -38,7 +39,7 @@ from .planes import (
     sign_planes,
 )
 from .pool import PoolShape, average_pool, global_average_pool, max_pool
-from .requant import Rounding, ScaleRequantizer, ThresholdRequantizer
+from .requant import Rounding, ScaleRequantizer, ThresholdRequantizer, narrowed
 from .residual import AddOperand, ResidualAdd
 from .shift import ShiftFormat, ShiftPE, ShiftRow
 from .sign import PopcountRow, SignRow
@@ -57,6 +58,7 @@ __all__ = [
     "ConvResult",
     "ConvShape",
     "Correction",
+    "DigitCounts",
     "DigitMultiplier",
     "DotProductRow",
     "DotStep",
@@ -96,9 +98,11 @@ __all__ = [
     "XorSchedule",
     "XorStream",
     "alignment_factors",
+    "allocate_bits",
     "average_pool",
     "bops",
     "brick_utilisation",
+    "channel_bits",
     "conv2d",
     "digit_count",
     "entropy",
@@ -109,13 +113,17 @@ __all__ = [
     "interleave",
     "lanes_per_pe",
     "max_pool",
+    "narrowed",
     "pack_codes",
+    "pack_rows",
     "packed_bytes",
     "pair_coefficients",
     "relative_bops",
     "run_bits",
     "sign_planes",
     "split_digits",
+    "split_rows",
     "unpack_codes",
+    "unpack_rows",
     "utilised_bricks",
 ]

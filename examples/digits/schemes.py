@@ -373,7 +373,7 @@ SCHEMES: dict[str, tuple[Callable[[Arrays], Form], tuple[str, ...]]] = {
     "xor1.6": (inside(encrypted(8, 10, count=2)), ("sign",)),
     "basis2": (inside(sign_planes(2)), ("sign",)),
     "mixed": (mixed, ("digit", "fusion", "sign", "shift")),
-    "allocated4": (with_allocation, ("digit",)),
+    "allocated4": (with_allocation, ("digit", "fusion")),
     "bayesian": (bayesian, ("digit", "fusion", "sign", "shift")),
 }
 """How the layers are encoded, and the arrays that run them."""

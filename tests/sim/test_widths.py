@@ -10,6 +10,7 @@ from gatewise.sim.file import payload_digest, save_network
 from gatewise.sim.images import ImageSet
 from gatewise.sim.inspect import inspect_file
 from gatewise.sim.network import Network
+from gatewise.sim.prune import constant_channels, without_pruned
 from gatewise.sim.random_weights import draw_widths
 from gatewise.sim.run import run
 
@@ -233,3 +234,20 @@ def test_an_inspection_counts_channels_by_their_widths(tmp_path):
         np.bincount(widths, minlength=9).tolist() for widths in (first, second)
     ]
     assert [layer["widths"] for layer in layers] == [np.bincount(middle, minlength=9).tolist(), None]
+
+
+@pytest.mark.parametrize("coding", ["raw", "huffman"])
+def test_channels_of_0_bits_go_where_channels_are_pruned(coding):
+    middle = parts()[2].copy()
+    middle[[1, 5]] = 0
+    built = network(coding=coding, middle=middle)
+    found = run(built, images(), ENGINE, trace=True)
+    assert not found.tensors["first"][:, middle == 0].any()
+    # Padding feeds the zero point, which is all that such a channel ever is.
+    less = without_pruned(built, ENGINE)
+    stays, _ = constant_channels(built.layers["first"])
+    stays = ~(stays & (found.tensors["first"] == 0).all(axis=(0, 2, 3)))
+    assert not stays[middle == 0].any()
+    assert less.widths["first"].tolist() == middle[stays].tolist()
+    assert less.layers["first"].row_widths.tolist() == parts()[0][stays].tolist()
+    assert np.array_equal(run(less, images(), ENGINE).codes, found.codes)

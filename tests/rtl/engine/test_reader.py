@@ -253,7 +253,7 @@ FAULTS = {
     "taper rounded down": (stream_walk, "(left + 1) >> 1", "left >> 1"),
     "amounts forgotten": (stream_walk, 'Mux(optional(layer, "aligned"), amount_words, 0)', "0"),
     "lane groups from lane 0": (stream_walk, "first_lane.eq(layer.in_lane)", "first_lane.eq(0)"),
-    "every group in the first one's lane": (stream_walk, "first_lane.eq(group_lanes)", "first_lane.eq(first_lane)"),
+    "every group in the first one's lane": (stream_walk, "step_lanes.within(group_lanes)", "first_lane"),
     "rows of the next group": (stream_walk, "(layer.depthwise, rows, rows", "(layer.depthwise, rows, row_groups.rows"),
     "copy without a field": (stream_walk, "0) + layer.copies", "0)"),
     "back to the records": (reader, "first_weight.eq(address + 1)", "first_weight.eq(address)"),
