@@ -88,8 +88,11 @@ class _Narrow(Steered):
 
     def __init__(self, seed: int, engine: EngineConfig) -> None:
         super().__init__(seed)
-        # Array, bus and decoder name the engine.
-        self.fixed = {"bus": engine.bus_bits, "array": engine.array, "decoder": engine.decoder}
+        # Array, operands, bus and decoder name the engine.
+        self.fixed = {
+            "bus": engine.bus_bits, "array": engine.array, "decoder": engine.decoder,
+            "operand bits": engine.operand_bits,
+        }  # fmt: skip
 
     def option(self, group: str, values: Any) -> Any:
         """One of the values, of the engine's own where they name it."""
@@ -172,6 +175,25 @@ def _overflowing(rng: np.random.Generator) -> Network:
     )  # fmt: skip
     net.rounding = "half_away"
     net.conv2d("second", x, _weights(rng, 4, 6, 3, 1, 1), bits=4, scale=0.5, out=Grid(1.0, 8, signed=True), groups=3)
+    return net.build()
+
+
+def _wide(rng: np.random.Generator) -> Network:
+    """Operands of 8 to 16 bits, padded with a code whose digits differ; zero points; a depthwise layer."""
+    net = _input("wide", (9, 5, 4), 8)
+    stream = Grid(2.0**9, 16, signed=True, zero_point=-0x7654)
+    x = net.conv2d(
+        "stream", net.input, _weights(rng, 16, 5, 9, 2, 2), bits=16, scale=1.0, out=stream, padding=1,
+        zero_point=rng.integers(-99, 99, 5), bias=rng.normal(0, 2.0**22, 5),
+    )  # fmt: skip
+    y = net.conv2d(
+        "both", x, _weights(rng, 16, 6, 5, 3, 2), bits=16, scale=1.0, out=Grid(2.0**25, 12, signed=True, zero_point=5),
+        padding=1, zero_point=rng.integers(-99, 99, 6),
+    )  # fmt: skip
+    z = net.conv2d(
+        "depthwise", y, _weights(rng, 10, 6, 1, 3, 1), bits=10, scale=1.0, out=Grid(2.0**29, 9, signed=True), groups=6
+    )
+    net.conv2d("narrow", z, _weights(rng, 4, 4, 6, 1, 1), bits=4, scale=1.0, out=Grid(2.0**31, 8, signed=True))
     return net.build()
 
 
@@ -361,6 +383,7 @@ CASES: dict[str, tuple[Making, ...]] = {
         (_overflowing, 3, MacFormat(6, 8, 13, "wrap")),
         (_depthwise, 1, MacFormat(10, 24, 32)),
     ),
+    "4x8/64 wide": ((_wide, 3, MacFormat(10, 24, 48)),),
     "4x8/64 xor sign": ((_encrypted, 2, MacFormat(10, 24, 40)), (_planes, 5, MacFormat(10, 24, 40))),
 }
 """By engine: what makes a network, the latency of the bus, and the widths."""

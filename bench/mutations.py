@@ -18,6 +18,8 @@ FUSION, SIGN, SHIFT = "4x4/128 fusion", "4x8/16 sign", "4x8/32 shift"
 """Engines of the other arrays."""
 HUFFMAN, XOR = "4x8/32 huffman", "4x8/64 xor sign"
 """Engines of the other decoders."""
+WIDE = "4x8/64 wide"
+"""The engine for operands of 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ MUTATIONS = (
     ),
     Mutation(
         "address-planes", "rtl/engine/address.py",
-        "Mux(self.upper_digit, layer.plane_stride, 0)", "Mux(self.upper_digit, 0, layer.plane_stride)",
+        "Mux(upper, layer.plane_stride, 0)", "Mux(upper, 0, layer.plane_stride)",
         "digits", "the two digit planes are read in the wrong order",
     ),
     Mutation(
@@ -173,7 +175,7 @@ MUTATIONS = (
     ),
     Mutation(
         "compute-input-sum", "rtl/engine/compute.py",
-        "~operand.w_upper, ahead", "operand.valid, ahead",
+        "delayed(m, first_weight, ahead", "delayed(m, operand.valid, ahead",
         "digits", "the input sum counts each word once for every weight digit",
     ),
     Mutation(
@@ -188,7 +190,7 @@ MUTATIONS = (
     ),
     Mutation(
         "sequencer-first", "rtl/engine/sequencer.py",
-        "tile_first) & ~a_upper & ~w_upper)", "tile_first) & ~a_upper)",
+        "tile_first) & ~a_upper & ~w_upper", "tile_first) & ~a_upper",
         "digits", "the accumulators start anew with the second weight digit",
     ),
     Mutation(
@@ -742,7 +744,7 @@ MUTATIONS = (
     ),
     Mutation(
         "compute-parts", "rtl/engine/sequencer.py",
-        "self.step.w_upper.eq(w_upper | (part != 0))", "self.step.w_upper.eq(w_upper)",
+        "w_upper if config.wide else w_upper | (part != 0)", "w_upper",
         "digits", "the input sum counts each word once for every part", SHIFT,
     ),
     Mutation(
@@ -754,6 +756,53 @@ MUTATIONS = (
         "sequencer-parts", "rtl/engine/sequencer.py",
         "m.d.sync += part.eq(Mux(last_part, 0, part + 1))", "m.d.sync += part.eq(part + 1)",
         "stops", "the parts of the next word are counted on", SHIFT,
+    ),
+    # Operands of 16 bits.
+    Mutation(
+        "wide-planes", "rtl/engine/address.py",
+        "Mux(self.upper_digit[1], layer.pair_stride, 0)", "Mux(self.upper_digit[0], layer.pair_stride, 0)",
+        "digits", "the digit planes are read in another order", WIDE,
+    ),
+    Mutation(
+        "wide-padding", "rtl/engine/compute.py",
+        "layer.pad_code.word_select(fetched.a_upper, DIGIT_BITS)",
+        "layer.pad_code.word_select(fetched.a_upper[0], DIGIT_BITS)",
+        "digits", "padding has its lower two digits twice", WIDE,
+    ),
+    Mutation(
+        "wide-sums", "rtl/engine/compute.py",
+        "~(operand.w_upper | operand.later_part)", "~operand.w_upper",
+        "digits", "the input sum counts each word once for every byte of a weight", WIDE,
+    ),
+    Mutation(
+        "wide-first", "rtl/engine/sequencer.py",
+        "tile_first & (a_upper == 0) & ~w_upper", "tile_first & ~w_upper",
+        "digits", "the accumulators start anew with each activation digit", WIDE,
+    ),
+    Mutation(
+        "wide-sign", "rtl/engine/sequencer.py",
+        "~w_upper, w_signed & last_part", "~w_upper, w_signed",
+        "digits", "the lower byte of a weight is signed", WIDE,
+    ),
+    Mutation(
+        "wide-part", "rtl/engine/sequencer.py",
+        "a_upper + w_upper + (part << 1) if", "a_upper + w_upper + part if",
+        "digits", "the upper byte weighs 16 for 256", WIDE,
+    ),
+    Mutation(
+        "wide-digit", "rtl/engine/sequencer.py",
+        "Mux(a_upper == a_top, 0, a_upper + 1)", "Mux(a_upper == a_top, 0, a_upper ^ 1)",
+        "stops", "the activation's upper two digits are never reached", WIDE,
+    ),
+    Mutation(
+        "wide-shift", "rtl/engine/accumulators.py",
+        "most = WIDE_DIGIT_SHIFT if", "most = MAX_DIGIT_SHIFT if",
+        "digits", "row sums lose their highest bits in the upper places", WIDE,
+    ),
+    Mutation(
+        "wide-input-sum", "rtl/engine/accumulators.py",
+        "Mux(digit_shift[1], placed << 2 * DIGIT_BITS, placed)", "placed",
+        "digits", "the input sum takes the upper two digits for the lower two", WIDE,
     ),
     # Decoders.
     Mutation(

@@ -8,7 +8,7 @@ import typer
 __all__ = ["regress"]
 
 SCHEMA = 1
-LEAST_HITS, LEAST_CASES = 15, 300
+LEAST_HITS, LEAST_CASES = 10, 300
 """From this many cases on every option must be hit this often."""
 
 

@@ -10,12 +10,20 @@ import numpy as np
 
 from .mac import DIGIT_BITS
 
-__all__ = ["DigitCounts", "digit_count", "digit_signed", "split_digits", "split_rows"]
+__all__ = ["BYTE_BITS", "DigitCounts", "digit_count", "digit_signed", "held_bits", "split_digits", "split_rows"]
+
+BYTE_BITS = 8
+"""Of a weight code in the array; a wider one is two of them."""
 
 
 def digit_count(bits: int) -> int:
     """Digits of a `bits`-bit code."""
     return -(-bits // DIGIT_BITS)
+
+
+def held_bits(bits: int) -> int:
+    """Bits in which the array holds a weight of `bits` bits: as many, or two bytes."""
+    return bits if bits <= BYTE_BITS else 2 * BYTE_BITS
 
 
 def digit_signed(index: int, bits: int, signed: bool) -> bool:

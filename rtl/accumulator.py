@@ -23,8 +23,8 @@ class Accumulator(wiring.Component):  # type: ignore[misc]
     """``total = limit(acc + (row_sum << 4 * digit_shift))``.
 
     Combinational: latency 0, one step a cycle. The register or memory that holds `acc` is its
-    user's. `digit_shift` must be 0..4; beyond, the result is undefined. With `formats` the accumulator's width is
-    an input, up to that of the parameters.
+    user's. `digit_shift` must be 0..max_shift; beyond, the result is undefined. With `formats` the accumulator's width
+    is an input, up to that of the parameters.
     """
 
     def __init__(self, parameters: kernels.Accumulator, formats: bool = False) -> None:
@@ -45,7 +45,7 @@ class Accumulator(wiring.Component):  # type: ignore[misc]
         m = Module()
         fmt, row_bits = self.parameters.format, self.parameters.row_bits
         bits_up = Cat(Const(0, DIGIT_BITS.bit_length() - 1), self.digit_shift)
-        step = (self.row_sum << bits_up)[: row_bits + DIGIT_BITS * MAX_DIGIT_SHIFT].as_signed()
+        step = (self.row_sum << bits_up)[: row_bits + DIGIT_BITS * self.parameters.max_shift].as_signed()
         width = self.width if self.formats else None
         total, overflow = limit_within(m, self.acc + step, fmt.acc, fmt.overflow, width)
         m.d.comb += [self.total.eq(total), self.overflow.eq(overflow)]
@@ -57,12 +57,12 @@ class AccumulatorBench(Bench[kernels.Accumulator]):
 
     @property
     def ranges(self) -> dict[str, tuple[int, int]]:
-        return {"digit_shift": (0, MAX_DIGIT_SHIFT)}
+        return {"digit_shift": (0, self.parameters.max_shift)}
 
     def expected(self, inputs: Fields) -> Fields:
         total = np.empty_like(inputs["acc"])
         overflow = np.empty(total.shape, dtype=bool)
-        for shift in range(MAX_DIGIT_SHIFT + 1):
+        for shift in range(self.parameters.max_shift + 1):
             at = inputs["digit_shift"] == shift
             total[at], overflow[at] = self.parameters.compute(inputs["acc"][at], inputs["row_sum"][at], shift)
         return {"total": total, "overflow": overflow}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..kernels.correction import ZERO_POINT_BITS, Correction
+from ..kernels.digits import BYTE_BITS
 from ..kernels.errors import UnsupportedError
 from ..kernels.fusion import FUSION_MODES, FusionMode
 from ..kernels.mac import MacFormat, signed_range
@@ -17,10 +18,11 @@ from ..kernels.planes import PlaneCorrection, int_planes, sign_planes
 from ..kernels.requant import MAX_SHIFT
 from ..kernels.shift import NEGATIVE, POSITIVE, ShiftFormat, signed_digit_passes
 from ..kernels.xor import XorNetwork
+from .bounds import layer_bounds
 from .engine import XOR_NETWORKS, XOR_WIDTH, Array, Decoder, EngineConfig
 from .geometry import layer_mode
 from .layer import MacLayer
-from .manifest import FocusedWeights, IntWeights, ScaleRequant, ShiftWeights, XorWeights
+from .manifest import Codes, FocusedWeights, IntWeights, ScaleRequant, ShiftWeights, XorWeights
 
 if TYPE_CHECKING:
     from .network import Network
@@ -136,8 +138,18 @@ def array_form(layer: MacLayer, array: Array) -> ArrayForm:
             codes, fraction = layer.codes[None], layer.node.fraction
             if mode.narrow:
                 return ArrayForm(layer, fraction, codes, codes, mode.lanes * mode.w_bits, mode=mode)
-            bits = layer.operands.w_bits
-            return ArrayForm(layer, fraction, layer.digits, codes, bits, signed=True, exact_rows=False)
+            bits, registers = layer.operands.w_bits, {}
+            if bits > BYTE_BITS:
+                codes, bits, registers = _bytes(layer.codes), BYTE_BITS, {"part_top": 1}
+            return ArrayForm(
+                layer, fraction, layer.digits, codes, bits, signed=True, exact_rows=False, registers=registers
+            )
+
+
+def _bytes(codes: np.ndarray) -> np.ndarray:
+    """The lower and the upper byte of codes of 16 bits, each as a signed number of 8: (2, *shape)."""
+    low = codes.astype(np.int16) & 0xFF
+    return np.stack([(low ^ 0x80) - 0x80, codes.astype(np.int16) >> BYTE_BITS])
 
 
 def step_lanes(layer: MacLayer, engine: EngineConfig) -> int:
@@ -171,12 +183,18 @@ def check_arrays(network: "Network", engine: EngineConfig) -> None:
             raise UnsupportedError(
                 f'{name}: an aligned layer must run on an engine with array = "digit", not array = "{engine.array}"'
             )
+        _check_width(layer, network.source(layer.node).codes, engine)
         if engine.decoder == "xor" and isinstance(layer.node.weights, XorWeights):
             _check_xor(name, [network.manifest.xor_networks[plane].network for plane in layer.node.weights.planes])
 
 
 def default_engine(network: "Network") -> EngineConfig:
-    """The default engine with the first array that runs every layer of the network; a digit array where none does."""
+    """The default engine with the first array that runs every layer of the network; a digit array where none does.
+
+    It has operands of 16 bits where the network has.
+    """
+    if any(_wide(layer) for layer in network.layers.values()):
+        return EngineConfig(operand_bits=16)
     for array in SCHEMES:
         engine = EngineConfig(array=array)
         try:
@@ -185,6 +203,30 @@ def default_engine(network: "Network") -> EngineConfig:
             continue
         return engine
     return EngineConfig()
+
+
+def _wide(layer: MacLayer) -> bool:
+    return max(layer.operands.w_bits, layer.operands.a_bits) > BYTE_BITS
+
+
+def _check_width(layer: MacLayer, source: Codes, engine: EngineConfig) -> None:
+    """Whether the engine takes operands of more than 8 bits, and none of its widths can overflow with them."""
+    name = layer.node.name
+    for what, bits in (("weights", layer.node.weights.bits), ("activations", source.bits)):
+        if bits > engine.operand_bits:
+            raise UnsupportedError(
+                f'{name}: {what} of {bits} bits must run on an engine with array = "digit" and operand_bits = 16, '
+                f'not array = "{engine.array}" and operand_bits = {engine.operand_bits}'
+            )
+    if not _wide(layer):
+        return
+    bounds, mac = layer_bounds(array_form(layer, engine.array), source), engine.mac
+    if bounds.overflow(mac) is not None:
+        product, align, acc = bounds.needs
+        raise UnsupportedError(
+            f"{name}: with operands of more than 8 bits nothing may overflow, whatever the image: mac must have "
+            f"product >= {product}, align >= {align} and acc >= {acc}, not {mac.product}, {mac.align} and {mac.acc}"
+        )
 
 
 def _check_xor(name: str, networks: Sequence[XorNetwork]) -> None:

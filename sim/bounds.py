@@ -5,13 +5,16 @@ whatever order: each digit counts with its greatest magnitude.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..kernels.digits import digit_count
 from ..kernels.mac import DIGIT_BITS, MacFormat
-from .arrays import ArrayForm
 from .manifest import Codes
+
+if TYPE_CHECKING:
+    from .arrays import ArrayForm
 
 __all__ = ["LayerBounds", "layer_bounds"]
 
@@ -23,7 +26,7 @@ class LayerBounds:
     `value` is what the requantiser takes, with its fraction bits.
     """
 
-    form: ArrayForm
+    form: "ArrayForm"
     product: int
     aligned: int
     acc: int
@@ -33,6 +36,15 @@ class LayerBounds:
     def acc_bits(self) -> int:
         """Bits of an accumulator that holds every sum."""
         return _signed_bits(self.acc)
+
+    @property
+    def needs(self) -> tuple[int, int, int]:
+        """Least product, align and acc of a format in which nothing overflows and all constants fit."""
+        more = self.form.corrected_bits(MacFormat()) - MacFormat().acc
+        thresholds = self.form.layer.thresholds
+        held = 0 if thresholds is None else _signed_bits(int(np.abs(thresholds).max(initial=0)))
+        product = min(_signed_bits(self.product), 2 * DIGIT_BITS)
+        return product, _signed_bits(self.aligned), max(self.acc_bits, _signed_bits(self.value) - more, held - more)
 
     def overflow(self, fmt: MacFormat) -> str | None:
         """The first width that may overflow, or that a constant does not fit; None where none can."""
@@ -47,7 +59,7 @@ class LayerBounds:
         return None
 
 
-def layer_bounds(form: ArrayForm, source: Codes) -> LayerBounds:
+def layer_bounds(form: "ArrayForm", source: Codes) -> LayerBounds:
     """The bounds of a layer on its array, whose activations are `source`."""
     layer = form.layer
     shape = layer.shape

@@ -16,7 +16,6 @@ import numpy as np
 
 from ..kernels.errors import CapacityError
 from ..kernels.fusion import FUSION_MODES
-from ..kernels.mac import DIGIT_BITS
 from ..kernels.requant import Rounding
 from .engine import EngineConfig
 
@@ -98,6 +97,8 @@ ARRAY_FIELDS = {
     ),
 }
 """Registers that only some arrays have, by array."""
+WIDE_FIELDS = ("part_top", "pair_stride")
+"""Registers that digit arrays have for operands of more than 8 bits."""
 DECODER_FIELDS = ("table_words", "weight_words")
 """Registers that engines with a decoder have."""
 PLANES = 4
@@ -246,14 +247,17 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "depthwise": flag("each row has one input channel: the array's diagonal"),
         "in_lane": Field((engine.most_lanes - 1).bit_length(), doc="lane of input channel 0 in the step that has it"),
         "plane_stride": walked("words from the array's lower digit plane to the upper one"),
-        "pad_code": Field(2 * DIGIT_BITS, doc="code of the padding"),
+        "pair_stride": walked("words from the array's lower two digit planes to the upper two"),
+        "pad_code": Field(engine.operand_bits, doc="code of the padding"),
         "tile_pixels": Field(pixel_bits, doc="pixels of a tile"),
         "taper": Field(
             pixel_bits,
             doc="in the last row group, with more than this left but not over a tile: half of them; 0: never",
         ),
         "serial": flag("a tile waits until the tile before it has drained: operands share a bank"),
-        "a_top": flag("activations have an upper digit"),
+        "a_top": Field(2, doc="digits of an activation, less one")
+        if engine.wide
+        else flag("activations have an upper digit"),
         "wide_first": size("first word of a pixel's inputs whose activations have an upper digit"),
         "wide_end": size("the word after the last of these; 0: all words have one"),
         "w_top": flag("weights have an upper digit"),
@@ -304,7 +308,9 @@ def has_register(engine: EngineConfig, name: str) -> bool:
     """Whether the engine has that register: some are of some arrays, or of a decoder, only."""
     if name in DECODER_FIELDS:
         return engine.decoder != "raw"
-    special = any(name in names for names in ARRAY_FIELDS.values())
+    if name in WIDE_FIELDS and engine.wide:
+        return True
+    special = name in WIDE_FIELDS or any(name in names for names in ARRAY_FIELDS.values())
     return not special or name in ARRAY_FIELDS[engine.array]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..kernels.digits import BYTE_BITS
 from ..kernels.errors import FormatError
 from ..kernels.fusion import BRICKS, SLICE_BITS
 from ..kernels.mac import DIGIT_BITS, MacFormat
@@ -35,7 +36,8 @@ class EngineConfig(BaseModel):
     row keeps `pixels` accumulators in each of two halves, which `post_lanes` requantisers empty. Activations live in
     `act_banks` on-chip banks of `act_bytes` in all; weights stream over a bus of `bus_bits`
     that answers after `bus_latency` cycles. `array` is what a lane of a row makes of a weight, `decoder` how
-    weights stream. `clock_mhz` is an assumption, never a result.
+    weights stream. `operand_bits` are those of the widest weights and activations that the array takes.
+    `clock_mhz` is an assumption, never a result.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
@@ -47,6 +49,7 @@ class EngineConfig(BaseModel):
     act_bytes: Annotated[int, Field(ge=1024, le=1 << 32)] = 2 << 20
     act_banks: Annotated[int, Field(ge=2, le=64)] = 4
     array: Array = "digit"
+    operand_bits: Literal[8, 16] = 8
     decoder: Decoder = "raw"
     bus_bits: int = 128
     bus_latency: Annotated[int, Field(ge=0, le=200)] = 20
@@ -111,6 +114,8 @@ class EngineConfig(BaseModel):
             raise ValueError(f"bus_bits must be at least {CHUNK_BITS} with {name} decoder, not {self.bus_bits}")
         if self.array == "sign" and self.mac.acc > MAX_PLANE_ACC:
             raise ValueError(f"mac acc must be at most {MAX_PLANE_ACC} in a sign array, not {self.mac.acc}")
+        if self.wide and self.array != "digit":
+            raise ValueError(f"operand_bits must be {BYTE_BITS} in a {self.array} array, not {self.operand_bits}")
         least = self.bus_latency + PREFETCH_MARGIN
         if self.prefetch_words < least:
             raise ValueError(
@@ -141,8 +146,13 @@ class EngineConfig(BaseModel):
 
     @property
     def has_parts(self) -> bool:
-        """Whether the array takes a weight in parts, each with a weight tile of its own, and not in digits."""
-        return self.array in ("sign", "shift")
+        """Whether the array takes weights in parts, each with a weight tile of its own: bytes in a digit array."""
+        return self.array in ("sign", "shift") or self.wide
+
+    @property
+    def wide(self) -> bool:
+        """Whether operands may have more than 8 bits."""
+        return self.operand_bits > BYTE_BITS
 
     @property
     def word_digits(self) -> int:

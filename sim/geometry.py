@@ -8,7 +8,7 @@ array reads is counted in lane groups, of which a word has 1, 2 or 4.
 
 from ..kernels.align import Alignment
 from ..kernels.conv import ConvShape, Operands
-from ..kernels.digits import digit_count
+from ..kernels.digits import BYTE_BITS, digit_count
 from ..kernels.errors import CapacityError
 from ..kernels.fusion import FUSION_MODES, FusionMode, fusion_mode
 from ..kernels.mac import DIGIT_BITS
@@ -95,6 +95,7 @@ def layer_values(
     view: tuple[int, int] = (1, 1),
     row: int | None = None,
     plane_stride: int | None = None,
+    pair_stride: int | None = None,
     pad_code: int = 0,
     alignment: Alignment | None = None,
     code_bits: int | None = None,
@@ -111,6 +112,7 @@ def layer_values(
     words : from one pixel of the tensor to the next, by default as few as hold the input
     view, row : of a strided input, as in `window_values`
     plane_stride : words from one digit plane to the next, by default no gap
+    pair_stride : words from the first pair of digit planes to the second, by default no gap
     code_bits : of a weight code in the stream, by default those of the operands
     tile_pixels : pixels of a tile, by default all that the accumulators hold
     taper : tiles of the last row group halve what is left down to this many pixels; 0: they do not
@@ -128,7 +130,9 @@ def layer_values(
     plane = size[0] * size[1] * words if plane_stride is None else plane_stride
     top_digit = digit_count(operands.a_bits) - 1
     space = 1 << act_address_bits(engine)
-    end = base + plane * top_digit + size[0] * size[1] * words
+    pair = 2 * plane if pair_stride is None else pair_stride
+    last = max(plane * (digit % 2) + pair * (digit // 2) for digit in range(top_digit + 1))
+    end = base + last + size[0] * size[1] * words
     if end > space:
         raise CapacityError(f"the input must end within {space} words, not at {end}")
     top, left = shape.padding[:2]
@@ -154,14 +158,15 @@ def layer_values(
         "depthwise": int(depthwise),
         "in_lane": channel % lanes,
         "plane_stride": plane * groups % (1 << sub_address_bits(engine)),
-        "pad_code": pad_code % (1 << 2 * DIGIT_BITS),
+        "pair_stride": pair * groups % (1 << sub_address_bits(engine)),
+        "pad_code": pad_code % (1 << engine.operand_bits),
         "tile_pixels": engine.pixels if tile_pixels is None else tile_pixels,
         "taper": taper,
         "serial": int(serial),
         "a_top": top_digit,
         "a_signed": int(operands.a_signed),
-        "container": container_bits(code_bits or operands.w_bits).bit_length() - 1,
-        "w_top": digit_count(operands.w_bits) - 1,
+        "container": container_bits(code_bits or min(BYTE_BITS, operands.w_bits)).bit_length() - 1,
+        "w_top": digit_count(min(BYTE_BITS, operands.w_bits)) - 1,
         "aligned": int(alignment is not None),
         "multiply": int(alignment == "mul"),
         "mode": FUSION_MODES.index(mode),

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..kernels.conv import ConvShape
 from ..kernels.correction import MAX_FRACTION
+from ..kernels.digits import BYTE_BITS
 from ..kernels.errors import FormatError, UnsupportedError
 from ..kernels.huffman import MAX_ALPHABET, MAX_LENGTH
 from ..kernels.packing import packed_bytes
@@ -192,9 +193,11 @@ def _infer_node(node: Node, sources: list[Value]) -> Value:
 def _infer_mac(node: MacNode, source: Value) -> Value:
     if isinstance(node, LinearNode) and source.shape[1:] != (1, 1):
         raise FormatError(f"a linear layer's input must be flat (features, 1, 1), not {source.shape}")
-    if source.codes.bits > 8:
-        raise UnsupportedError(f"activations of a MAC layer must have 1 to 8 bits, not {source.codes.bits}")
     scheme = node.weights.scheme
+    if source.codes.bits > BYTE_BITS and scheme != "int":
+        raise UnsupportedError(
+            f"activations of a layer of scheme {scheme} must have 1 to {BYTE_BITS} bits, not {source.codes.bits}"
+        )
     if node.align is not None and scheme != "int":
         raise UnsupportedError(f"alignment must come with scheme int, not with {scheme}")
     if node.align == "mul" and max(source.codes.bits, node.weights.bits) > 4:

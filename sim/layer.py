@@ -9,7 +9,7 @@ from ..kernels.addressing import unfold_x_weights
 from ..kernels.align import alignment_factors
 from ..kernels.conv import ConvShape, Operands
 from ..kernels.correction import INPUT_SUM_BITS
-from ..kernels.digits import split_digits
+from ..kernels.digits import held_bits, split_digits
 from ..kernels.errors import FormatError, UnsupportedError
 from ..kernels.mac import signed_range
 from ..kernels.requant import ScaleRequantizer
@@ -52,7 +52,7 @@ class MacLayer:
     """The exact integers that the codes stand for, int16 or int32, in the shape of the codes: with the fraction bits
     of the coefficients for xor and basis."""
     digits: np.ndarray
-    """Digits of int codes (digits, *codes.shape), int8; no digits for other schemes."""
+    """Digits of int codes (digits, *codes.shape), int8, four of codes above 8 bits; no digits for other schemes."""
     planes: np.ndarray
     """Sign bits of xor and basis (planes, *codes.shape), 1 for +1 and 0 for -1, uint8; no planes for other schemes."""
     coefs: np.ndarray
@@ -97,6 +97,7 @@ class MacLayer:
         weights = decode_weights(node.weights, shape, array, networks or {})
         plain = isinstance(node.weights, IntWeights)
         bits = max(1, int(weights.widths.max()))
+        bits = held_bits(bits) if plain else bits
         digits = split_digits(weights.codes, bits, signed=True) if plain else np.empty((0, *shape.weight_shape))
         factors = (
             np.ones(shape.in_channels, dtype=np.int32)

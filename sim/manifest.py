@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..kernels.align import Alignment
+from ..kernels.digits import BYTE_BITS
 from ..kernels.errors import FormatError
 from ..kernels.planes import MAX_PLANE_FRACTION
 from ..kernels.requant import Rounding
@@ -125,15 +126,22 @@ class InputSpec(Codes):
 
 
 class IntWeights(_Model):
-    """Scheme ``int``: packed signed codes, or their Huffman stream.
+    """Scheme ``int``: packed signed codes, or the Huffman stream of codes of at most 8 bits.
 
     With `widths` each output channel has its own width of 0 to `bits` bits, in the array `widths`.
     """
 
     scheme: Literal["int"] = "int"
-    bits: Annotated[int, Field(ge=1, le=8)]
+    bits: Annotated[int, Field(ge=1, le=16)]
     coding: Coding = "raw"
     widths: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "IntWeights":
+        if self.bits > BYTE_BITS and (self.widths or self.coding != "raw"):
+            what = f"{self.coding} coding" if self.coding != "raw" else "channels of their own widths"
+            raise ValueError(f"{what} must have codes of at most {BYTE_BITS} bits, not {self.bits}")
+        return self
 
 
 class ShiftWeights(_Model):

@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from ..kernels.align import Alignment
+from ..kernels.digits import BYTE_BITS
 from ..kernels.fusion import fusion_mode
 from ..kernels.planes import PlaneCorrection
 from ..kernels.requant import MULTIPLIER_BITS, Rounding
@@ -88,10 +89,12 @@ class Drawing:
 
     def network(self) -> Network:
         """One to four steps, and the network."""
-        for left in reversed(range(self.draw.between(1, MAX_STEPS))):
+        for left in reversed(range(self.draw.between(2 if self.engine.wide else 1, MAX_STEPS))):
             steps = self._possible(final=left == 0)
             leading = LEADS_TO[self.draw.option("memory", tuple(LEADS_TO))]
-            if self.nodes == 0 and (self.stem or self.draw.between(0, 2) > 0):
+            if self.nodes == 0 and (self.stem or self.engine.wide or self.draw.between(0, 2) > 0):
+                step = "conv2d"
+            elif "conv2d" in steps and self.last.grid.bits > BYTE_BITS and self.draw.between(0, 7):
                 step = "conv2d"
             elif leading in steps and left > 0:
                 step = leading
@@ -126,7 +129,7 @@ class Drawing:
             steps.append("channel_pad")
         if flat or final:
             steps.append("flatten")
-        if self.last.grid.bits <= 8:
+        if self.last.grid.bits <= self.engine.operand_bits:
             steps += ["conv2d", "conv2d", "conv2d", "add fused", "requantise fused", "linear"]
             if not flat and channels * height * width <= MAX_FEATURES:
                 steps.append("linear over a map")
@@ -205,7 +208,7 @@ class Drawing:
     def _step_concat(self) -> None:
         """Two or three tensors of one kind of codes: convolutions of the last, or the last and a pooled one."""
         x = self.last
-        wide = x.grid.bits > 8
+        wide = x.grid.bits > self.engine.operand_bits
         # What lies within the joined tensor, in any lane, is read by itself too.
         apart = not wide and self.draw.option("memory", ("first lane 0", "other first lane")) == "other first lane"
         if apart or (not wide and self.draw.between(0, 1)):
@@ -264,8 +267,16 @@ class Drawing:
 
     def _grid(self, scale: float = 1.0, narrow: bool = False) -> Grid:
         """Codes of a tensor; without alignment, whose amounts a tensor's channels decide."""
-        if not narrow and self.draw.option("output bits", ("8 or less", "8 or less", "8 or less", "16")) == "16":
-            return Grid(scale, 16, signed=True, zero_point=self.draw.option("zero point", (0, 0, -77, 1000)))
+        sizes: tuple[str, ...] = ("8 or less", "8 or less", "8 or less", "16")
+        if self.engine.wide and not narrow and (self.nodes == 1 or self.draw.between(0, 1)):
+            sizes = ("16",)
+        if not narrow and self.draw.option("output bits", sizes) == "16":
+            bits = self.draw.between(9, 16) if self.engine.wide and self.draw.between(0, 1) else 16
+            least = -(1 << bits - 1)
+            zero_point = self.draw.option("zero point", (0, 0, -77, 1000))
+            if self.engine.wide and self.draw.between(0, 2) == 0:
+                zero_point = least  # unsigned, but for the name
+            return Grid(scale, bits, signed=True, zero_point=min(zero_point, -least - 1))
         signed = self.draw.option("activations", ("unsigned", "signed")) == "signed"
         # The sums of a plane are small: only wide codes overflow them.
         wide = self.engine.array == "sign" and self.engine.mac.acc <= NARROW_ACC and self.draw.between(0, 2) > 0
@@ -292,7 +303,7 @@ class Drawing:
         kinds: dict[str, Alignment | None] = {"none": None, "shift": "shift", "mul": "mul"}
         if grid.bits > 4:
             del kinds["mul"]
-        if grid.bits > 8 or not self.engine.aligns:
+        if grid.bits > self.engine.operand_bits or not self.engine.aligns:
             return None
         # A fused array's lanes multiply only where nothing is aligned.
         more = 3 * ("none",) if self.engine.array == "fusion" else ()
@@ -330,6 +341,9 @@ class Drawing:
 
     def _weight_bits(self, x: Tensor, shape: tuple[int, ...], groups: int) -> Sequence[int]:
         """Widths of integer weights that the layer can have, or those of one mode of a fused array."""
+        operands = ("wide activations", "both wide") if x.grid.bits > BYTE_BITS else ("narrow", "wide weights")
+        if x.grid.align != "mul" and self.engine.wide and self.draw.option("operands", operands) == operands[1]:
+            return range(9, 17)
         if x.grid.align is not None:
             return range(1, 5 if x.grid.align == "mul" else 9)
         if self.engine.array != "fusion" or (groups > 1 and shape[:2] == (groups, 1)):
@@ -390,10 +404,13 @@ class Drawing:
         draw, rng, outputs = self.draw, self.rng, shape[0]
         aligned = x.grid.align is not None
         scheme = "int" if aligned else draw.option("scheme", SCHEMES[self.engine.array])
-        thresholds = draw.option("requantiser", ("scale", "scale", "threshold")) == "threshold"
+        # A wide engine's first layer leads to wide activations.
+        leads = self.engine.wide and self.nodes == 1
+        kinds = ("scale",) if leads else ("scale", "scale", "threshold")
+        thresholds = draw.option("requantiser", kinds) == "threshold"
         # A fused array has no use for widths of its own channels, but for few bits in all of them.
-        kinds = ("one", "one", "one", "mixed") if self.engine.array == "fusion" else ("one", "mixed")
-        mixed = form is None and not thresholds and draw.option("activation widths", kinds) == "mixed"
+        spreads = ("one", "one", "one", "mixed") if self.engine.array == "fusion" else ("one", "mixed")
+        mixed = form is None and not thresholds and not leads and draw.option("activation widths", spreads) == "mixed"
         few = mixed and draw.option("fewer digits", ("in words", "anywhere")) != "anywhere"
         if form is not None:
             grid, align = form

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar, get_args
 
 from ..kernels.align import Alignment
+from ..kernels.digits import BYTE_BITS
 from ..kernels.fusion import FUSION_MODES
 from ..kernels.mac import Overflow
 from ..kernels.requant import MULTIPLIER_BITS, Rounding
@@ -72,6 +73,7 @@ GROUPS: dict[str, Sequence[object]] = {
     "exponent bits": tuple(EXPONENT_BITS),
     "planes": tuple(PLANES),
     "order": ("natural", "tile"),
+    "operands": ("wide weights", "wide activations", "both wide"),
     "alignment": ("none", *get_args(Alignment)),
     "requantiser": ("scale", "threshold"),
     "threshold bits": (1, 2, 3, 4),
@@ -87,6 +89,7 @@ GROUPS: dict[str, Sequence[object]] = {
     "array": ("digit", "fusion", "sign", "shift"),
     "mode": ("4x4", "2x4", "4x2", "2x2"),
     "decoder": ("raw", "huffman", "xor"),
+    "operand bits": (8, 16),
     "rows": ("R < L", "R = L", "R > L"),
     "post lanes": (1, 2, 4, 8),
     "bus": (8, 16, 32, 64, 128, 256, 512),
@@ -118,6 +121,7 @@ def network_options(golden: RunResult) -> Iterator[str]:
     yield "input " + ("as it is" if plan.unfolded is None else "unfolded")
     yield f"array {engine.array}"
     yield f"decoder {engine.decoder}"
+    yield f"operand bits {engine.operand_bits}"
     yield "rows " + (f"R {'<' if engine.rows < engine.lanes else '>' if engine.rows > engine.lanes else '='} L")
     yield f"post lanes {engine.post_lanes}"
     yield f"bus {engine.bus_bits}"
@@ -199,7 +203,11 @@ def layer_options(network: Network, node: Node, engine: EngineConfig) -> Iterato
     height, width = shape.output_size(*source.shape[1:])
     pixels = height * width
     yield f"tiles {'one' if pixels <= engine.pixels else 'ragged' if pixels % engine.pixels else 'whole'}"
-    yield f"activation bits {source.codes.bits}"
+    wide = source.codes.bits > BYTE_BITS, node.weights.bits > BYTE_BITS
+    if any(wide):
+        yield f"operands {'both wide' if all(wide) else 'wide activations' if wide[0] else 'wide weights'}"
+    if not wide[0]:
+        yield f"activation bits {source.codes.bits}"
     yield f"activations {'signed' if source.codes.signed else 'unsigned'}"
     yield f"activation widths {'one' if node.inputs[0] not in network.widths else 'mixed'}"
     yield from _weight_options(node.weights)
@@ -214,7 +222,8 @@ def _weight_options(weights: Weights) -> Iterator[str]:
     """What a layer's weights are."""
     yield f"scheme {weights.scheme}"
     if isinstance(weights, IntWeights):
-        yield f"weight bits {weights.bits}"
+        if weights.bits <= BYTE_BITS:
+            yield f"weight bits {weights.bits}"
         yield f"weight widths {'mixed' if weights.widths else 'one'}"
     elif isinstance(weights, ShiftWeights | FocusedWeights):
         yield from _within("exponent bits", EXPONENT_BITS, weights.exponent_bits)

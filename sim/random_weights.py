@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ..kernels.conv import ConvShape
+from ..kernels.digits import BYTE_BITS
 from ..kernels.shift import MAX_EXPONENT
 from ..kernels.xor import XorNetwork
 from .random_options import EXPONENT_BITS, GROUPS, PLANES, Decisions
@@ -86,7 +87,7 @@ def _integers(
     draw: Decisions, rng: np.random.Generator, shape: tuple[int, ...], term: ZeroTerm, widths: Sequence[int]
 ) -> RandomWeights:
     bits = draw.option("weight bits", widths)
-    if draw.option("weight widths", ("one", "mixed")) == "mixed":
+    if bits <= BYTE_BITS and draw.option("weight widths", ("one", "mixed")) == "mixed":
         few, most = draw.option("fewer digits", ("in row groups", "anywhere")) != "anywhere", max(widths)
         return _mixed(rng, shape, term, draw.between(min(5, most), most) if few else bits, few)
     signed = term == "none" or bool(draw.between(0, 1))

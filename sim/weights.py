@@ -184,7 +184,7 @@ class WeightCodes:
     def integer(
         cls, codes: np.ndarray, bits: int | np.ndarray, signed: bool = True, coding: Coding = "raw"
     ) -> "WeightCodes":
-        """Scheme ``int``: weights are `codes` of 1..8 bits; unsigned ones are stored less ``2**(bits - 1)``.
+        """Scheme ``int``: weights are `codes` of 1..16 bits; unsigned ones are stored less ``2**(bits - 1)``.
 
         With an array (out,) of `bits` each output channel has its own, 0..8, and its codes are signed: a channel of
         0 bits has zeros.
@@ -213,7 +213,7 @@ class WeightCodes:
 
         Parameters
         ----------
-        bits : 0, 2, 4 or 8; with 0 all is pruned, and stored as 2 bits
+        bits : 0, 2, 4, 8 or 16; with 0 all is pruned, and stored as 2 bits
         limit : greatest value in magnitude; beyond it weights are clipped
         pruned : output channels (out,) whose weights are all 0
         coding : "raw" or "huffman"

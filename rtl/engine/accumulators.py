@@ -8,6 +8,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from ... import kernels
+from ...kernels.accumulator import MAX_DIGIT_SHIFT, WIDE_DIGIT_SHIFT
 from ...kernels.correction import INPUT_SUM_BITS
 from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
@@ -17,10 +18,17 @@ from .counters import OverflowCounters
 from .input_sums import input_sums_layout
 from .rows import row_bits
 
-__all__ = ["PAIR_SHIFT_BITS", "AccumulatorBank"]
+__all__ = ["AccumulatorBank", "digit_bits", "pair_shift_bits"]
 
-PAIR_SHIFT_BITS = 2
-"""Bits of i + j, the digit pair's place: two digits of activations and of weights at most."""
+
+def digit_bits(config: EngineConfig) -> int:
+    """Bits of the number of an activation's digit."""
+    return (config.operand_bits // DIGIT_BITS - 1).bit_length()
+
+
+def pair_shift_bits(config: EngineConfig) -> int:
+    """Bits of i + j, the digit pair's place: two digits of activations and of weights, or four."""
+    return digit_bits(config) + 1
 
 
 class AccumulatorBank(wiring.Component):  # type: ignore[misc]
@@ -51,7 +59,7 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
                 "half": In(1),
                 "pixel": In(range(config.pixels)),
                 "first": In(1),
-                "digit_shift": In(PAIR_SHIFT_BITS),
+                "digit_shift": In(pair_shift_bits(config)),
                 "add_input": In(1),
                 "row_sums": In(data.ArrayLayout(signed(row_bits(self.config)), rows)),
                 "product_overflows": In(counts),
@@ -75,7 +83,7 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
         valid, half = Signal(), Signal()
         pixel = Signal.like(self.pixel, reset_less=True)
         first, add_input = Signal(reset_less=True), Signal(reset_less=True)
-        digit_shift = Signal(PAIR_SHIFT_BITS, reset_less=True)
+        digit_shift = Signal(pair_shift_bits(self.config), reset_less=True)
         drain_half = Signal(reset_less=True)
         m.d.sync += [
             valid.eq(self.valid),
@@ -102,9 +110,10 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
 
         running = settled(m, Mux(first, 0, Mux(half, acc_read[1], acc_read[0])))
         lost = Signal(rows)
+        most = WIDE_DIGIT_SHIFT if self.config.wide else MAX_DIGIT_SHIFT
         for row in range(rows):
             m.submodules[f"accumulator_{row}"] = adder = Accumulator(
-                kernels.Accumulator(fmt, row_bits(self.config)), self.formats
+                kernels.Accumulator(fmt, row_bits(self.config), most), self.formats
             )
             if self.formats:
                 m.d.comb += adder.width.eq(self.width)
@@ -119,7 +128,10 @@ class AccumulatorBank(wiring.Component):  # type: ignore[misc]
         m.d.comb += sums_before.as_value().eq(Mux(first, 0, Mux(half, sum_read[1], sum_read[0])))
         for before, total, step in zip(sums_before, input_totals, self.input_sums, strict=True):
             # Of the weight digits only the first counts: the shift is the activation digit's.
-            m.d.comb += total.eq(before + Mux(digit_shift[0], step << DIGIT_BITS, step))
+            placed = Mux(digit_shift[0], step << DIGIT_BITS, step)
+            if self.config.wide:
+                placed = Mux(digit_shift[1], placed << 2 * DIGIT_BITS, placed)
+            m.d.comb += total.eq(before + placed)
 
         m.submodules.counters = counters = OverflowCounters(self.config, self.formats)
         m.d.comb += [

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ...sim.descriptor import SIZE_BITS
 from ...sim.engine import EngineConfig
+from .accumulators import digit_bits
 from .registers import descriptor_layout, sub_address_bits
 
 __all__ = ["AddressGenerator", "first_word_bits"]
@@ -26,8 +27,8 @@ class AddressGenerator(wiring.Component):  # type: ignore[misc]
 
     A word's place is the sum of the pixel's (where it lies without the kernel) and the tap's (ky, kx and word of
     the pixel, the padding included); in a fused array these are sub-words, a lane group each. Latency 0, one address
-    a cycle: `address` and `inside` belong to this cycle's pixel; outside the image there is nothing to read. The
-    strobes move on after this cycle:
+    a cycle: `address` and `inside` belong to this cycle's pixel; outside the image there is nothing to read.
+    `upper_digit` is the number of the digit plane. The strobes move on after this cycle:
 
     - `start`: a layer begins with the next cycle.
     - `advance`: to the next pixel. With `pass_end`, in any cycle from the last pixel on, back to the
@@ -45,7 +46,7 @@ class AddressGenerator(wiring.Component):  # type: ignore[misc]
         super().__init__(
             {
                 "layer": In(descriptor_layout(config)),
-                "upper_digit": In(1),
+                "upper_digit": In(digit_bits(config)),
                 "first_word": In(first_word_bits(config)),
                 **{name: In(1) for name in strobes + taps},
                 "address": Out(sub_address_bits(config)),
@@ -102,7 +103,10 @@ class AddressGenerator(wiring.Component):  # type: ignore[misc]
         with m.If(self.kernel_x | self.kernel_y | self.first_tap | self.start):
             m.d.sync += [first.eq(next_first), tap.address.eq(next_first)]
 
-        plane = Mux(self.upper_digit, layer.plane_stride, 0)
+        upper = self.upper_digit[0] if self.config.wide else self.upper_digit
+        plane = Mux(upper, layer.plane_stride, 0)
+        if self.config.wide:
+            plane = plane + Mux(self.upper_digit[1], layer.pair_stride, 0)
         y, x = Signal(POSITION_BITS), Signal(POSITION_BITS)
         m.d.comb += [
             y.eq(pixel.y + tap.y),

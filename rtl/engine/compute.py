@@ -147,6 +147,8 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         digits = Signal.like(array.digits, reset_less=True)
         operand = Signal(step_layout(config))
         pad_digit = Mux(fetched.a_upper, layer.pad_code[DIGIT_BITS:], layer.pad_code[:DIGIT_BITS])
+        if config.wide:
+            pad_digit = layer.pad_code.word_select(fetched.a_upper, DIGIT_BITS)
         word, operands = address.address, Mux(inside, self.act_data.as_value(), pad_digit.replicate(config.lanes))
         if isinstance(array, FusionArray):
             word, operands = self._fused(m, address.address, fetched.a_signed, inside, pad_digit)
@@ -208,13 +210,14 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
                 m.d.comb += port.eq(width_of(m, getattr(self.format, name), self.format.wrap, most))
 
         # The accumulators are told where a cycle before the sums come.
+        first_weight = ~(operand.w_upper | operand.later_part) if config.wide else ~operand.w_upper
         ahead = array.latency - 1
         for name in ("valid", "half", "pixel", "first", "digit_shift"):
             m.d.comb += getattr(bank, name).eq(
                 delayed(m, getattr(operand, name), ahead, name, reset_less=name != "valid")
             )
         m.d.comb += [
-            bank.add_input.eq(delayed(m, ~operand.w_upper, ahead, "add_input")),
+            bank.add_input.eq(delayed(m, first_weight, ahead, "add_input")),
             bank.row_sums.eq(array.row_sums),
             bank.input_sums.eq(array.input_sums),
             bank.close.eq(self.tile_done & self.done_tile.row_group_last),

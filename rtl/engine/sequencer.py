@@ -10,7 +10,7 @@ from amaranth.utils import ceil_log2
 from ...sim.cycles import MIN_PIXELS
 from ...sim.descriptor import PART_BITS, PIXEL_BITS, SIZE_BITS
 from ...sim.engine import EngineConfig
-from .accumulators import PAIR_SHIFT_BITS
+from .accumulators import digit_bits, pair_shift_bits
 from .address import first_word_bits
 from .loader import diagonals
 from .registers import StepLanes, container, descriptor_layout, in_rest, optional
@@ -19,18 +19,23 @@ __all__ = ["ComputeSequencer", "step_layout", "tile_layout"]
 
 
 def step_layout(config: EngineConfig) -> data.StructLayout:
-    """What one activation word is for; `tile_end` marks the last cycle of a tile, with a word or without."""
+    """What one activation word is for; `tile_end` marks the last cycle of a tile, with a word or without.
+
+    `a_upper` is the number of the activation digit, `w_upper` that of the weight's; in a wide engine `later_part` says
+    that it is of a part behind the first.
+    """
     return data.StructLayout(
         {
             "valid": 1,
             "half": 1,
             "pixel": range(config.pixels),
             "first": 1,
-            "a_upper": 1,
+            "a_upper": digit_bits(config),
             "w_upper": 1,
+            **({"later_part": 1} if config.wide else {}),
             "a_signed": 1,
             "w_signed": 1,
-            "digit_shift": PAIR_SHIFT_BITS,
+            "digit_shift": pair_shift_bits(config),
             "sum_mask": config.most_lanes,
             "diagonal": range(diagonals(config)),
             "tile_end": 1,
@@ -67,7 +72,8 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
     none the only digit carries the sign, and d is less.
 
     Where weights come in parts, each part has a weight tile of its own and is a step: the parts of a word follow each
-    other. `step.w_upper` says that a weight's first digit, or part, was there before.
+    other. `step.w_upper` says that a weight's first digit, or part, was there before; in a wide engine, whose parts
+    are bytes of two digits, the part's first digit.
 
     A tile has `tile_pixels` pixels while there are more; what is left then is one tile, or, in the last row group, as
     long as it is more than `taper` (and that is not 0), half of what is left, rounded up.
@@ -114,7 +120,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         # Where the layer stands.
         running, waiting, tile_first, half = Signal(), Signal(), Signal(), Signal()
         pixel = Signal(range(max(config.pixels, MIN_PIXELS)))
-        a_upper, w_upper = Signal(), Signal()
+        a_upper, w_upper = Signal(digit_bits(config)), Signal()
         part, last_part = Signal(PART_BITS), Signal()
         # Planes have accumulators of their own: where those of this part begin, and whether they are still empty.
         plane_pixel, tap_first = Signal(range(config.pixels)), Signal()
@@ -132,11 +138,11 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         word_end, word_begin = Signal(SIZE_BITS + 1), Signal(range(lanes.most))
 
         # Which digits this step has: of its word's activations and its row group's weights.
-        a_top, w_top, wide = Signal(), Signal(), Signal()
+        a_top, w_top, wide = Signal(digit_bits(config)), Signal(), Signal()
         wide_end = optional(layer, "wide_end")
         m.d.comb += [
             wide.eq((wide_end == 0) | ((word >= optional(layer, "wide_first")) & (word < wide_end))),
-            a_top.eq(layer.a_top & wide),
+            a_top.eq(Mux(wide, layer.a_top, 0) if config.wide else layer.a_top & wide),
             w_top.eq(optional(layer, "w_top") & ~in_rest(layer, row_group)),
         ]
 
@@ -221,7 +227,8 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             m.d.sync += [pixel.eq(pixel + 1), waiting.eq(0)]
         with m.If(self.pass_end):
             # The activation digit moves first, the weight digit when it is through.
-            m.d.sync += [pixel.eq(0), a_upper.eq((a_upper ^ 1) & a_top)]
+            next_digit = Mux(a_upper == a_top, 0, a_upper + 1) if config.wide else (a_upper ^ 1) & a_top
+            m.d.sync += [pixel.eq(0), a_upper.eq(next_digit)]
             with m.If(a_upper == a_top):
                 m.d.sync += w_upper.eq((w_upper ^ 1) & w_top)
         with m.If(step_end):
@@ -279,18 +286,25 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             self.load_lane_offset.eq(Mux(new_rows, next_begin, begin)),
         ]
 
+        first = (tap_first if planes else tile_first) & ~a_upper & ~w_upper
+        w_signed = w_upper == w_top
+        if config.wide:
+            # Of a weight's bytes the upper one alone carries the sign.
+            first, w_signed = tile_first & (a_upper == 0) & ~w_upper, w_signed & last_part
         m.d.comb += [
             self.step.valid.eq(self.advance),
             self.step.half.eq(half),
             self.step.pixel.eq(pixel + plane_pixel),
-            self.step.first.eq((tap_first if planes else tile_first) & ~a_upper & ~w_upper),
+            self.step.first.eq(first),
             self.step.a_upper.eq(a_upper),
-            self.step.w_upper.eq(w_upper | (part != 0)),
+            self.step.w_upper.eq(w_upper if config.wide else w_upper | (part != 0)),
             self.step.a_signed.eq(layer.a_signed & (a_upper == a_top)),
-            self.step.w_signed.eq(w_upper == w_top),
-            self.step.digit_shift.eq(a_upper + w_upper),
+            self.step.w_signed.eq(w_signed),
+            self.step.digit_shift.eq(a_upper + w_upper + (part << 1) if config.wide else a_upper + w_upper),
             self.step.sum_mask.eq(Cat((lane >= word_begin) & (lane < word_end) for lane in range(lanes.most))),
             self.step.diagonal.eq(word_begin >> ceil_log2(diagonal)),
             self.step.tile_end.eq(self.tile_end),
         ]
+        if config.wide:
+            m.d.comb += self.step.later_part.eq(part != 0)
         return m

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gatewise.kernels.accumulator import MAX_DIGIT_SHIFT, Accumulator
+from gatewise.kernels.accumulator import WIDE_DIGIT_SHIFT, Accumulator
 from gatewise.kernels.mac import MacFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ def accumulate(acc, row, digit_shift, bits, overflow, row_bits):
     data=st.data(),
     bits=st.integers(12, 48),
     row_bits=st.integers(10, 30),
-    digit_shift=st.integers(0, MAX_DIGIT_SHIFT),
+    digit_shift=st.integers(0, WIDE_DIGIT_SHIFT),
     overflow=st.sampled_from(["saturate", "wrap"]),
 )
 def test_a_step_adds_exactly_and_limits_once(reference, data, bits, row_bits, digit_shift, overflow):

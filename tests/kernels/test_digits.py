@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gatewise.kernels.digits import digit_count, digit_signed, split_digits, split_rows
+from gatewise.kernels.digits import digit_count, digit_signed, held_bits, split_digits, split_rows
 
 
 def every_code(reference, bits, signed):
@@ -12,6 +12,10 @@ def every_code(reference, bits, signed):
 
 def test_a_code_takes_one_digit_for_each_four_bits_begun():
     assert [digit_count(bits) for bits in range(1, 17)] == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+
+
+def test_weights_of_more_than_a_byte_are_two():
+    assert [held_bits(bits) for bits in range(1, 17)] == [*range(1, 9), *[16] * 8]
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -96,7 +96,8 @@ class Machine:
         space = self.space * (4 if self.engine.array == "fusion" else 1)
         words = []
         for plane in range(top + 1):
-            place, part = divmod((address + plane * r["plane_stride"]) % space, count)
+            stride = plane % 2 * r["plane_stride"] + plane // 2 * r.get("pair_stride", 0)
+            place, part = divmod((address + stride) % space, count)
             word = self.memory[place % self.space]
             word = np.concatenate([word & 3, word >> 2]) if narrow else word
             words.append(word[part * lanes : (part + 1) * lanes])
@@ -169,9 +170,6 @@ class Machine:
                     if symbols is not None:
                         tiles = [next(symbols) for _ in range(parts)]
                         amounts = tiles[0][0] if r.get("aligned") else amounts
-                    elif r.get("aligned"):
-                        amounts = self.take(-(-8 * pes // bus))[:pes].astype(np.int64)
-                    factors = amounts if r.get("multiply") else 1 << amounts
                     low = start % lanes - lane_word * lanes
                     used = (np.arange(lanes) >= low) & (np.arange(lanes) < low + inputs)
                     count = rows if r["depthwise"] else rows * pes
@@ -184,6 +182,8 @@ class Machine:
                             elif r["depthwise"]:
                                 values = values[np.arange(rows), start % lanes + np.arange(rows)]
                         else:
+                            if r.get("aligned"):
+                                amounts = self.take(-(-8 * pes // bus))[:pes].astype(np.int64)
                             data = self.take(-(-count * bits // bus))
                             raw = np.unpackbits(data, bitorder="little")[: count * bits].reshape(count, bits)
                             values = self.values(r, raw.astype(np.int64) @ (1 << np.arange(bits)), bits)
@@ -191,16 +191,21 @@ class Machine:
                             part[np.arange(rows), start % lanes + np.arange(rows)] = values
                         else:
                             part[:] = self.lane_weights(r, values.reshape(rows, pes)) * (used if sign else 1)
+                    factors = amounts if r.get("multiply") else 1 << amounts
                     if not sign:
+                        # Bytes of a wide engine's weights, or parts that add up.
+                        if self.engine.array == "digit" and parts > 1:
+                            weights[0], weights[1] = weights[0] % 256, 256 * weights[1]
                         weights = weights.sum(axis=0, keepdims=True)
                     for at, (y, x, pixel) in enumerate(self.window(r)):
                         word = start // lanes + lane_word
-                        top = r["a_top"] and (not r.get("wide_end") or r["wide_first"] <= word < r["wide_end"])
+                        here = not r.get("wide_end") or r["wide_first"] <= word < r["wide_end"]
+                        top = r["a_top"] if here else 0
                         if self.inside(r, y + dy, x + dx):
                             a = self.read_lanes(r, pixel + place + start // lanes + lane_word, top)
                         else:
-                            pad = r["pad_code"] & (255 if top else 15)
-                            bit = 8 if top else 4
+                            bit = 4 * (top + 1)
+                            pad = r["pad_code"] & ((1 << bit) - 1)
                             a = np.full(lanes, pad - ((pad >> (bit - 1)) << bit if r["a_signed"] else 0))
                         aligned = a * factors
                         acc[:, :, at] += weights @ aligned

@@ -7,6 +7,8 @@ import pytest
 from gatewise import (
     EngineConfig,
     Grid,
+    ImageSet,
+    InputSpec,
     MacFormat,
     NetworkBuilder,
     Thresholds,
@@ -17,13 +19,16 @@ from gatewise import (
 )
 from gatewise.kernels.fusion import FUSION_MODES, FusionMode, fusion_mode
 from gatewise.kernels.mac import signed_range
+from gatewise.kernels.requant import ScaleRequantizer
 from gatewise.kernels.shift import signed_digit_passes
 from gatewise.sim import arrays
 from gatewise.sim.arrays import SCHEMES, array_form, default_engine
+from gatewise.sim.bounds import layer_bounds
 from gatewise.sim.compile import compile_network
 from gatewise.sim.demo import FOLDER
 from gatewise.sim.execute import execute
 from gatewise.sim.lower import lower
+from gatewise.sim.schedule import schedule
 
 WIDE = MacFormat(product=10, align=24, acc=40)
 ROUNDINGS = ("half_even", "half_up", "half_away", "floor", "tflite")
@@ -111,7 +116,7 @@ def test_aligned_layers_run_in_4x4_on_a_fused_array(samples):
     net = start(samples, bits=2)
     grid = Grid(0.2, 2, align="shift", amounts=np.arange(6) % 3)
     mixed = np.random.default_rng(2).integers(-2, 2, (6, 6, 1, 1))
-    x = net.conv2d("wide", net.input, mixed, bits=2, scale=0.3, out=grid)
+    x = net.conv2d("wide", net.input, mixed, bits=2, scale=5.0, out=grid)
     net.conv2d("conv", x, codes, bits=2, scale=0.1, out=Grid(0.2, 8, signed=True))
     network = net.build()
     assert array_form(network.layers["wide"], "fusion").mode == FusionMode(2, 2)
@@ -380,3 +385,100 @@ def test_where_no_array_runs_all_layers_the_default_engine_names_the_first_that_
     assert default_engine(network) == EngineConfig()
     with pytest.raises(UnsupportedError, match=r"^shift_raw: scheme shift must run on"):
         compile_network(network)
+
+
+def wide_network(bits=16, weight_bits=16, zero_point=-32768):
+    """A layer that makes `bits`-bit activations, and one that reads them with weights of `weight_bits`, padded."""
+    rng = np.random.default_rng(bits * weight_bits)
+    spec = InputSpec(shape=(3, 4, 5), bits=8, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    net = NetworkBuilder("wide", spec)
+    grid = Grid(2.0 ** (18 - bits), bits, signed=bits > 8, zero_point=zero_point)
+    first = rng.integers(-128, 128, (5, 3, 2, 2))
+    x = net.conv2d("first", net.input, first, bits=8, scale=1.0, out=grid, bias=2.0**16)
+    low = -(1 << weight_bits - 1)
+    codes = rng.integers(low, -low, (4, 5, 3, 3))
+    codes[0, :, 0, 0] = low, -low - 1, low, 0, -1
+    net.conv2d(
+        "second", x, codes, bits=weight_bits, scale=1.0, out=Grid(2.0 ** (weight_bits + 8), 16, signed=True),
+        padding=1, zero_point=rng.integers(-99, 99, 4), bias=rng.normal(0, 2.0**24, 4),
+    )  # fmt: skip
+    return net.build()
+
+
+WIDE_ENGINE = EngineConfig(rows=4, lanes=4, operand_bits=16, mac=MacFormat(acc=48))
+
+
+@pytest.mark.parametrize(
+    ("bits", "weight_bits", "zero_point"),
+    [(16, 16, -32768), (16, 9, 77), (12, 16, -5), (9, 11, 0), (8, 16, 3), (16, 3, 9)],
+)
+def test_operands_of_more_than_8_bits_give_the_exact_sums(bits, weight_bits, zero_point):
+    network = wide_network(bits, weight_bits, zero_point)
+    codes = np.random.default_rng(1).integers(0, 256, (3, 3, 4, 5)).astype(np.int16)
+    found = network.run(ImageSet(codes, coded=True), WIDE_ENGINE, trace=True)
+    layer = network.layers["second"]
+    x = np.pad(found.tensors["first"].astype(np.int64), ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=zero_point)
+    assert x.max() - x.min() > 1 << bits - 2
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    acc = np.einsum("nihwyx,oiyx->nohw", windows, layer.weights.astype(np.int64))
+    sums = windows.sum(axis=(1, 4, 5))[:, None]
+    values = (acc << layer.node.fraction) - layer.zero[:, None, None] * sums + layer.bias[:, None, None]
+    unit = ScaleRequantizer(56, layer.node.requant.multiplier_bits, "half_even", 16, True)
+    wanted, _ = unit.compute(values, layer.scale.multiplier, layer.scale.shift, 0, -32768, 32767)
+    assert np.array_equal(found.tensors["second"], wanted)
+    assert np.abs(wanted).max() > 500
+    assert sum(found.overflow(kind) for kind in ("product", "align", "acc", "post")) == 0
+
+
+def test_two_bytes_stream_as_two_signed_codes():
+    layer = wide_network().layers["second"]
+    form = array_form(layer, "digit")
+    low, high = form.codes.astype(np.int64)
+    assert (256 * high + low % 256 == layer.codes).all()
+    assert -128 <= form.codes.min() < form.codes.max() <= 127
+    assert (form.bits, form.registers, len(form.weights)) == (8, {"part_top": 1}, 4)
+    lowered = next(each for each in lower(wide_network(), WIDE_ENGINE) if each.name == "second")
+    wanted = {"part_top": 1, "w_top": 1, "a_top": 3, "container": 3, "pad_code": 0x8000}
+    assert {name: lowered.registers[name] for name in wanted} == wanted
+    planes = schedule(wide_network(), WIDE_ENGINE).memory.tensors["first"].planes
+    strides = lowered.registers["plane_stride"], lowered.registers["pair_stride"]
+    assert strides == (planes[1] - planes[0], planes[2] - planes[0])
+
+
+@pytest.mark.parametrize("array", ["digit", "sign", "shift"])
+def test_an_engine_of_8_bits_names_the_one_that_runs_wide_operands(array):
+    for network, what in ((wide_network(8, 12, 0), "weights of 12"), (wide_network(12, 4, 0), "activations of 12")):
+        with pytest.raises(UnsupportedError) as error:
+            lower(network, EngineConfig(rows=4, lanes=4, array=array))
+        assert str(error.value) == (
+            f'second: {what} bits must run on an engine with array = "digit" and operand_bits = 16, '
+            f'not array = "{array}" and operand_bits = 8'
+        )
+
+
+def test_without_an_engine_wide_operands_have_one_of_16_bits():
+    assert default_engine(wide_network(12, 4, 0)) == EngineConfig(operand_bits=16)
+    assert default_engine(wide_network(8, 9, 0)) == EngineConfig(operand_bits=16)
+
+
+def test_what_could_overflow_is_refused_with_the_widths_that_would_do():
+    network = wide_network()
+    bounds = layer_bounds(array_form(network.layers["second"], "digit"), network.values["first"].codes)
+    product, align, acc = bounds.needs
+    assert (product, align) == (8, 9)
+    assert 32 < acc <= 48
+    lower(network, WIDE_ENGINE.with_mac(MacFormat(8, 9, acc)))
+    for mac in (MacFormat(8, 9, acc - 1), MacFormat(7, 9, acc), MacFormat(8, 8, acc), MacFormat()):
+        with pytest.raises(UnsupportedError) as error:
+            lower(network, WIDE_ENGINE.with_mac(mac))
+        assert str(error.value) == (
+            "second: with operands of more than 8 bits nothing may overflow, whatever the image: mac must have "
+            f"product >= 8, align >= 9 and acc >= {acc}, not {mac.product}, {mac.align} and {mac.acc}"
+        )
+
+
+def test_wide_activations_meet_integers_alone(samples):
+    net = start(samples)
+    x = net.requantise("wide", net.input, out=Grid(1.0, 16, signed=True))
+    with pytest.raises(UnsupportedError, match="activations of a layer of scheme basis must have 1 to 8 bits, not 16"):
+        net.conv2d("a", x, WeightCodes.basis(np.ones((1, 2, 6, 1, 1), int), np.ones(1)), scale=1.0, out=Grid(1.0, 8))

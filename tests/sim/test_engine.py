@@ -49,6 +49,8 @@ def test_another_mac_keeps_the_rest():
     ('rows = "16"', "engine: rows: input should be a valid integer, not '16'"),
     ("rows = true", "engine: rows: input should be a valid integer, not 'True'"),
     ("rows = [16]", "engine: rows: input should be a valid integer, not '[16]'"),
+    ("operand_bits = 12", "engine: operand_bits: input should be 8 or 16, not '12'"),
+    ('array = "shift"\noperand_bits = 16', "engine: operand_bits must be 8 in a shift array, not 16"),
     ("bus_bits = 24", "engine: bus_bits must be a power of two from 8 to 512, not 24"),
     ("bus_latency = 201", "engine: bus_latency: input should be less than or equal to 200, not '201'"),
     ("pixels = 8", "engine: pixels: input should be greater than or equal to 16, not '8'"),

@@ -267,7 +267,11 @@ SET = [
         lambda p: p.node("stem")["weights"].update(scheme="xor"),
         "manifest: nodes.0.conv2d.weights.xor.planes is missing",
     ),
-    (lambda p: p.node("stem")["weights"].update(bits=9), "manifest: nodes.0.conv2d.weights.int.bits: "),
+    (lambda p: p.node("stem")["weights"].update(bits=17), "manifest: nodes.0.conv2d.weights.int.bits: "),
+    (
+        lambda p: p.node("stem")["weights"].update(bits=9, coding="huffman"),
+        "manifest: nodes.0.conv2d.weights.int huffman coding must have codes of at most 8 bits, not 9",
+    ),
     (lambda p: p.node("stem")["out"].update(scale=float("nan")), "manifest: nodes.0.conv2d.out.scale: "),
     (lambda p: p.node("stem")["out"].update(scale=float("inf")), "manifest: nodes.0.conv2d.out.scale: "),
     (lambda p: p.node("stem")["out"].update(scale=-0.5), "manifest: nodes.0.conv2d.out.scale: "),

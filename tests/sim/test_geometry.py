@@ -65,6 +65,19 @@ def test_a_convolutions_registers_are_those_of_its_geometry():
     }
 
 
+def test_four_digit_planes_lie_in_two_pairs():
+    wide = ENGINE.model_copy(update={"operand_bits": 16})
+    shape, size = ConvShape(4, 4), (3, 3)
+    settings = {"base": 20, "plane_stride": 9, "pair_stride": -20, "pad_code": -2}
+    values = layer_values(wide, shape, Operands(16, True, 16), size, **settings)
+    assert (values["plane_stride"], values["pair_stride"], values["pad_code"]) == (9, SPACE - 20, 0xFFFE)
+    assert (values["a_top"], values["w_top"], values["container"]) == (3, 1, 3)
+    assert layer_values(wide, shape, Operands(12, True, 8), size)["pair_stride"] == 18
+    with pytest.raises(CapacityError):
+        layer_values(wide, shape, Operands(9, True, 8), size, **settings | {"pair_stride": SPACE - 28})
+    assert "pair_stride" not in layer_values(ENGINE, shape, Operands(8, True, 8), size)
+
+
 def test_every_value_is_one_of_the_descriptors():
     shape = ConvShape(8, 8, (3, 3), padding=(1, 1, 1, 1), groups=8)
     values = layer_values(ENGINE, shape, Operands(4, False, 1), (4, 4))

@@ -43,7 +43,7 @@ def all_cases():
 
 def test_every_option_is_hit_often_enough(all_cases):
     cases, hits = all_cases
-    assert {name: hits[name] for name in OPTIONS if hits[name] < 15} == {}
+    assert {name: hits[name] for name in OPTIONS if hits[name] < 10} == {}
     assert set(hits) == set(OPTIONS)
     assert sum(case.overflows > 0 for case in cases) >= 60
     assert sum(case.stall > 0 for case in cases) >= 60

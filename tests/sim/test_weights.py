@@ -397,8 +397,19 @@ def test_a_zero_point_that_the_coefficients_steps_cannot_hold_is_refused(samples
         net.linear("fc", net.input, codes, scale=1.0, zero_point=3.0, out=Grid(1.0, 8))
 
 
-@pytest.mark.parametrize("bits", [0, 2, 4, 8])
-@pytest.mark.parametrize("coding", ["raw", "huffman"])
+@pytest.mark.parametrize("bits", range(9, 17))
+def test_integers_of_two_bytes_come_out_of_the_file_as_they_went_in(bits):
+    low = -(1 << bits - 1)
+    weights = np.random.default_rng(bits).integers(low, -low, (4, 3, 2, 2))
+    weights[0, 0, 0] = low, -low - 1
+    held, arrays = decoded(WeightCodes.integer(weights, bits))
+    assert (held.weights == weights).all()
+    assert len(arrays["weight"]) == -(-weights.size * bits // 8)
+    unsigned, _ = decoded(WeightCodes.integer(weights - low, bits, signed=False))
+    assert (unsigned.weights == weights).all()
+
+
+@pytest.mark.parametrize(("bits", "coding"), [*((b, c) for b in (0, 2, 4, 8) for c in ("raw", "huffman")), (16, "raw")])
 def test_nested_weights_stand_for_what_the_grid_makes_of_them(bits, coding):
     weights = np.random.default_rng(bits).normal(0, 0.3, (5, 4, 3, 2))
     pruned = np.array([False, True, False, True, False])
@@ -417,6 +428,8 @@ WRONG = [
     (lambda: WeightCodes.integer(ONES * 8, 4), "4-bit codes must lie in -8..7, found 8..8"),
     (lambda: WeightCodes.integer(ONES * 8, 4, coding="huffman"), "4-bit codes must lie in -8..7, found 8..8"),
     (lambda: WeightCodes.integer(ONES, 4, coding="zip"), "coding: input should be 'raw' or 'huffman', not 'zip'"),
+    (lambda: WeightCodes.integer(ONES, 9, coding="huffman"), "huffman coding must have codes of at most 8 bits, not 9"),
+    (lambda: WeightCodes.integer(ONES, 17), "bits: input should be less than or equal to 16, not '17'"),
     (lambda: WeightCodes.integer(ONES * 0.5, 4), "codes must be integers, not float64"),
     (lambda: WeightCodes.nested(ONES, 3, 1.0), "nested bits must be 0, 2, 4, 8 or 16, not 3"),
     (lambda: WeightCodes.nested(ONES, 4, 1.0, ONES[0]), r"pruned channels must have shape \(2,\), not \(4,\)"),

@@ -131,7 +131,7 @@ def test_addresses_are_those_of_the_definition(shape, size, digits, tile, row_gr
         ("[pixel.eq(after), tile.eq(after)]", "[pixel.eq(after), tile.eq(pixel)]"),
         ("next_first.eq(layer.origin + self.first_word)", "next_first.eq(layer.origin)"),
         ("next_first.eq(first + layer.kernel_x_step)", "next_first.eq(tap.address + layer.kernel_x_step)"),
-        ("plane = Mux(self.upper_digit, ", "plane = Mux(0, "),
+        ("plane = Mux(upper, ", "plane = Mux(0, "),
     ],
     ids=["off by one", "no right padding", "tile starts early", "group behind", "from the last word", "one plane"],
 )

@@ -603,7 +603,7 @@ FAULTS = {
     "not from zero": (accumulators, "running = settled(m, Mux(first, 0, ", "running = settled(m, Mux(0, 0, "),
     "half taken too early": (sequencer, "~still_occupied.bit_select(half, 1)", "1"),
     "rows of the group before": (sequencer, "Mux(new_rows, next_rows, used_rows)", "used_rows"),
-    "low digit signed": (sequencer, "self.step.w_signed.eq(w_upper == w_top)", "self.step.w_signed.eq(1)"),
+    "low digit signed": (sequencer, "self.step.w_signed.eq(w_signed)", "self.step.w_signed.eq(1)"),
     "every lane summed": (sequencer, "(lane < word_end)", "(lane < lanes.most)"),
     "lanes before the group summed": (sequencer, "(lane >= word_begin) & ", ""),
     "the next word masked": (sequencer, "word_begin.eq(0), word_end", "word_end"),

@@ -60,7 +60,7 @@ def test_the_engine_passes_with_and_without_stalls():
 
 FAULTS = {
     "low weight digits with a sign": (
-        (sequencer, "w_signed.eq(w_upper == w_top)", "w_signed.eq(1)"),
+        (sequencer, "w_signed.eq(w_signed)", "w_signed.eq(1)"),
         "layer second: sum, channel ",
     ),
     "every layer waits for its drains": (
