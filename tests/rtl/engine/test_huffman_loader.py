@@ -453,21 +453,6 @@ FAULTS = {
 """Checks of the loader, left out."""
 
 
-class Faulty:
-    """A design with a fault chosen in each of its simulations."""
-
-    def __init__(self, design, number):
-        self.design, self.number = design, number
-
-    def __getattr__(self, name):
-        return getattr(self.design, name)
-
-    def simulate(self, *arguments, **settings):
-        simulation = self.design.simulate(*arguments, **settings)
-        simulation.poke("fault", self.number)
-        return simulation
-
-
 @pytest.fixture(scope="module")
 def leaky(name, planted_together):
     """An engine with all of them, one at a time."""
@@ -505,10 +490,10 @@ def caught(design, cases, engine, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_check_that_is_left_out_is_found(cases, leaky, monkeypatch, fault):
-    design = Faulty(leaky, 1 + list(FAULTS).index(fault))
+def test_a_check_that_is_left_out_is_found(cases, leaky, with_fault, monkeypatch, fault):
+    design = with_fault(leaky, 1 + list(FAULTS).index(fault))
     assert caught(design, cases, ENGINES[DIGIT], monkeypatch) is not None
 
 
-def test_without_a_fault_none_is_found(cases, leaky, monkeypatch):
-    assert caught(Faulty(leaky, 0), cases, ENGINES[DIGIT], monkeypatch) is None
+def test_without_a_fault_none_is_found(cases, leaky, with_fault, monkeypatch):
+    assert caught(with_fault(leaky, 0), cases, ENGINES[DIGIT], monkeypatch) is None
