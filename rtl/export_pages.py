@@ -160,6 +160,9 @@ its exponent (up to {SHIFT_BITS} bits). Lanes that are not the convolution group
 its own. Then the codes of the row group's channels, row after row, each row {lanes} codes in containers of
 `1 << container` bits, from row group `rest_from` on (unless it is 0) of `1 << rest_container` bits, two's complement; a
 depthwise layer's rows are one code each. Lanes that are not the convolution group's hold 0."""
+    if config.wide:
+        text += """ Weights of more than 8 bits (`part_top` 1) are two tiles that follow each other within a lane
+group: the lower bytes of the codes, whose digits are both unsigned, and the upper bytes."""
     return f"{text} {_modes_text(config)}" if config.array == "fusion" else text
 
 

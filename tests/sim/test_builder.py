@@ -333,6 +333,31 @@ def tiny_factor():
     return net.requantise("q", net.input, out=Grid(2.0**60, 8, rounding="nested"))
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_nested_grids_of_16_bits_on_both_sides_run_as_in_exact_fractions(signed):
+    rng = np.random.default_rng(16)
+    spec = InputSpec(shape=(3, 4, 4), bits=8, signed=True, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    net = NetworkBuilder("sixteen", spec)
+    first = WeightCodes.nested(rng.normal(0, 1, (4, 3, 2, 2)), 8, 2.5)
+    x = net.conv2d("a", net.input, first, scale=1.0, out=Grid.nested(16, signed, 600.0))
+    weights = WeightCodes.nested(rng.normal(0, 1, (5, 4, 3, 3)), 16, 2.5)
+    net.conv2d("b", x, weights, scale=1.0, out=Grid.nested(16, True, 2000.0), padding=1)
+    network = net.build()
+    engine = EngineConfig(rows=4, lanes=4, operand_bits=16, mac=MacFormat(acc=44))
+    codes = rng.integers(-128, 128, (2, 3, 4, 4)).astype(np.int16)
+    tensors = network.run(ImageSet(codes, coded=True), engine, trace=True).tensors
+    # The grid's codes are those less the zero point, which padding feeds.
+    lifted = tensors["a"].astype(np.int64) - x.grid.zero_point
+    assert (lifted.min() < 0) == signed
+    assert lifted.max() > 10_000
+    layer = network.layers["b"]
+    values = real_conv(lifted, layer.weights, padding=(1, 1, 1, 1))
+    grid = NestedGrid(16, signed=True)
+    for channel, (m, s) in enumerate(zip(layer.scale.multiplier, layer.scale.shift, strict=True)):
+        wanted = [grid.round_exact(Fraction(int(v) * int(m), 1 << int(s))) for v in values[:, channel].ravel()]
+        assert tensors["b"][:, channel].ravel().tolist() == wanted
+
+
 def test_an_unsigned_nested_grid_of_16_bits_is_a_signed_stream():
     grid = Grid.nested(16, signed=False, limit=65535.0)
     assert (grid.scale, grid.signed, grid.zero_point, grid.clamp) == (1.0, True, -32768, (-32768, 32767))
@@ -380,7 +405,7 @@ WRONG = [
     (conv(codes=np.ones((2, 3, 3, 3))), r"layer: codes must be integers \(out, in, ky, kx\), not float64 of shape"),
     (conv(codes=np.ones((2, 3), int)), r"layer: codes must be integers \(out, in, ky, kx\), not int64 of shape"),
     (conv(codes=np.ones((2, 4, 3, 3), int)), r"layer: codes must have shape \(2, 3, 3, 3\), not \(2, 4, 3, 3\)"),
-    (conv(bits=9), "layer: bits: input should be less than or equal to 8, not '9'"),
+    (conv(bits=17), "layer: bits: input should be less than or equal to 16, not '17'"),
     (conv(bits=0, signed=False), "layer: bits: input should be greater than or equal to 1, not '0'"),
     (conv(scale=0.0), "layer: scale must be positive, not 0.0"),
     (conv(scale=np.array([0.1, -0.1])), "layer: scale must be positive, not -0.1"),
