@@ -220,9 +220,9 @@ def _channels_by_bits(widths: np.ndarray | None) -> list[int] | None:
 
 
 def spread(channels: list[int] | None) -> str:
-    """Least and greatest width of channels by bits, for a table; nothing where they all have one."""
+    """Least and greatest width of channels by bits, for a table; nothing where they have no widths of their own."""
     used = [bits for bits, count in enumerate(channels or []) if count]
-    return f"{used[0]}..{used[-1]}" if used else ""
+    return "..".join(str(bits) for bits in dict.fromkeys((used[0], used[-1]))) if used else ""
 
 
 def _weight_facts(network: Network, node: MacNode, bits_per_weight: float) -> WeightFacts:

@@ -144,7 +144,7 @@ class RunResult:
             return None
         found = layer_bops(self.whole).values()
         try:
-            layers = network_cycles(lower(self.whole, self.engine), self.engine)
+            layers = network_cycles(lower(sorted_by_width(self.whole).network, self.engine), self.engine)
         except CapacityError:
             layers = None
         return Before(
@@ -269,7 +269,8 @@ def run(
     plan = schedule(arranged.network, engine)
     lowered = lower(arranged.network, engine, plan)
     first_channels = plan.first_channels
-    digits = {layer.name: digit_counts(layer, engine) for layer in lowered if layer.mac is not None and layer.mac.mixed}
+    fewer = [layer for layer in lowered if layer.registers.get("wide_end") or layer.registers.get("rest_from")]
+    digits = {layer.name: digit_counts(layer, engine) for layer in fewer}
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)

@@ -1,5 +1,7 @@
 """Channels of 0 to 8 bits: in the file, in the results, and what a damaged file says of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gatewise import EngineConfig, Grid, InputSpec, MacFormat, NetworkBuilder, WeightCodes, load
@@ -8,7 +10,7 @@ from gatewise.kernels.requant import CONSTANT
 from gatewise.sim.compile import compile_network
 from gatewise.sim.file import payload_digest, save_network
 from gatewise.sim.images import ImageSet
-from gatewise.sim.inspect import inspect_file
+from gatewise.sim.inspect import inspect_file, spread
 from gatewise.sim.network import Network
 from gatewise.sim.prune import constant_channels, without_pruned
 from gatewise.sim.random_weights import draw_widths
@@ -34,13 +36,15 @@ def parts(seed=1):
     return first, second, middle, codes_of(rng, first, 5, 3, 3), codes_of(rng, second, 13, 3, 3)
 
 
-def network(*, mixed=True, coding="raw", signed=False, seed=1, result=None, middle=None, flat=False):
+def network(*, mixed=True, coding="raw", signed=False, seed=1, middle=None, flat=False, bits=8):
     """Two layers of mixed widths with a tensor of mixed widths between; `mixed` false: the same codes at 8 bits."""
     first, second, between, one, two = parts(seed)
     rng = np.random.default_rng(seed)
     spec = InputSpec(shape=SHAPE, bits=8, scale=1.0, mean=(0.0,) * 5, std=(1.0,) * 5)
     net = NetworkBuilder("widths", spec)
-    out = Grid(8.0, 8, signed, widths=between if middle is None else middle)
+    out = Grid(8.0, bits, signed)
+    if bits == 8:
+        out = replace(out, widths=between if middle is None else middle)
     scale = 2.0 ** (rng.integers(-4, 1, 13) - 4)
     x = net.conv2d("first", net.input, WeightCodes.integer(one, first if mixed else 8, coding=coding), scale=scale,
                    out=out, padding=1, bias=rng.normal(0, 100, 13))  # fmt: skip
@@ -98,6 +102,16 @@ def test_each_channel_of_a_tensor_keeps_to_its_own_codes(signed):
     for channel, bits in enumerate(widths.tolist()):
         low, high = (-(1 << bits >> 1), (1 << max(bits, 1) - 1) - 1) if signed else (0, (1 << bits) - 1)
         assert np.array_equal(found[:, channel], np.clip(whole[:, channel], low, high if bits else 0))
+
+
+@pytest.mark.parametrize("overflow", ["saturate", "wrap"])
+def test_channels_that_are_all_narrow_run_as_a_narrow_tensor_does(overflow):
+    engine = ENGINE.model_copy(update={"mac": MacFormat(product=7, align=8, acc=14, overflow=overflow)})
+    found = run(network(middle=np.full(13, 4)), images(), engine)
+    narrow = run(network(middle=None, bits=4), images(), engine)
+    assert found.overflow("acc") == narrow.overflow("acc") > 0
+    assert np.array_equal(found.codes, narrow.codes)
+    assert [layer.compute for layer in found.layers] == [layer.compute for layer in narrow.layers]
 
 
 @pytest.mark.parametrize("array", ["sign", "shift"])
@@ -234,6 +248,10 @@ def test_an_inspection_counts_channels_by_their_widths(tmp_path):
         np.bincount(widths, minlength=9).tolist() for widths in (first, second)
     ]
     assert [layer["widths"] for layer in layers] == [np.bincount(middle, minlength=9).tolist(), None]
+    assert [spread(layer["weight_widths"]) for layer in layers] == [
+        f"{widths.min()}..{widths.max()}" for widths in (first, second)
+    ]
+    assert (spread([0, 0, 0, 5, 0]), spread(None)) == ("3", "")
 
 
 @pytest.mark.parametrize("coding", ["raw", "huffman"])
@@ -250,4 +268,6 @@ def test_channels_of_0_bits_go_where_channels_are_pruned(coding):
     assert not stays[middle == 0].any()
     assert less.widths["first"].tolist() == middle[stays].tolist()
     assert less.layers["first"].row_widths.tolist() == parts()[0][stays].tolist()
-    assert np.array_equal(run(less, images(), ENGINE).codes, found.codes)
+    pruned = run(less, images(), ENGINE, whole=built)
+    assert np.array_equal(pruned.codes, found.codes)
+    assert pruned.before.cycles == found.cycles_per_image
