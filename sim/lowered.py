@@ -127,8 +127,10 @@ def digit_counts(layer: LoweredLayer, engine: EngineConfig) -> DigitCounts:
     """The digits of a layer's rows and words, as the engine's registers say."""
     assert layer.mac is not None
     registers, shape = layer.registers, layer.mac.shape
+    # The parts of a digit array are bytes of one code.
+    parts = 1 + registers.get("part_top", 0) if engine.array == "digit" else 1
     rows = [
-        np.full(group.rows, weight_digits(registers, index))
+        np.full(group.rows, parts * weight_digits(registers, index))
         for index, group in enumerate(row_groups(registers, engine))
     ]
     lanes = lanes_of(registers, engine)

@@ -408,8 +408,9 @@ class Drawing:
         leads = self.engine.wide and self.nodes == 1
         kinds = ("scale",) if leads else ("scale", "scale", "threshold")
         thresholds = draw.option("requantiser", kinds) == "threshold"
-        # A fused array has no use for widths of its own channels, but for few bits in all of them.
-        spreads = ("one", "one", "one", "mixed") if self.engine.array == "fusion" else ("one", "mixed")
+        # A fused array has use for few bits in all channels, a wide engine for many.
+        seldom = self.engine.array == "fusion" or self.engine.wide
+        spreads = ("one", "one", "mixed") if seldom else ("one", "mixed")
         mixed = form is None and not thresholds and not leads and draw.option("activation widths", spreads) == "mixed"
         few = mixed and draw.option("fewer digits", ("in words", "anywhere")) != "anywhere"
         if form is not None:

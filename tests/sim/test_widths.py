@@ -114,6 +114,24 @@ def test_channels_that_are_all_narrow_run_as_a_narrow_tensor_does(overflow):
     assert [layer.compute for layer in found.layers] == [layer.compute for layer in narrow.layers]
 
 
+def test_weights_of_16_bits_meet_words_of_one_digit(monkeypatch):
+    engine = ENGINE.model_copy(update={"operand_bits": 16, "mac": MacFormat(align=24, acc=48)})
+    rng = np.random.default_rng(7)
+    net = NetworkBuilder("wide", InputSpec(shape=SHAPE, bits=8, scale=1.0, mean=(0.0,) * 5, std=(1.0,) * 5))
+    out = Grid(8.0, 8, signed=True, widths=np.repeat([3, 8, 4], 4))
+    x = net.conv2d("first", net.input, rng.integers(-128, 128, (12, 5, 3, 3)), bits=8, scale=0.1, out=out)
+    codes = rng.integers(-32768, 32768, (6, 12, 2, 2))
+    net.conv2d("second", x, codes, bits=16, scale=0.1, out=Grid(2.0**14, 16, signed=True))
+    built = net.build()
+    found = run(built, images(), engine)
+    assert found.lowered[2].registers["wide_end"] == 1
+    monkeypatch.setattr("gatewise.sim.lower.width_values", lambda *_: {})
+    plain = run(built, images(), engine)
+    assert np.array_equal(found.codes, plain.codes)
+    assert len(np.unique(found.codes)) > 100
+    assert found.cycles_per_image < plain.cycles_per_image
+
+
 @pytest.mark.parametrize("array", ["sign", "shift"])
 def test_arrays_without_digits_run_every_layer_at_its_greatest_width(array):
     engine = ENGINE.model_copy(update={"array": array, "mac": MacFormat(acc=40)})
