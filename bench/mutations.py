@@ -210,8 +210,8 @@ MUTATIONS = (
     ),
     Mutation(
         "sequencer-container", "rtl/engine/sequencer.py",
-        "container(layer, row_group + new_rows)", "container(layer, row_group)",
-        "digits", "the first tile of the rest is taken apart as those before",
+        "container(layer, row_group + new_rows)", "optional(layer, \"container\")",
+        "digits", "the tiles of the rest are taken apart as those before",
     ),
     Mutation(
         "rest-late", "rtl/engine/registers.py",
