@@ -211,7 +211,7 @@ MUTATIONS = (
     Mutation(
         "sequencer-container", "rtl/engine/sequencer.py",
         "container(layer, row_group + new_rows)", "optional(layer, \"container\")",
-        "digits", "the tiles of the rest are taken apart as those before",
+        "stops", "the tiles of the rest are taken apart as those before",
     ),
     Mutation(
         "rest-late", "rtl/engine/registers.py",

@@ -36,16 +36,23 @@ class Narrow(Steered):
     """Decisions for that build alone."""
 
     def option(self, group, values):
-        named = {"array": CONFIG.array, "bus": CONFIG.bus_bits, "decoder": CONFIG.decoder}
+        named = {
+            "array": CONFIG.array,
+            "operand bits": CONFIG.operand_bits,
+            "bus": CONFIG.bus_bits,
+            "decoder": CONFIG.decoder,
+        }
         return named[group] if group in named else super().option(group, values)
 
 
 @pytest.fixture(scope="module")
 def cases():
-    """Networks of that build, one with row groups whose sums overflow among them."""
+    """Networks of that build, with row groups whose sums overflow and rows and words of fewer digits among them."""
     found = list(random_cases(6, 3, Narrow(3)))
     assert {case.build for case in found} == {BUILD}
     assert any(case.overflows for case in found)
+    registers = [layer.registers for case in found for layer in compile_network(case.network, case.engine).layers]
+    assert all(any(each.get(name) for each in registers) for name in ("rest_from", "wide_end"))
     assert any(layer.op != "mac" for case in found for layer in compile_network(case.network, case.engine).layers[1:-1])
     return found
 
