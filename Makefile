@@ -6,6 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --use-pep517 --disable-pip-version-c
 
 # Digits networks in every weight scheme, and the arrays that run them.
 SCHEMES := int4:digit int4:fusion int4:sign int4:shift shift4:shift shift5:shift focused5:shift xor0.8:sign xor1.6:sign basis2:sign \
+  lq2a2:sign binary:sign \
   mixed:digit mixed:fusion mixed:sign mixed:shift allocated4:digit allocated4:fusion bayesian:digit bayesian:fusion bayesian:sign bayesian:shift
 
 .PHONY: setup demo test regress bench clean icarus clang lint types

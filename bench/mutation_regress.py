@@ -18,6 +18,7 @@ from gatewise import (
     MacFormat,
     Network,
     NetworkBuilder,
+    PlaneBasis,
     Thresholds,
     WeightCodes,
     XorNetwork,
@@ -268,6 +269,23 @@ def _planes(rng: np.random.Generator) -> Network:
     return net.build()
 
 
+def _pairs(rng: np.random.Generator) -> Network:
+    """Activation planes of both kinds, up to eight, made in both ways; short tiles, padding that is not zero."""
+    net = _input("pairs", (7, 5, 5), 4)
+    five = PlaneBasis.abc_net(rng.uniform(0.2, 1, 5), [-30.0, 0.0, 25.0, -8.0, 9.0]).padded(0b10110)
+    two = PlaneBasis.lq_net([3.0, 6.0]).padded(2)
+    eight = PlaneBasis.abc_net(rng.uniform(0.2, 1, 8), np.linspace(-9, 9, 8)).padded(0b01101001)
+    x = net.conv2d("five", net.input, _weights(rng, 4, 6, 7, 1, 1), bits=4, scale=0.3, out=Grid.of_planes(five))
+    basis = WeightCodes.basis(_signs(rng, 5, 6, 6, 3, 2), rng.uniform(0.2, 1, (5, 6)))
+    wide = net.conv2d("five-by-five", x, basis, scale=0.2, out=Grid(0.1, 16, signed=True), padding=1)
+    x = net.requantise("eight", wide, out=Grid.of_planes(eight))
+    basis = WeightCodes.basis(_signs(rng, 1, 6, 1, 2, 1), rng.uniform(0.2, 1, (1, 6)))
+    x = net.conv2d("one-by-eight", x, basis, scale=1.0, out=Grid.of_planes(two), groups=6, padding=1)
+    basis = WeightCodes.basis(_signs(rng, 2, 10, 6, 2, 2), rng.uniform(0.2, 1, (2, 10)))
+    net.conv2d("two-by-two", x, basis, scale=0.5, out=Grid(0.1, 8, signed=True), padding=1)
+    return net.build()
+
+
 def _encrypted(rng: np.random.Generator) -> Network:
     """XOR networks that gain and lose bits, two in a layer, over several lane groups, row groups and taps."""
     net = _input("encrypted", (11, 4, 5), 4, zero_point=3)
@@ -369,6 +387,7 @@ CASES: dict[str, tuple[Making, ...]] = {
     ),
     "4x8/16 sign": (
         (_planes, 4, MacFormat(10, 24, 40)),
+        (_pairs, 3, MacFormat(10, 24, 40)),
         (_short_planes, 0, MacFormat(8, 16, 12, "wrap")),
         (_short_planes, 1, MacFormat(8, 16, 12)),
         (_compared_with_thresholds, 20, MacFormat(8, 16, 20)),

@@ -546,7 +546,7 @@ MUTATIONS = (
     ),
     Mutation(
         "sequencer-plane-first", "rtl/engine/sequencer.py",
-        "(tap_first if planes else tile_first)", "tile_first",
+        "tap_first & (layer.a_planes", "tile_first & (layer.a_planes",
         "digits", "only the first plane's accumulators start from zero", SIGN,
     ),
     Mutation(
@@ -596,23 +596,99 @@ MUTATIONS = (
     ),
     Mutation(
         "lanes-plane", "rtl/engine/post/lanes.py",
-        'delayed(m, self.beat_plane, 1, "plane")', "self.beat_plane",
+        'delayed(m, self.beat_plane[: ceil_log2(COEFFICIENTS_IN_FIELD)], 1, "plane")', "self.beat_plane[:2]",
         "digits", "a plane has the coefficient of the one that comes next", SIGN,
     ),
     Mutation(
         "lanes-coefficients", "rtl/engine/post/lanes.py",
-        "for name in reversed(COEFFICIENT_SLOTS)", "for name in COEFFICIENT_SLOTS",
-        "digits", "the first four coefficients for the last four", SIGN,
+        "self.beat_plane >> ceil_log2(COEFFICIENTS_IN_FIELD)", "0",
+        "digits", "the first four coefficients for all others", SIGN,
     ),
     Mutation(
         "records-coefficients", "rtl/engine/post/records.py",
-        "layer.part_top >= COEFFICIENTS_IN_FIELD", "layer.part_top > COEFFICIENTS_IN_FIELD",
+        "(layer.plane_top >> ceil_log2(COEFFICIENTS_IN_FIELD))", "((layer.plane_top - 1) >> 2)",
         "stops", "the second field of five planes' coefficients is not expected", SIGN,
     ),
     Mutation(
         "stream-coefficients", "rtl/engine/stream_walk.py",
-        "1 + (layer.part_top >> 2) if", "1 if",
+        "1 + (layer.plane_top >> 2) if", "1 if",
         "stops", "records are read without the second field of coefficients", SIGN,
+    ),
+    # Activation planes: pairs, and the table that makes them.
+    Mutation(
+        "pairs-passes", "rtl/engine/sequencer.py",
+        "self.pass_end & (a_last | layer.a_planes)", "self.pass_end & a_last",
+        "digits", "all planes of an activation share their accumulators", SIGN,
+    ),
+    Mutation(
+        "pairs-first", "rtl/engine/sequencer.py",
+        "tap_first & (layer.a_planes | (a_pass == 0))", "tap_first & (a_pass == 0)",
+        "digits", "only the first activation plane's accumulators start from zero", SIGN,
+    ),
+    Mutation(
+        "pairs-digit", "rtl/engine/sequencer.py",
+        "Mux(layer.a_planes, a_pass[ceil_log2(DIGIT_BITS)], a_pass[0])", "a_pass[0]",
+        "digits", "every other plane is sought in the upper digit", SIGN,
+    ),
+    Mutation(
+        "pairs-shift", "rtl/engine/sequencer.py",
+        "a_upper & ~layer.a_planes", "a_upper",
+        "digits", "planes of the upper digit count sixteen times", SIGN,
+    ),
+    Mutation(
+        "pairs-reset", "rtl/engine/sequencer.py",
+        "Mux(a_last & last_part, 0, plane_pixel", "Mux(last_part, 0, plane_pixel",
+        "digits", "the last part's passes all add to the first pair", SIGN,
+    ),
+    Mutation(
+        "pairs-place", "rtl/engine/compute.py",
+        "fetched.a_place", "sequencer.step.a_place",
+        "digits", "a word's bit is that of the pass after it", SIGN,
+    ),
+    Mutation(
+        "pairs-bit", "rtl/engine/compute.py",
+        "Mux(layer.a_planes, read.bit_select(fetched.a_place, 1), read)", "read",
+        "digits", "planes are read as digits", SIGN,
+    ),
+    Mutation(
+        "pairs-binary", "rtl/engine/compute.py",
+        "array.binary.eq(layer.a_signs)", "array.binary.eq(0)",
+        "digits", "a plane of signs is one of 0 and 1", SIGN,
+    ),
+    Mutation(
+        "pairs-row", "rtl/engine/sign_array.py",
+        "row.binary.eq(self.binary)", "row.binary.eq(self.binary & ~self.depthwise)",
+        "digits", "the rows of a depthwise layer take signs for 0 and 1", SIGN,
+    ),
+    Mutation(
+        "pairs-drain", "rtl/engine/post/drain.py",
+        "plane == layer.plane_top if", "plane == layer.part_top if",
+        "digits", "only as many pairs drain as the weights have planes", SIGN,
+    ),
+    Mutation(
+        "pairs-coefficients", "rtl/engine/post/records.py",
+        "Cat((count - 1 - write.slot)[: ceil_log2(count)], index)", "Cat((count - 1 - write.slot)[:2], index)",
+        "digits", "coefficients beyond the sixteenth are written over the first", SIGN,
+    ),
+    Mutation(
+        "table-out", "rtl/engine/post/lanes.py",
+        "Mux(layer.out_table, table.word, first_code)", "first_code",
+        "digits", "counts of thresholds are written for their words", SIGN,
+    ),
+    Mutation(
+        "table-second", "rtl/engine/post/lanes.py",
+        "Mux(layer.second_table, table.word, second_code)", "second_code",
+        "digits", "counts of a copy are written for their words", SIGN,
+    ),
+    Mutation(
+        "table-count", "rtl/engine/post/lanes.py",
+        "Mux(layer.second_table, second_code, first_code)", "first_code",
+        "digits", "a copy is the words of the tensor beside it", SIGN,
+    ),
+    Mutation(
+        "table-entry", "rtl/planes.py",
+        "for at in range(TABLE_ENTRIES))[self.count]", "for at in range(TABLE_ENTRIES))[self.count[:3]]",
+        "digits", "counts of eight and more begin the table anew", SIGN,
     ),
     # The fused array.
     Mutation(

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from gatewise import EngineConfig, Grid, Network, WeightCodes, XorNetwork
+from gatewise import EngineConfig, Grid, Network, PlaneBasis, WeightCodes, XorNetwork
 from gatewise.kernels.allocation import allocate_bits
 from gatewise.kernels.errors import UnsupportedError
 from gatewise.kernels.shift import ShiftFormat, nearest_codes
@@ -151,7 +151,14 @@ INNER: dict[str, Inner] = {
     "focused5-huffman": focused(5, "huffman"),
     **{f"xor0.{tenths}": encrypted(2 * tenths, 20) for tenths in (4, 6, 8)},
     "basis2": planes(2),
+    "lq2a2": planes(2),
+    "abc5a5": planes(5),
 }
+ACTIVATIONS = {
+    "lq2a2": Grid.of_planes(PlaneBasis.lq_net([0.5, 1.0])),
+    "abc5a5": Grid.of_planes(PlaneBasis.abc_net([0.5, 0.4, 0.3, 0.2, 0.1], [-1.0, -0.5, 0.0, 0.5, 1.0])),
+}
+"""Of those whose activations are planes."""
 ROWS = (
     Row("int, 4 bits", "int4"),
     Row("int, 4 bits, Huffman", "int4-huffman", decoder="huffman"),
@@ -166,6 +173,8 @@ ROWS = (
     Row("xor, 0.8 bits, decoded by the host", "xor0.8", "sign"),
     *(Row(f"xor, 0.{tenths} bits", f"xor0.{tenths}", "sign", "xor") for tenths in (8, 6, 4)),
     Row("basis, 2 planes", "basis2", "sign"),
+    Row("LQ-Net: basis, 2 planes, on 2 activation planes", "lq2a2", "sign"),
+    Row("ABC-Net: basis, 5 planes, on 5 activation planes", "abc5a5", "sign"),
 )
 
 
@@ -173,7 +182,8 @@ ROWS = (
 def network(inner: str) -> Network:
     """ResNet-20 with such inner layers."""
     between = _allocated_grid if inner.startswith("allocated") else None
-    return resnet20(f"resnet20-{inner}", INNER[inner], between=between)
+    activation = ACTIVATIONS.get(inner, ACTIVATION)
+    return resnet20(f"resnet20-{inner}", INNER[inner], between=between, activation=activation)
 
 
 @cache
@@ -214,8 +224,9 @@ def resnet() -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
     """What is said above the table of ResNet-20, its columns and rows."""
     text = (
         "## ResNet-20 in every scheme\n\n"
-        "Seeded weights on engines of 16 rows and lanes and a bus of 128 bits, latency 20; activations of 4 bits, the "
-        "first and the last layer integers of 8 bits. The sign array runs an integer layer as a pass for each bit, the "
+        "Seeded weights on engines of 16 rows and lanes and a bus of 128 bits, latency 20; "
+        "activations of 4 bits but where they are planes, the first and the last layer integers of 8 bits. The sign "
+        "array runs an integer layer as a pass for each bit, the "
         "shift array as one for each signed power of two that its longest code needs. Bytes read are all words of an "
         "image: descriptors, records, weights, once for each tile of pixels. Utilisation counts "
         "every pass as useful. Where widths are mixed (`kernels/allocation.py`, spreads log-normal with a factor of "
@@ -300,8 +311,8 @@ def digits() -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
         "## The digits network in every scheme\n\n"
         f"Converted by `python examples/digits/schemes.py --write` without training: {len(images)} held-out images, "
         f"float {100 * load_demo().float_top1:.2f} %. The published methods train in their schemes; one plane of signs "
-        "that an XOR network decodes is not to be had without. `make regress` runs every row through the RTL "
-        "(8 x 8, ten images): all digits, counters and cycles are equal.\n\n"
+        "that an XOR network decodes is not to be had without, nor are binary activations. `make regress` runs every "
+        "row through the RTL (8 x 8, ten images): all digits, counters and cycles are equal.\n\n"
     )
     return text, columns, rows
 

@@ -30,7 +30,8 @@ def noise(bits: int) -> Inner:
 class Shapes:
     """Collects a network of `activation` tensors beside 16-bit residual streams; its first and last layer have 8 bits.
 
-    `inner` makes the weights of the others, 4-bit integers unless given, `between` the grids within blocks.
+    `inner` makes the weights of the others, 4-bit integers unless given, `between` the grids within blocks, and
+    `activation` is what blocks read.
     """
 
     net: NetworkBuilder

@@ -13,7 +13,8 @@ What makes coefficients:
 - `pair_coefficients`: weights ``sum_p alpha_p b_p`` and activations ``sum_j beta_j s_j`` of LQ-Net (Zhang, Yang, Ye,
   Hua, ECCV 2018) and ABC-Net (Lin, Zhao, Pan, NeurIPS 2017).
 
-Activations of a basis come out of the threshold requantiser as a count; `PlaneTable` makes their planes of it.
+Activations of a basis come out of a requantiser as a count; `PlaneTable` makes a word of their planes of it, and
+`activation_planes` says what the bits of such words are worth to the array.
 """
 
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ __all__ = [
     "IntPlanes",
     "PlaneCorrection",
     "PlaneTable",
+    "activation_planes",
     "fixed_coefficients",
     "int_planes",
     "pair_coefficients",
@@ -176,6 +178,13 @@ def pair_coefficients(alpha: np.ndarray, beta: np.ndarray) -> FixedCoefficients:
     if not 1 <= alpha.shape[1] * len(beta) <= MAX_PLANES:
         raise FormatError(f"plane pairs must be 1 to {MAX_PLANES}, not {alpha.shape[1]} by {len(beta)}")
     return fixed_coefficients((alpha[:, :, None] * beta).reshape(len(alpha), -1))
+
+
+def activation_planes(words: np.ndarray, planes: int, signs: bool) -> np.ndarray:
+    """What the planes of plane words are worth: int16 (planes, *words.shape), 0 and 1, or with `signs` -1 and +1."""
+    words = np.asarray(words)
+    bits = (words >> np.arange(planes).reshape(planes, *[1] * words.ndim)) & 1
+    return (2 * bits - 1 if signs else bits).astype(np.int16)
 
 
 @dataclass(frozen=True, slots=True)

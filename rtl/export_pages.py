@@ -130,12 +130,12 @@ def _record_rows(config: EngineConfig) -> list[tuple[str, str, str]]:
 
 
 def _coefficients_present(name: str, planes: int) -> str:
-    first = planes * int(name[-1])
-    return f"`part_top` >= {first}" if first else "`op` is `mac`"
+    first = planes * int(name.rpartition("_")[2])
+    return f"`plane_top` >= {first}" if first else "`op` is `mac`"
 
 
 def _coefficients_content(name: str, planes: int) -> str:
-    first = planes * int(name[-1])
+    first = planes * int(name.rpartition("_")[2])
     return (
         f"coefficients of planes {first} to {first + planes - 1}, the first in the lowest {COEFFICIENT_BITS} bits, "
         "signed, with the layer's fraction bits"

@@ -6,6 +6,7 @@ from .file import load, save_network
 from .images import ImageSet, load_images
 from .manifest import InputSpec
 from .network import Network
+from .plane_basis import PlaneBasis
 from .prune import without_pruned
 from .run import RunResult, run
 from .weights import WeightCodes
@@ -17,6 +18,7 @@ __all__ = [
     "InputSpec",
     "Network",
     "NetworkBuilder",
+    "PlaneBasis",
     "RunResult",
     "Tensor",
     "Thresholds",

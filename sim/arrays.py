@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..kernels.conv import Operands
 from ..kernels.correction import ZERO_POINT_BITS, Correction
 from ..kernels.digits import BYTE_BITS
 from ..kernels.errors import UnsupportedError
 from ..kernels.fusion import FUSION_MODES, FusionMode
 from ..kernels.mac import MacFormat, signed_range
-from ..kernels.planes import PlaneCorrection, int_planes, sign_planes
+from ..kernels.planes import PlaneCorrection, activation_planes, int_planes, sign_planes
 from ..kernels.requant import MAX_SHIFT
 from ..kernels.shift import NEGATIVE, POSITIVE, ShiftFormat, signed_digit_passes
 from ..kernels.xor import XorNetwork
@@ -58,7 +59,8 @@ class ArrayForm:
     bits : of a streamed PE code
     signed : whether the loader extends a code by its sign
     exact_rows : whether weights are parts
-    coefficients : of parts that have accumulators of their own (planes), int64 (planes, out)
+    coefficients : of passes that have accumulators of their own (planes), int64 (planes, out): a pass for each part
+        or, where activations are planes too, for each pair of a part and, faster, an activation plane
     registers : those that only this array has
     mode : bits of the operands that meet in a PE
     """
@@ -90,6 +92,25 @@ class ArrayForm:
             return codes
         channels = self.mode.channels(codes.shape[-1] // self.mode.lanes)
         return self.mode.pack(codes[..., channels.reshape(-1)], self.mode.w_bits)
+
+    @property
+    def passes(self) -> int:
+        """Accumulators of a pixel and row that a part's tile adds to: one, or one for each activation plane."""
+        return self.planes // len(self.weights) if self.layer.activations is not None else 1
+
+    @property
+    def operands(self) -> Operands:
+        """What the array multiplies: digits of numbers, or one plane's 0 and 1, or -1 and +1."""
+        operands, activations = self.layer.operands, self.layer.activations
+        return operands if activations is None else replace(operands, a_bits=2, a_signed=True)
+
+    def inputs(self, codes: np.ndarray, pad: int) -> list[tuple[np.ndarray, int]]:
+        """What each pass of a part reads of activation codes, and what pads it."""
+        activations = self.layer.activations
+        if activations is None:
+            return [(codes, pad)]
+        both = (activation_planes(each, self.passes, activations.signs) for each in (codes, np.array(pad)))
+        return [(values, int(padding)) for values, padding in zip(*both, strict=True)]
 
     def corrected_bits(self, fmt: MacFormat) -> int:
         """Bits of the value that is requantised at these widths, and so of bias and thresholds."""
@@ -172,6 +193,11 @@ def check_engine(engine: EngineConfig) -> None:
 def check_arrays(network: "Network", engine: EngineConfig) -> None:
     """Raise `UnsupportedError` where the engine's array or decoder does not run a layer, with what would."""
     check_engine(engine)
+    for name, value in network.values.items():
+        if value.codes.planes is not None and engine.array != "sign":
+            raise UnsupportedError(
+                f'{name}: activation planes must be on an engine with array = "sign", not array = "{engine.array}"'
+            )
     for layer in network.layers.values():
         scheme, name = layer.node.weights.scheme, layer.node.name
         if scheme not in SCHEMES[engine.array]:
@@ -273,7 +299,13 @@ def _on_sign(layer: MacLayer) -> ArrayForm:
         coefficients = np.repeat(halves.coefficients.astype(np.int64)[:, None], layer.shape.out_channels, axis=1)
         layer = _checked(replace(layer, zero=layer.zero + halves.zero))
     weights = 2 * planes.astype(np.int32) - 1
-    registers = {"part_top": len(planes) - 1}
+    registers = {"part_top": len(planes) - 1, "plane_top": len(coefficients) - 1}
+    if layer.activations is not None:
+        registers |= {
+            "a_top": len(coefficients) // len(planes) - 1,
+            "a_planes": 1,
+            "a_signs": int(layer.activations.signs),
+        }
     return ArrayForm(layer, fraction, weights, planes, 1, coefficients=coefficients, registers=registers)
 
 

@@ -20,7 +20,7 @@ from ..kernels.requant import Rounding
 from ..kernels.residual import STREAM_BITS
 from .file import payload_digest, save_network
 from .fixed_point import fixed_multiplier, fixed_zero_point, fraction_bits, odd_multiplier, smallest_signed
-from .graph import MacNode, PlaneWeights, Value, conv_shape, infer, xor_networks
+from .graph import MacNode, PlaneWeights, Value, activation_planes, conv_shape, infer, xor_networks
 from .manifest import (
     AddNode,
     AveragePoolNode,
@@ -40,6 +40,7 @@ from .manifest import (
     XorNetworkSpec,
 )
 from .network import Network
+from .plane_basis import PlaneBasis
 from .validation import checked
 from .weights import WeightCodes, decode_weights
 
@@ -61,7 +62,8 @@ class Grid:
     Whoever writes the tensor clamps its codes to [low, high]: the whole container unless given. With the rounding
     "nested" it rounds as Bayesian Bits does (`NestedGrid`): layers of the array make 2 and 4 bits by thresholds; all
     else has odd multipliers, with which no value of the grid is halfway between two codes, so that nested rounding is
-    the direct one.
+    the direct one. With a `basis` codes are words of activation planes, ``real = scale * sum_j beta[j] * s_j``;
+    `of_planes` makes such.
     A convolution or linear layer may give each channel its own width of `widths` bits, 0 to `bits`: the channel's
     clamp is ``[low >> n, high >> n]`` with n the bits that it has less; without any bits it is 0. The zero point must
     be 0 then, the rounding direct.
@@ -77,6 +79,7 @@ class Grid:
     high: int | None = None
     widths: np.ndarray | None = None
     rounding: Literal["direct", "nested"] = "direct"
+    basis: PlaneBasis | None = None
 
     def __post_init__(self) -> None:
         if self.rounding not in ("direct", "nested"):
@@ -100,6 +103,11 @@ class Grid:
         wide = bits == STREAM_BITS and not signed
         zero_point = signed_range(STREAM_BITS)[0] if wide else 0
         return cls(grid.step(limit), bits, signed or wide, zero_point, rounding="nested")
+
+    @classmethod
+    def of_planes(cls, basis: PlaneBasis) -> "Grid":
+        """Words of planes: thresholds make them, at the numbers that the basis has."""
+        return cls(1.0, len(basis.spec.beta), zero_point=basis.pad, basis=basis)
 
     @property
     def clamp(self) -> tuple[int, int]:
@@ -129,7 +137,15 @@ class Grid:
     @property
     def codes(self) -> Codes:
         """The manifest's form."""
-        return checked(Codes, bits=self.bits, signed=self.signed, zero_point=self.zero_point, scale=float(self.scale))
+        planes = None if self.basis is None else self.basis.spec
+        return checked(
+            Codes,
+            bits=self.bits,
+            signed=self.signed,
+            zero_point=self.zero_point,
+            scale=float(self.scale),
+            planes=planes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +185,7 @@ class MacSettings(TypedDict, total=False):
     relu: bool
     """Clamp from below at zero, besides what `out` says."""
     thresholds: Thresholds
-    """Requantise by thresholds instead of scales."""
+    """Requantise by thresholds instead of scales; where `out` is planes, those of its basis unless given."""
 
 
 def _named(method: Method) -> Method:
@@ -211,7 +227,8 @@ class NetworkBuilder:
     def input(self) -> Tensor:
         """The network's input."""
         spec = self.spec
-        return Tensor(spec.name, spec.shape, Grid(spec.scale, spec.bits, spec.signed, spec.zero_point))
+        basis = None if spec.planes is None else PlaneBasis(spec.planes, (0.0,), (0, 1), spec.zero_point)
+        return Tensor(spec.name, spec.shape, Grid(spec.scale, spec.bits, spec.signed, spec.zero_point, basis=basis))
 
     @_named
     def conv2d(
@@ -266,6 +283,7 @@ class NetworkBuilder:
         thresholds: Thresholds | None = None,
     ) -> Tensor:
         weights = _weight_codes(codes, kind, bits, signed, coding)
+        weights = weights.meeting(None if x.grid.basis is None else x.grid.basis.spec)
         channels = weights.shape[0]
         _check_amounts(out, channels)
         scales, zeros, biases = (
@@ -281,6 +299,9 @@ class NetworkBuilder:
         zero_term = bool(fixed_zeros.any())
         fraction = 0 if plain and not zero_term else fraction
         nested = out.rounding == "nested" and out.bits <= DIGIT_BITS and thresholds is None
+        factor = scales * x.grid.scale / (np.ldexp(1.0, fraction) * out.scale * out.factors)
+        if out.basis is not None:
+            thresholds = thresholds or Thresholds(out.basis.integer_thresholds(factor))
         counted = nested or thresholds is not None
         node = checked(
             kind,
@@ -294,6 +315,7 @@ class NetworkBuilder:
             fraction=fraction,
             requant={"kind": "threshold"} if counted else self._clamp(out, relu),
             out_widths=out.widths is not None,
+            table=None if out.basis is None else out.basis.words,
             **geometry | ({"kernel": weights.shape[2:]} if kind is Conv2dNode else {}),
         )
         shape = conv_shape(node, Value(x.shape, x.grid.codes))
@@ -301,7 +323,8 @@ class NetworkBuilder:
             raise FormatError(f"codes must have shape {shape.weight_shape}, not {weights.shape}")
         arrays = weights.arrays(shape)
         self._networks |= weights.networks
-        integers = decode_weights(node.weights, shape, arrays.__getitem__, self._networks).weights
+        planes = activation_planes(x.grid.codes)
+        integers = decode_weights(node.weights, shape, arrays.__getitem__, self._networks, planes).weights
         arrays["bias"] = smallest_signed(_fixed_bias(node, x, integers, scales, fixed_zeros, biases))
         if x.grid.align is not None:
             arrays["align"] = np.asarray(x.grid.amounts, dtype=np.uint8)
@@ -309,7 +332,6 @@ class NetworkBuilder:
             arrays["zero"] = fixed_zeros
         if out.widths is not None:
             arrays["out_widths"] = _out_widths(out)
-        factor = scales * x.grid.scale / (np.ldexp(1.0, fraction) * out.scale * out.factors)
         if nested:
             thresholds = _nested_thresholds(out, factor, fraction, relu)
         if thresholds is None:
@@ -344,10 +366,17 @@ class NetworkBuilder:
 
     @_named
     def requantise(self, name: str, x: Tensor, *, out: Grid, relu: bool = False) -> Tensor:
-        """Add another grid for the same values."""
+        """Add another grid for the same values; to planes by the equal steps that come nearest to their thresholds."""
         _check_amounts(out, x.shape[0])
-        node = checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, requant=self._rescaled(out, relu))
-        factor = x.grid.scale * x.grid.factors / (out.scale * out.factors)
+        scale = out.scale
+        settings: dict[str, Any] = {"requant": self._rescaled(out, relu)}
+        if out.basis is not None:
+            counts = out.basis.uniform(x.grid.scale / out.scale)
+            scale *= counts.step
+            ends = {"low": 0, "high": len(counts.table) - 1}
+            settings = {"table": counts.table, "count_zero": counts.zero, "requant": settings["requant"] | ends}
+        node = checked(RequantiseNode, name=name, inputs=(x.name,), out=out.codes, **settings)
+        factor = x.grid.scale * x.grid.factors / (scale * out.factors)
         return self._append(node, out, self._multipliers("", factor, out))
 
     def max_pool(self, name: str, x: Tensor, kernel: Pair, stride: Pair | None = None, padding: Pads = 0) -> Tensor:
@@ -507,7 +536,7 @@ def _fixed_bias(
     if np.abs(fixed).max(initial=0) >= 2.0**56:
         raise FormatError(f"bias must be below 2**56 accumulator steps, not {np.abs(fixed).max():g}")
     fixed = fixed.astype(np.int64)
-    if x.grid.zero_point:
+    if x.grid.zero_point and x.grid.basis is None:
         lift = 0 if isinstance(node.weights, PlaneWeights) else fraction
         factors = np.broadcast_to(x.grid.factors.astype(np.int64), (shape.in_channels,)).reshape(shape.groups, 1, -1)
         grouped = integers.astype(np.int64).reshape(shape.groups, shape.group_outputs, shape.group_inputs, -1)

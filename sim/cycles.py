@@ -306,7 +306,7 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
 
 
 def _products(layer: LoweredLayer, macs: int, engine: EngineConfig) -> int:
-    """Useful products: of each weight its own digits, or its parts, with each activation's own digits.
+    """Useful products: of each weight its own digits, or its parts, with each activation's own digits, or its planes.
 
     In a fused array pairs of slices of 2 bits that hold bits of both codes.
     """
@@ -316,6 +316,8 @@ def _products(layer: LoweredLayer, macs: int, engine: EngineConfig) -> int:
         return macs * utilised_bricks(mac.operands.a_bits, mac.operands.w_bits)
     shape, registers = mac.shape, layer.registers
     activations, weights = -(-mac.lane_widths // DIGIT_BITS), -(-mac.row_widths // DIGIT_BITS)
+    if mac.activations is not None:
+        activations = mac.lane_widths
     if engine.array != "digit":
         weights = np.full(shape.out_channels, 1 + registers["part_top"])
     pairs = weights.reshape(shape.groups, -1).sum(axis=1) @ activations.reshape(shape.groups, -1).sum(axis=1)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..kernels.errors import CapacityError
 from ..kernels.fusion import FUSION_MODES
+from ..kernels.planes import MAX_PLANES, TABLE_ENTRIES, TABLE_PLANES
 from ..kernels.requant import Rounding
 from .engine import EngineConfig
 
@@ -30,6 +31,7 @@ __all__ = [
     "OPERATIONS",
     "PART_BITS",
     "PLANES",
+    "PLANE_BITS",
     "RECORD_SLOTS",
     "SHIFT_BITS",
     "Field",
@@ -65,7 +67,9 @@ INTERVAL_BITS = 24
 MODE_BITS = 2
 """Of the number of a fused array's mode."""
 PART_BITS = 3
-"""Of the number of a weight's parts, less one."""
+"""Of the number of a weight's parts, less one; in a sign array of an activation's planes too."""
+PLANE_BITS = (MAX_PLANES - 1).bit_length()
+"""Of the number of accumulators of a pixel, less one."""
 SHIFT_BITS = 4
 """Of a shift in a row of the shift array."""
 ARRAY_FIELDS = {
@@ -82,7 +86,17 @@ ARRAY_FIELDS = {
         "first_narrow",
         "other_narrow",
     ),
-    "sign": ("part_top", "wide_first", "wide_end"),
+    "sign": (
+        "part_top",
+        "wide_first",
+        "wide_end",
+        "plane_top",
+        "a_planes",
+        "a_signs",
+        "table",
+        "out_table",
+        "second_table",
+    ),
     "shift": (
         "part_top",
         "wide_first",
@@ -104,9 +118,9 @@ DECODER_FIELDS = ("table_words", "weight_words")
 PLANES = 4
 """Digit planes of a 16-bit stream."""
 RECORD_SLOTS = ("bias", "main", *(f"threshold_{index}" for index in range(15)), "own", "other", "sum", "copy")
-COEFFICIENT_SLOTS = ("coefficients_1", "coefficients_0")
-"""Before these in a sign array: the coefficients of four planes each, the first one only where there are more."""
 """What a channel's record may have, in the order of the stream; each is one field of 64 bits."""
+COEFFICIENT_SLOTS = tuple(f"coefficients_{field}" for field in reversed(range(MAX_PLANES // 4)))
+"""Before these in a sign array: the coefficients of four planes each, as many as there are, the last ones first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +224,11 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
             f"{prefix}_high": code(f"greatest code of {what}"),
         }
 
+    passes = flag("activations have an upper digit")
+    if engine.wide:
+        passes = Field(2, doc="digits of an activation, less one")
+    elif engine.array == "sign":
+        passes = Field(PART_BITS, doc="passes of a weight tile, less one: digits of the activations, or their planes")
     operations = ", ".join(f"{index} {name}" for index, name in enumerate(OPERATIONS))
     modes = ", ".join(f"{index} {mode.a_bits}x{mode.w_bits}" for index, mode in enumerate(FUSION_MODES))
     fields = {
@@ -255,9 +274,7 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
             doc="in the last row group, with more than this left but not over a tile: half of them; 0: never",
         ),
         "serial": flag("a tile waits until the tile before it has drained: operands share a bank"),
-        "a_top": Field(2, doc="digits of an activation, less one")
-        if engine.wide
-        else flag("activations have an upper digit"),
+        "a_top": passes,
         "wide_first": size("first word of a pixel's inputs whose activations have an upper digit"),
         "wide_end": size("the word after the last of these; 0: all words have one"),
         "w_top": flag("weights have an upper digit"),
@@ -270,6 +287,9 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "mode": Field(MODE_BITS, doc=f"bits of activations x weights in a PE: {modes}"),
         "narrow": flag("the input's words have two codes of two bits in a digit's place"),
         "part_top": Field(PART_BITS, doc="parts of a weight, each with a weight tile of its own, less one"),
+        "plane_top": Field(PLANE_BITS, doc="accumulators of a pixel, less one: parts, times planes of activations"),
+        "a_planes": flag("activations are planes, one bit of a word in each pass of a weight tile; 0: digits"),
+        "a_signs": flag("planes of activations are -1 and +1; 0: 0 and 1"),
         "focused": flag("codes have a component, the sum of whose inputs is added"),
         "value_shift": Field(SHIFT_BITS, doc="bits by which the sum of the shifted inputs is shifted"),
         "minus_shift": Field(SHIFT_BITS, doc="bits by which the inputs' sum of the minus component is shifted"),
@@ -292,6 +312,11 @@ def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
         "copies": flag("the second tensor is rescaled; 0: it holds the same codes"),
         "copy_from": code("zero point of the codes that the copy is made from"),
         **scaled("copy", "the copy"),
+        "table": Field(
+            TABLE_PLANES * TABLE_ENTRIES, doc=f"words of planes, {TABLE_PLANES} bits each, that counts 0, 1, .. become"
+        ),
+        "out_table": flag("codes of the output are counts, and the table's words are written"),
+        "second_table": flag("codes of the copy are counts, and the table's words are written"),
         **placed("out", "the output"),
         "out_pixel_step": address("words from pixel to pixel of the output"),
         **placed("second", "the copy"),

@@ -154,22 +154,23 @@ def _mac(
         else:
             weights = split_rows(layer.codes, counts.rows, digit_count(layer.operands.w_bits))
     # Planes have accumulators of their own: to each the others do not exist.
-    parts = [weights] if form.coefficients is None else np.split(weights, form.planes)
+    parts = [weights] if form.coefficients is None else np.split(weights, len(weights))
     results = [
         conv2d(
-            x,
+            values,
             part,
             layer.factors,
             layer.shape,
-            layer.operands,
+            form.operands,
             mac,
             step_lanes,
-            zero_point,
+            pad,
             first_lane=lanes[1] % step_lanes,
             exact_rows=form.exact_rows,
             counts=counts,
         )
         for part in parts
+        for values, pad in form.inputs(x, zero_point)
     ]
     per_channel = (-1, 1, 1)
     input_sum = np.repeat(results[0].input_sum, layer.shape.group_outputs, axis=1)
@@ -193,8 +194,11 @@ def _mac(
         )
         post = post + saturated
     elif layer.thresholds is not None and layer.descending is not None:
-        counter = ThresholdRequantizer(value_bits, node.out.bits, node.out.signed)
+        table = node.plane_table
+        bits = node.out.bits if table is None else node.thresholds.bit_length()
+        counter = ThresholdRequantizer(value_bits, bits, node.out.signed)
         codes = counter.compute(values, layer.thresholds, layer.descending)
+        codes = codes if table is None else table.compute(codes).astype(np.int16)
     else:
         raise AssertionError(f"{node.name}: decoding gives scales or thresholds")
     product, align, acc = (
@@ -215,11 +219,10 @@ def _plain(network: Network, node: Node, sources: list[np.ndarray]) -> np.ndarra
             return _add(network, node, sources)
         case RequantiseNode():
             scale, requant = network.scales[node.name, ""], node.requant
-            values = x.astype(np.int64) - codes[0].zero_point
-            unit = _scaler(STREAM_BITS + 1, requant, node.out.bits, node.out.signed)
-            return unit.compute(values, scale.multiplier, scale.shift, node.out.zero_point, requant.low, requant.high)[
-                0
-            ]
+            values, out = x.astype(np.int64) - codes[0].zero_point, node.scaled
+            unit, ends = _scaler(STREAM_BITS + 1, requant, out.bits, out.signed), (requant.low, requant.high)
+            made, _ = unit.compute(values, scale.multiplier, scale.shift, out.zero_point, *ends)
+            return made if node.plane_table is None else node.plane_table.compute(made).astype(np.int16)
         case MaxPoolNode():
             return max_pool(x, pool_shape(node, network.values[node.inputs[0]]))
         case AveragePoolNode() | GlobalAveragePoolNode():

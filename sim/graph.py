@@ -44,6 +44,7 @@ __all__ = [
     "MacNode",
     "PlaneWeights",
     "Value",
+    "activation_planes",
     "array_roles",
     "check_arrays",
     "conv_shape",
@@ -156,12 +157,15 @@ def _check_size(name: str, shape: tuple[int, int, int]) -> None:
 
 
 def _plain(codes: Codes) -> Codes:
-    return Codes(bits=codes.bits, signed=codes.signed, zero_point=codes.zero_point, scale=codes.scale)
+    return Codes(
+        bits=codes.bits, signed=codes.signed, zero_point=codes.zero_point, scale=codes.scale, planes=codes.planes
+    )
 
 
 def _infer_node(node: Node, sources: list[Value]) -> Value:
     source = sources[0]
     channels, height, width = source.shape
+    _check_planes(node, sources)
     match node:
         case Conv2dNode() | LinearNode():
             return _infer_mac(node, source)
@@ -171,7 +175,7 @@ def _infer_node(node: Node, sources: list[Value]) -> Value:
             _check_clamp(node.requant, node.out)
             return Value(source.shape, node.out)
         case RequantiseNode():
-            _check_clamp(node.requant, node.out)
+            _check_clamp(node.requant, node.scaled)
             return Value(source.shape, node.out)
         case MaxPoolNode() | AveragePoolNode() | GlobalAveragePoolNode():
             return Value((channels, *pool_shape(node, source).output_size(height, width)), source.codes)
@@ -190,6 +194,30 @@ def _infer_node(node: Node, sources: list[Value]) -> Value:
             return Value((channels, -(-height // node.stride[0]), -(-width // node.stride[1])), source.codes)
 
 
+def _check_planes(node: Node, sources: list[Value]) -> None:
+    """Whether a node may read activation planes, and makes what it says it makes."""
+    if any(source.codes.planes is not None for source in sources):
+        if isinstance(node, MaxPoolNode):
+            if not (sources[0].codes.planes and sources[0].codes.planes.ordered):
+                raise UnsupportedError(
+                    f"max_pool must read numbers, or planes whose words are in the order of their values, "
+                    f"not planes of beta {sources[0].codes.planes and sources[0].codes.planes.beta}"
+                )
+        elif not isinstance(node, MacNode | ConcatNode | FlattenNode | StrideSliceNode):
+            raise UnsupportedError(f"{node.op} must read numbers, not words of activation planes")
+    if isinstance(node, AddNode) and node.out.planes is not None:
+        raise UnsupportedError("the sum of an add must be numbers, not activation planes: requantise it to them")
+    if not isinstance(node, MacNode | RequantiseNode):
+        return
+    if (node.table is None) != (node.out.planes is None):
+        raise FormatError("a table must come with activation planes, and they with it")
+    if node.table is not None:
+        if isinstance(node, MacNode) and isinstance(node.requant, ScaleRequant):
+            raise UnsupportedError("activation planes of a MAC layer must come of thresholds, not of a scale")
+        if max(node.table) >> node.out.bits:
+            raise FormatError(f"words of a table must fit {node.out.bits} planes, not {max(node.table)}")
+
+
 def _infer_mac(node: MacNode, source: Value) -> Value:
     if isinstance(node, LinearNode) and source.shape[1:] != (1, 1):
         raise FormatError(f"a linear layer's input must be flat (features, 1, 1), not {source.shape}")
@@ -198,6 +226,11 @@ def _infer_mac(node: MacNode, source: Value) -> Value:
         raise UnsupportedError(
             f"activations of a layer of scheme {scheme} must have 1 to {BYTE_BITS} bits, not {source.codes.bits}"
         )
+    if source.codes.planes is not None:
+        if not isinstance(node.weights, PlaneWeights):
+            raise UnsupportedError(f"activation planes must meet weights of scheme basis or xor, not {scheme}")
+        if node.zero_term:
+            raise UnsupportedError("weights that meet activation planes must have no zero-point term: they are signs")
     if node.align is not None and scheme != "int":
         raise UnsupportedError(f"alignment must come with scheme int, not with {scheme}")
     if node.align == "mul" and max(source.codes.bits, node.weights.bits) > 4:
@@ -209,7 +242,7 @@ def _infer_mac(node: MacNode, source: Value) -> Value:
         _check_clamp(node.requant, node.out)
         if node.requant.rounding == "tflite" and node.fraction:
             raise UnsupportedError(f"tflite rounding must come without fraction bits, not with {node.fraction}")
-    elif node.out.bits > 4:
+    elif node.out.bits > 4 and node.table is None:
         raise FormatError(f"threshold outputs must have 1 to 4 bits, not {node.out.bits}")
     if node.out_widths:
         _check_out_widths(node)
@@ -255,7 +288,7 @@ def array_roles(
         return {}
     shape = conv_shape(node, sources[0])
     roles = {
-        **_weight_roles(node, shape, networks or {}),
+        **_weight_roles(node, shape, activation_planes(sources[0].codes), networks or {}),
         "bias": ArrayRole(((shape.out_channels,),), (np.int16, np.int32, np.int64)),
     }
     if node.align is not None:
@@ -266,14 +299,20 @@ def array_roles(
         roles["out_widths"] = ArrayRole(((shape.out_channels,),), (np.uint8,))
     if isinstance(node.requant, ScaleRequant):
         return roles | _scale_roles(shape.out_channels)
-    thresholds = (1 << node.out.bits) - 1
     return roles | {
-        "thresholds": ArrayRole(((shape.out_channels, thresholds),), (np.int16, np.int32, np.int64)),
+        "thresholds": ArrayRole(((shape.out_channels, node.thresholds),), (np.int16, np.int32, np.int64)),
         "descending": ArrayRole(((shape.out_channels,),), (np.uint8,)),
     }
 
 
-def _weight_roles(node: MacNode, shape: ConvShape, networks: Mapping[str, XorNetworkSpec]) -> dict[str, ArrayRole]:
+def activation_planes(codes: Codes) -> int:
+    """Planes that each weight plane meets: with numbers, whose digits share its accumulator, 1."""
+    return 1 if codes.planes is None else codes.bits
+
+
+def _weight_roles(
+    node: MacNode, shape: ConvShape, activations: int, networks: Mapping[str, XorNetworkSpec]
+) -> dict[str, ArrayRole]:
     count = int(np.prod(shape.weight_shape, dtype=object))
     weights = node.weights
     widths = {}
@@ -283,7 +322,7 @@ def _weight_roles(node: MacNode, shape: ConvShape, networks: Mapping[str, XorNet
         sizes = plane_bytes(weights, count, networks)
         return {
             "weight": ArrayRole(((sum(sizes),),), (np.uint8,)),
-            "coef": ArrayRole(((len(sizes), shape.out_channels),), (np.int16,)),
+            "coef": ArrayRole(((len(sizes) * activations, shape.out_channels),), (np.int16,)),
         }
     if weights.coding == "huffman":
         # A code word has one bit at least: what is shorter is refused before room for `count` codes is made.

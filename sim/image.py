@@ -12,7 +12,7 @@ import numpy as np
 
 from ..kernels.packing import pack_codes, unpack_codes
 from ..kernels.planes import COEFFICIENT_BITS
-from .manifest import AddNode, Conv2dNode, LinearNode, Node, RequantiseNode, ThresholdRequant
+from .manifest import AddNode, Conv2dNode, LinearNode, Node, RequantiseNode
 
 __all__ = [
     "RecordLayout",
@@ -114,8 +114,7 @@ class RecordLayout:
         for node in nodes:
             match node:
                 case Conv2dNode() | LinearNode():
-                    thresholds = isinstance(node.requant, ThresholdRequant)
-                    fields += 2 + ((1 << node.out.bits) - 1 if thresholds else 0)
+                    fields += 2 + node.thresholds
                 case AddNode():
                     fields += 3
                 case RequantiseNode():

@@ -115,7 +115,10 @@ def input_table(spec: InputSpec) -> np.ndarray:
     """Code of every pixel value: int16 (channels, 256), computed in float64."""
     pixels = np.arange(256, dtype=np.float64) / spec.divide
     mean, std = (np.array(values, dtype=np.float64)[:, None] for values in (spec.mean, spec.std))
-    codes = np.rint((pixels - mean) / std / spec.scale + spec.zero_point)
+    values = (pixels - mean) / std
+    if spec.planes is not None:
+        return (values >= 0).astype(np.int16)
+    codes = np.rint(values / spec.scale + spec.zero_point)
     return np.clip(codes, *spec.range).astype(np.int16)
 
 

@@ -70,9 +70,11 @@ class NodeFacts:
     def detail(self) -> str:
         """Shape and codes of the output, for a table."""
         channels, height, width = self.value.shape
-        kind = "s" if self.value.codes.signed else "u"
-        bits = spread(self.widths) or str(self.value.codes.bits)
-        return f"{channels} x {height} x {width} {kind}{bits}"
+        codes = self.value.codes
+        kind = f"{'s' if codes.signed else 'u'}{spread(self.widths) or codes.bits}"
+        if codes.planes is not None:
+            kind = f"{codes.bits} of {'-1, +1' if codes.planes.signs else '0, 1'}"
+        return f"{channels} x {height} x {width} {kind}"
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class Inspection:
                     "shape": list(node.value.shape),
                     "bits": node.value.codes.bits,
                     "signed": node.value.codes.signed,
+                    "planes": node.value.codes.planes and node.value.codes.planes.model_dump(mode="json"),
                     "macs": node.macs,
                     "bops": node.bops,
                     "weights": node.weights,

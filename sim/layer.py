@@ -13,8 +13,8 @@ from ..kernels.digits import held_bits, split_digits
 from ..kernels.errors import FormatError, UnsupportedError
 from ..kernels.mac import signed_range
 from ..kernels.requant import ScaleRequantizer
-from .graph import MacNode, Value, conv_shape
-from .manifest import IntWeights, ScaleRequant, XorNetworkSpec
+from .graph import MacNode, Value, activation_planes, conv_shape
+from .manifest import ActivationPlanes, IntWeights, ScaleRequant, XorNetworkSpec
 from .weights import Arrays, decode_weights
 from .widths import fewer_bits
 
@@ -45,18 +45,21 @@ class MacLayer:
     node: MacNode
     shape: ConvShape
     operands: Operands
+    activations: ActivationPlanes | None
+    """What the bits of activation words are, where those are planes."""
     codes: np.ndarray
     """Weight codes (out, in per group, ky, kx): signed, int16; for shift and focused as stored, uint8; for xor and
     basis bit p is plane p, uint8."""
     weights: np.ndarray
     """The exact integers that the codes stand for, int16 or int32, in the shape of the codes: with the fraction bits
-    of the coefficients for xor and basis."""
+    of the coefficients for xor and basis; of all planes of an activation together, where those are planes."""
     digits: np.ndarray
     """Digits of int codes (digits, *codes.shape), int8, four of codes above 8 bits; no digits for other schemes."""
     planes: np.ndarray
     """Sign bits of xor and basis (planes, *codes.shape), 1 for +1 and 0 for -1, uint8; no planes for other schemes."""
     coefs: np.ndarray
-    """Coefficients of the planes with the node's fraction bits, int16 (planes, out)."""
+    """Coefficients of the planes with the node's fraction bits, int16 (planes, out); where activations are planes, of
+    the pairs of a weight plane and, faster, an activation plane."""
     factors: np.ndarray
     """Alignment factor of each input channel, int32."""
     zero: np.ndarray
@@ -94,7 +97,7 @@ class MacLayer:
         fewer = np.zeros(node.channels, dtype=np.int64)
         if out_widths is not None:
             fewer = fewer_bits(out_widths, node.out.bits)
-        weights = decode_weights(node.weights, shape, array, networks or {})
+        weights = decode_weights(node.weights, shape, array, networks or {}, activation_planes(source.codes))
         plain = isinstance(node.weights, IntWeights)
         bits = max(1, int(weights.widths.max()))
         bits = held_bits(bits) if plain else bits
@@ -116,6 +119,7 @@ class MacLayer:
             node,
             shape,
             Operands(source.codes.bits, source.codes.signed, bits, w_signed=plain),
+            source.codes.planes,
             weights.codes,
             weights.weights,
             digits.astype(np.int8),
@@ -135,7 +139,9 @@ class MacLayer:
         return layer
 
     def _check_input_sum(self, source: Value) -> None:
-        """The input sum must be exact in its 32 bits, whatever the activations are."""
+        """The input sum must be exact in its 32 bits, whatever the activations are; planes need none."""
+        if self.activations is not None:
+            return
         taps = self.shape.kernel[0] * self.shape.kernel[1]
         groups = self.factors.astype(np.int64).reshape(self.shape.groups, -1).sum(axis=1)
         bound = int(groups.max()) * taps * max(abs(code) for code in source.codes.range)

@@ -11,7 +11,8 @@ from typing import get_args
 import numpy as np
 
 from ..kernels.addressing import stream_weights
-from ..kernels.errors import UnsupportedError
+from ..kernels.errors import CapacityError, UnsupportedError
+from ..kernels.planes import TABLE_PLANES, PlaneTable
 from ..kernels.pool import PoolShape
 from ..kernels.requant import Rounding
 from .arrays import array_form
@@ -97,6 +98,10 @@ class _Lowerer:
             )
         placement = self._placement(stored.root)
         form = array_form(mac, engine.array)
+        if form.planes > engine.pixels:
+            raise CapacityError(
+                f"{node.name}: pairs of planes must be at most pixels = {engine.pixels}, not {form.planes}"
+            )
         registers = layer_values(
             engine,
             shape,
@@ -120,7 +125,8 @@ class _Lowerer:
         if isinstance(node.requant, ScaleRequant):
             registers |= _scaled("main", node.requant, node.out)
         else:
-            registers |= {"thresholds": (1 << node.out.bits) - 1, "main_zero": node.out.range[0]}
+            registers |= {"thresholds": node.thresholds, "main_zero": node.out.range[0]}
+            registers |= _tabled("out", node.plane_table)
         registers |= self._post(layer, node.out)
         lowered = self._finished(layer, "mac", registers, mac, 0 if form.coefficients is None else form.planes)
         coded: HuffmanStreams | XorStreams
@@ -228,7 +234,8 @@ class _Lowerer:
         }
 
     def _copy(self, node: RequantiseNode, source: Codes) -> dict[str, int]:
-        return {"copies": 1, "copy_from": source.zero_point, **_scaled("copy", node.requant, node.out)}
+        scaled = _scaled("copy", node.requant, node.scaled)
+        return {"copies": 1, "copy_from": source.zero_point, **scaled, **_tabled("second", node.plane_table)}
 
     def _blocks(self, name: str, part: Stored | None = None) -> dict[str, int]:
         """Output channels of a layer that runs on the post lanes alone."""
@@ -330,6 +337,14 @@ def _interval(op: Operation, registers: Mapping[str, int], planes: int) -> int:
         return max(taps * words_of(registers, "first"), written, division)
     read = words_of(registers, "other") + (words_of(registers, "first") if op == "stream" else 0)
     return max(registers["beats"] * planes, written, read)
+
+
+def _tabled(tensor: str, table: PlaneTable | None) -> dict[str, int]:
+    """A tensor whose codes are counts until the layer's table makes words of planes of them."""
+    if table is None:
+        return {}
+    words = sum(word << TABLE_PLANES * count for count, word in enumerate(table.entries))
+    return {"table": words, f"{tensor}_table": 1}
 
 
 def _scaled(prefix: str, requant: ScaleRequant, out: Codes) -> dict[str, int]:

@@ -152,7 +152,7 @@ def width_values(
     needs one.
     """
     found: dict[str, int] = {}
-    if registers["a_top"] and has_register(engine, "wide_end"):
+    if registers["a_top"] and has_register(engine, "wide_end") and not registers.get("a_planes"):
         words = (registers["in_lane"] + np.arange(len(lane_widths))) // engine.lanes
         wide = words[lane_widths > DIGIT_BITS]
         # From 1 to 1: none.

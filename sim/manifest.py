@@ -11,12 +11,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from ..kernels.align import Alignment
 from ..kernels.digits import BYTE_BITS
 from ..kernels.errors import FormatError
-from ..kernels.planes import MAX_PLANE_FRACTION
+from ..kernels.planes import MAX_PLANE_FRACTION, TABLE_ENTRIES, TABLE_PLANES, PlaneTable
 from ..kernels.requant import Rounding
 from ..kernels.shift import ShiftFormat
 from ..kernels.xor import XorNetwork
 
 __all__ = [
+    "ActivationPlanes",
     "AddNode",
     "AveragePoolNode",
     "BasisWeights",
@@ -65,6 +66,9 @@ Shift = Annotated[int, Field(ge=0, le=15)]
 Side = Annotated[int, Field(ge=1, le=64)]
 Mask = Annotated[str, Field(pattern=r"^[0-9a-f]{1,16}$")]
 Coding = Literal["raw", "huffman"]
+PlaneWord = Annotated[int, Field(ge=0, lt=1 << TABLE_PLANES)]
+Table = Annotated[tuple[PlaneWord, ...], Field(min_length=2, max_length=TABLE_ENTRIES)]
+"""Words of activation planes, of a count of 0, 1, ..."""
 MAX_WEIGHT_PLANES = 8
 
 
@@ -72,16 +76,42 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ActivationPlanes(_Model):
+    """Codes that are words of planes, not numbers: ``real = scale * sum_j beta[j] * s_j``.
+
+    Bit j of a word is 1 for s_j = +1; 0 stands for 0 (`values` "bits") or for -1 ("signs").
+    """
+
+    values: Literal["bits", "signs"]
+    beta: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=TABLE_PLANES)]
+
+    @property
+    def signs(self) -> bool:
+        """Whether planes are of -1 and +1."""
+        return self.values == "signs"
+
+    @property
+    def ordered(self) -> bool:
+        """Whether a greater word never stands for a lesser value."""
+        worth = [
+            sum(beta if word >> plane & 1 else -beta * self.signs for plane, beta in enumerate(self.beta))
+            for word in range(1 << len(self.beta))
+        ]
+        return worth == sorted(worth)
+
+
 class Codes(_Model):
     """What the integer codes of an activation tensor are: ``real = scale * factor * (code - zero_point)``.
 
-    The factor is 1, or a channel's alignment factor where the consumers carry an alignment.
+    The factor is 1, or a channel's alignment factor where the consumers carry an alignment. Codes with `planes` are
+    words of planes, and `zero_point` is no more than the word that padding feeds: {-1, +1} has no zero.
     """
 
     bits: Annotated[int, Field(ge=1, le=16)]
     signed: bool = False
     zero_point: int = 0
     scale: Positive = 1.0
+    planes: ActivationPlanes | None = None
 
     @property
     def range(self) -> tuple[int, int]:
@@ -97,13 +127,19 @@ class Codes(_Model):
             raise ValueError(f"zero point must be a code from {low} to {high}, not {self.zero_point}")
         if self.bits > 8 and not self.signed:
             raise ValueError(f"codes of more than 8 bits must be signed, not unsigned {self.bits}-bit")
+        if self.planes is not None and (self.signed or len(self.planes.beta) != self.bits):
+            raise ValueError(
+                f"words of planes must be unsigned, with a beta for each bit, not {len(self.planes.beta)} for "
+                f"{'signed' if self.signed else 'unsigned'} {self.bits}-bit words"
+            )
         return self
 
 
 class InputSpec(Codes):
     """The network's input: how the host turns uint8 images into codes, in float64.
 
-    ``code = clamp(round(((pixel / divide - mean[c]) / std[c]) / scale + zero_point))``, half to even.
+    ``code = clamp(round(((pixel / divide - mean[c]) / std[c]) / scale + zero_point))``, half to even. Of the one kind
+    of planes that an input may have, one plane of signs, ``code = (pixel / divide - mean[c]) / std[c] >= 0``.
     """
 
     name: Name = "input"
@@ -122,6 +158,8 @@ class InputSpec(Codes):
             )
         if self.bits > 8:
             raise ValueError(f"input codes must have 1 to 8 bits, not {self.bits}")
+        if self.planes is not None and (self.bits != 1 or not self.planes.signs):
+            raise ValueError(f"input planes must be one plane of signs, not {self.bits} of {self.planes.values}")
         return self
 
 
@@ -280,6 +318,13 @@ class ThresholdRequant(_Model):
 Requant = Annotated[ScaleRequant | ThresholdRequant, Field(discriminator="kind")]
 
 
+def _plane_table(table: tuple[int, ...] | None, out: Codes) -> PlaneTable | None:
+    """The table of 16 words: counts beyond the last have its word."""
+    if table is None:
+        return None
+    return PlaneTable((*table, *(TABLE_ENTRIES - len(table)) * (table[-1],)), out.bits)
+
+
 class _Node(_Model):
     name: Name
     inputs: tuple[Name, ...]
@@ -300,7 +345,8 @@ class _MacNode(_Node):
 
     `fraction` are the fraction bits of the zero-point term (0..8), or of the plane coefficients (0..15). With
     `out_widths` each output channel's codes have their own width of 0 to ``out.bits`` bits, in the array `out_widths`:
-    the clamp ends at the codes of that width.
+    the clamp ends at the codes of that width. With a `table` the layer makes activation planes: it has one threshold
+    less than words.
     """
 
     out: Codes
@@ -311,6 +357,19 @@ class _MacNode(_Node):
     fraction: Annotated[int, Field(ge=0, le=MAX_PLANE_FRACTION)] = 0
     requant: Requant
     out_widths: bool = False
+    table: Table | None = None
+
+    @property
+    def thresholds(self) -> int:
+        """Thresholds of a channel; 0 where it is scaled."""
+        if not isinstance(self.requant, ThresholdRequant):
+            return 0
+        return (1 << self.out.bits if self.table is None else len(self.table)) - 1
+
+    @property
+    def plane_table(self) -> PlaneTable | None:
+        """What makes words of planes of the counts of thresholds."""
+        return _plane_table(self.table, self.out)
 
 
 class Conv2dNode(_MacNode):
@@ -340,11 +399,28 @@ class AddNode(_Node):
 
 
 class RequantiseNode(_Node):
-    """Another grid for the same values: ``(code - zero_point)`` scaled."""
+    """Another grid for the same values: ``(code - zero_point)`` scaled.
+
+    With a `table` the result, whose zero point is `count_zero`, is a count, and the table makes a word of planes of it.
+    """
 
     op: Literal["requantise"] = "requantise"
     out: Codes
     requant: ScaleRequant
+    table: Table | None = None
+    count_zero: Annotated[int, Field(ge=-(1 << 16), lt=1 << 16)] = 0
+
+    @property
+    def plane_table(self) -> PlaneTable | None:
+        """What makes words of planes of the scaled counts."""
+        return _plane_table(self.table, self.out)
+
+    @property
+    def scaled(self) -> Codes:
+        """What is scaled to: the codes that are written, or counts."""
+        if self.table is None:
+            return self.out
+        return Codes.model_construct(bits=4, signed=False, zero_point=self.count_zero, scale=1.0, planes=None)
 
 
 class _PoolNode(_Node):

@@ -145,6 +145,8 @@ def constant_channels(layer: MacLayer) -> tuple[np.ndarray, np.ndarray]:
 def _pruned(network: Network, node: MacNode) -> Network | None:
     """The network without what can go of one layer's channels; None where nothing can."""
     readers = _readers(network, node.name)
+    if node.out.planes is not None:
+        return None
     if node.name == network.output or readers is None or (isinstance(node, Conv2dNode) and node.groups > 1):
         return None
     goes, codes = constant_channels(network.layers[node.name])

@@ -20,7 +20,9 @@ from .engine import EngineConfig
 from .fixed_point import fraction_bits
 from .manifest import InputSpec
 from .network import Network
+from .plane_basis import PlaneBasis
 from .random_options import GROUPS, Decisions
+from .random_planes import draw_basis
 from .random_weights import RandomWeights, ZeroTerm, draw_weights, draw_widths
 
 __all__ = ["Drawing"]
@@ -72,12 +74,16 @@ class Drawing:
         most = 3 if self.stem else MAX_CHANNELS if height * width < 40 else 16
         channels = self._count("inputs", "L", engine.lanes, most)
         grid = self._grid(narrow=True)
+        sources = ("codes", "codes", "input") if engine.array == "sign" else ("codes",)
+        if draw.option("planes come of", sources) == "input":
+            grid = Grid.of_planes(PlaneBasis.sign(0.7).padded(draw.between(0, 1)))
         spec = InputSpec(
             shape=(channels, height, width),
             bits=grid.bits,
             signed=grid.signed,
             zero_point=grid.zero_point,
             scale=1.0,
+            planes=grid.codes.planes,
             mean=(0.0,) * channels,
             std=(1.0,) * channels,
         )
@@ -92,7 +98,9 @@ class Drawing:
         for left in reversed(range(self.draw.between(2 if self.engine.wide else 1, MAX_STEPS))):
             steps = self._possible(final=left == 0)
             leading = LEADS_TO[self.draw.option("memory", tuple(LEADS_TO))]
-            if self.nodes == 0 and (self.stem or self.engine.wide or self.draw.between(0, 2) > 0):
+            if self.last.grid.basis is not None:
+                step = "planes"
+            elif self.nodes == 0 and (self.stem or self.engine.wide or self.draw.between(0, 2) > 0):
                 step = "conv2d"
             elif "conv2d" in steps and self.last.grid.bits > BYTE_BITS and self.draw.between(0, 7):
                 step = "conv2d"
@@ -129,6 +137,8 @@ class Drawing:
             steps.append("channel_pad")
         if flat or final:
             steps.append("flatten")
+        if self.engine.array == "sign":
+            steps += ["planes"] * 4
         if self.last.grid.bits <= self.engine.operand_bits:
             steps += ["conv2d", "conv2d", "conv2d", "add fused", "requantise fused", "linear"]
             if not flat and channels * height * width <= MAX_FEATURES:
@@ -195,6 +205,33 @@ class Drawing:
         if self.open:
             self._keep(self._smoothed(self.last))
         self._keep(self._copy(self.last))
+
+    def _step_planes(self) -> None:
+        """Activation planes, looked at in some way, and a layer that reads them."""
+        made = self.last
+        if made.grid.basis is None:
+            makers = ("thresholds", "requantise") if made.grid.bits <= 8 else ("requantise",)
+            if self.draw.option("planes come of", makers) == "requantise":
+                basis = draw_basis(self.draw, self.rng, self._span(made.grid) / 2)
+                made = self.net.requantise(self._name("planes"), made, out=Grid.of_planes(basis))
+            else:
+                made = self._conv(made, same=True, form=(Grid.of_planes(draw_basis(self.draw, self.rng, 1.0)), None))
+        else:
+            self.tensors.clear()  # no other step reads planes
+        ordered = made.grid.codes.planes is not None and made.grid.codes.planes.ordered
+        view = self.draw.option("view", ("none", "none", "slice", "join", "flat", *("pool",) * ordered))
+        stem = self.stem and self.nodes == 0
+        if view == "slice" and not stem:
+            made = self.net.stride_slice(self._name("slice"), made, (1, 2))
+        elif view == "join" and not stem and made.shape[0] * 2 <= MAX_CONCAT:
+            other = self.net.max_pool(self._name("pool"), made, 3, 1, 1) if ordered else made
+            made = self.net.concat(self._name("join"), [made, other])
+        elif view == "pool" and not stem:
+            made = self.net.max_pool(self._name("pool"), made, 2, 1, (1, 0, 0, 1))
+        elif view == "flat" and made.shape[0] * made.shape[1] * made.shape[2] <= MAX_FEATURES and not stem:
+            self._keep(self._linear(self.net.flatten(self._name("flat"), made)), open=True)
+            return
+        self._keep(self._conv(made), open=True)
 
     def _step_max_pool(self) -> None:
         self._pool("max")
@@ -403,7 +440,9 @@ class Drawing:
         """A layer of the array, its constants such that the codes of its result are spread."""
         draw, rng, outputs = self.draw, self.rng, shape[0]
         aligned = x.grid.align is not None
-        scheme = "int" if aligned else draw.option("scheme", SCHEMES[self.engine.array])
+        planes = x.grid.codes.planes
+        schemes = SCHEMES[self.engine.array] if planes is None else ("xor", "basis")
+        scheme = "int" if aligned else draw.option("scheme", schemes)
         # A wide engine's first layer leads to wide activations.
         leads = self.engine.wide and self.nodes == 1
         kinds = ("scale",) if leads else ("scale", "scale", "threshold")
@@ -415,7 +454,7 @@ class Drawing:
         few = mixed and draw.option("fewer digits", ("in words", "anywhere")) != "anywhere"
         if form is not None:
             grid, align = form
-            thresholds = thresholds and grid.bits <= 4
+            thresholds = grid.basis is not None or (thresholds and grid.bits <= 4)
         else:
             if thresholds:
                 signed = draw.option("activations", ("unsigned", "signed")) == "signed"
@@ -430,9 +469,13 @@ class Drawing:
         whole = self.engine.array != "sign" or scheme != "int"
         tflite = not thresholds and self._rescale(tflite=whole) == "tflite"
         terms: tuple[ZeroTerm, ...] = ("none", "whole") if tflite else ("none", "whole", "fraction")
-        term = draw.option("zero term", terms)
+        term = draw.option("zero term", terms if planes is None else ("none",))
         widths = self._weight_bits(x, shape, groups)
-        weights = draw_weights(draw, rng, scheme, shape, groups, term, whole=tflite, widths=widths)
+        most_planes = min(8, self.engine.pixels // len(planes.beta)) if planes is not None else 8
+        weights = draw_weights(
+            draw, rng, scheme, shape, groups, term,
+            whole=tflite, widths=widths, most_planes=most_planes, activations=planes,
+        )  # fmt: skip
         spread = self._spread(x, weights)
         scale = 1.0
         if not thresholds:
@@ -453,7 +496,7 @@ class Drawing:
         if mixed:
             settings["out"] = replace(out, widths=draw_widths(rng, outputs, out.bits, few))
         if thresholds:
-            count = (1 << out.bits) - 1
+            count = (1 << out.bits if out.basis is None else len(out.basis.words)) - 1
             steps = np.sort(rng.normal(0, 1.5 * spread, (outputs, count)), axis=1) / self._value_step(weights)[:, None]
             flags = rng.random(outputs) < draw.option("descending", (0, 0.5))
             settings["thresholds"] = Thresholds(np.rint(steps).astype(np.int64), flags)
@@ -474,6 +517,8 @@ class Drawing:
         """About the standard deviation of the accumulators in units of the scale, as far as they fit."""
         low, high = x.grid.clamp
         inputs = (high - low + 1) / 3.5 * float(np.sqrt((x.grid.factors**2).mean()))
+        if x.grid.basis is not None:
+            inputs = float(np.linalg.norm(x.grid.basis.spec.beta))
         real = weights.real.reshape(len(weights.real), -1)
         size = np.sqrt(((real - weights.zero[:, None]) ** 2).mean() + 0.01 * np.median(weights.step) ** 2)
         exact = inputs * float(size) * np.sqrt(real.shape[1])

@@ -30,6 +30,7 @@ from .run import RunResult
 from .schedule import Schedule
 
 __all__ = [
+    "ACTIVATION_PLANES",
     "COUNTERS",
     "EXPONENT_BITS",
     "GROUPS",
@@ -47,6 +48,7 @@ Counter = Literal["product", "align", "acc", "post"]
 COUNTERS: tuple[Counter, ...] = get_args(Counter)
 LATENCIES = {"0": (0, 0), "1..20": (1, 20), "21..100": (21, 100), "101..200": (101, 200)}
 PLANES = {"1": (1, 1), "2..4": (2, 4), "5..8": (5, 8)}
+ACTIVATION_PLANES = PLANES
 EXPONENT_BITS = {"0": (0, 0), "1..3": (1, 3), "4..5": (4, 5)}
 GROUPS: dict[str, Sequence[object]] = {
     "op": (
@@ -72,6 +74,9 @@ GROUPS: dict[str, Sequence[object]] = {
     "fewer digits": ("in row groups", "in words"),
     "exponent bits": tuple(EXPONENT_BITS),
     "planes": tuple(PLANES),
+    "activation planes": tuple(ACTIVATION_PLANES),
+    "planes of activations": ("0 and 1", "-1 and +1"),
+    "planes come of": ("thresholds", "requantise", "input"),
     "order": ("natural", "tile"),
     "operands": ("wide weights", "wide activations", "both wide"),
     "alignment": ("none", *get_args(Alignment)),
@@ -126,6 +131,8 @@ def network_options(golden: RunResult) -> Iterator[str]:
     yield f"post lanes {engine.post_lanes}"
     yield f"bus {engine.bus_bits}"
     yield from _within("latency", LATENCIES, engine.bus_latency)
+    if network.manifest.input.planes is not None:
+        yield "planes come of input"
     yield from (f"memory {what}" for what in _memory_options(plan, engine))
     yield from _mode_options(golden)
     registers = [layer.registers for layer in golden.lowered if layer.op == "mac"]
@@ -184,6 +191,8 @@ def layer_options(network: Network, node: Node, engine: EngineConfig) -> Iterato
     """The options that a node hits by itself."""
     if isinstance(node, MacNode | AddNode | RequantiseNode):
         yield f"output bits {'16' if node.out.bits > 8 else '8 or less'}"
+        if node.out.planes is not None:
+            yield f"planes come of {'requantise' if isinstance(node, RequantiseNode) else 'thresholds'}"
         if isinstance(node.requant, ScaleRequant):
             yield f"rounding {node.requant.rounding}"
             yield f"multiplier bits {node.requant.multiplier_bits}"
@@ -206,14 +215,18 @@ def layer_options(network: Network, node: Node, engine: EngineConfig) -> Iterato
     wide = source.codes.bits > BYTE_BITS, node.weights.bits > BYTE_BITS
     if any(wide):
         yield f"operands {'both wide' if all(wide) else 'wide activations' if wide[0] else 'wide weights'}"
-    if not wide[0]:
+    if source.codes.planes is not None:
+        yield from _within("activation planes", ACTIVATION_PLANES, source.codes.bits)
+        yield f"planes of activations {'-1 and +1' if source.codes.planes.signs else '0 and 1'}"
+    elif not wide[0]:
         yield f"activation bits {source.codes.bits}"
-    yield f"activations {'signed' if source.codes.signed else 'unsigned'}"
+    if source.codes.planes is None:
+        yield f"activations {'signed' if source.codes.signed else 'unsigned'}"
     yield f"activation widths {'one' if node.inputs[0] not in network.widths else 'mixed'}"
     yield from _weight_options(node.weights)
     yield f"alignment {node.align or 'none'}"
     yield f"requantiser {node.requant.kind}"
-    if not isinstance(node.requant, ScaleRequant):
+    if not isinstance(node.requant, ScaleRequant) and node.table is None:
         yield f"threshold bits {node.out.bits}"
     yield f"zero term {'none' if not node.zero_term else 'fraction' if node.fraction else 'whole'}"
 

@@ -1,7 +1,7 @@
 """Random weights of every scheme, for random networks: spread over what the codes of each can say."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ from ..kernels.conv import ConvShape
 from ..kernels.digits import BYTE_BITS
 from ..kernels.shift import MAX_EXPONENT
 from ..kernels.xor import XorNetwork
+from .manifest import ActivationPlanes
 from .random_options import EXPONENT_BITS, GROUPS, PLANES, Decisions
 from .weights import WeightCodes, decode_weights
 
@@ -61,10 +62,13 @@ def draw_weights(
     *,
     whole: bool,
     widths: Sequence[int],
+    most_planes: int = 8,
+    activations: ActivationPlanes | None = None,
 ) -> RandomWeights:
     """Weights (out, in per group, ky, kx) or (out, in) of a scheme, with zero points of a kind.
 
-    `whole` is whether coefficients must come without fraction bits; `widths` are what integer codes may have.
+    `whole` is whether coefficients must come without fraction bits; `widths` are what integer codes may have,
+    `most_planes` bounds sign planes; `activations` are the planes that they meet, if they do.
     """
     match scheme:
         case "shift":
@@ -72,15 +76,19 @@ def draw_weights(
         case "focused":
             codes = _focused(draw, rng, shape)
         case "xor":
-            codes = _xor(draw, rng, shape, term, whole)
+            codes = _xor(draw, rng, shape, term, whole, most_planes)
         case "basis":
-            planes = _planes(draw)
+            planes = _planes(draw, most_planes)
             numbers, fraction = _coefficients(rng, planes, shape[0], term, whole)
             signs = np.where(rng.random((planes, *shape)) < _share(draw, rng), 1, -1)
             codes = WeightCodes.basis(signs, numbers, fraction)
         case _:
             return _integers(draw, rng, shape, term, widths)
-    return _with_zeros(rng, codes, groups, term)
+    found = _with_zeros(rng, codes, groups, term)
+    if activations is None:
+        return found
+    paired = codes.meeting(activations)
+    return replace(found, codes=paired, step=np.broadcast_to(paired.unit, (shape[0],)).copy())
 
 
 def _integers(
@@ -189,17 +197,20 @@ def _share(draw: Decisions, rng: np.random.Generator) -> float:
     return 0.5 if draw.between(0, 1) else float(rng.uniform(0, 0.2))
 
 
-def _planes(draw: Decisions) -> int:
-    return draw.between(*PLANES[draw.option("planes", tuple(PLANES))])
+def _planes(draw: Decisions, most: int) -> int:
+    ranges = {name: (low, min(high, most)) for name, (low, high) in PLANES.items() if low <= most}
+    return draw.between(*ranges[draw.option("planes", tuple(ranges))])
 
 
-def _xor(draw: Decisions, rng: np.random.Generator, shape: tuple[int, ...], term: ZeroTerm, whole: bool) -> WeightCodes:
+def _xor(
+    draw: Decisions, rng: np.random.Generator, shape: tuple[int, ...], term: ZeroTerm, whole: bool, most: int
+) -> WeightCodes:
     """Planes of up to three networks; slices of noise, so that signs are what the networks make of it."""
     networks = [
         XorNetwork.random(inputs, draw.between(1, MAX_SLICE), draw.option("taps", (None, min(2, inputs))), at)
         for at, inputs in enumerate(draw.between(1, MAX_SLICE) for _ in range(draw.between(1, 3)))
     ]
-    chosen = [networks[draw.between(0, len(networks) - 1)] for _ in range(_planes(draw))]
+    chosen = [networks[draw.between(0, len(networks) - 1)] for _ in range(_planes(draw, most))]
     count = int(np.prod(shape))
     share = _share(draw, rng)
     encrypted = [(rng.random((network.slices(count), network.n_in)) < share).astype(np.uint8) for network in chosen]

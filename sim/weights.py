@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,12 @@ from ..kernels.huffman import HuffmanCode
 from ..kernels.mac import signed_range
 from ..kernels.nested import NestedGrid
 from ..kernels.packing import pack_codes, pack_rows, unpack_codes, unpack_rows
-from ..kernels.planes import COEFFICIENT_BITS, MAX_PLANE_FRACTION, fixed_coefficients
+from ..kernels.planes import COEFFICIENT_BITS, MAX_PLANE_FRACTION, TABLE_PLANES, fixed_coefficients, pair_coefficients
 from ..kernels.shift import MAX_EXPONENT
 from ..kernels.xor import XorNetwork
 from .graph import PlaneWeights, plane_bytes
 from .manifest import (
+    ActivationPlanes,
     BasisWeights,
     Coding,
     FocusedWeights,
@@ -56,21 +58,25 @@ class LayerWeights:
     planes: np.ndarray
     """Sign bits (planes, out, in per group, ky, kx), 1 for +1 and 0 for -1, uint8; no planes but for xor, basis."""
     coefs: np.ndarray
-    """Coefficients (planes, out), int16."""
+    """Coefficients (planes, out), int16; of pairs of planes where activations are planes."""
     widths: np.ndarray
     """Bits of each output channel's weights, int64 (out,): those of all unless the layer says otherwise."""
 
 
 def decode_weights(
-    spec: Weights, shape: ConvShape, array: Arrays, networks: Mapping[str, XorNetworkSpec]
+    spec: Weights, shape: ConvShape, array: Arrays, networks: Mapping[str, XorNetworkSpec], activations: int = 1
 ) -> LayerWeights:
-    """Read the weights of a layer; `array(role)` gives a stored array whose shape and dtype have been checked."""
+    """Read the weights of a layer; `array(role)` gives a stored array whose shape and dtype have been checked.
+
+    `activations` are the planes of activations that each weight plane meets.
+    """
     widths = np.full(shape.out_channels, spec.bits, dtype=np.int64)
     if isinstance(spec, PlaneWeights):
         planes = _decode_planes(spec, shape, array("weight"), networks)
         coefs = array("coef")
         signs = 2 * planes.astype(np.int32) - 1
-        weights = (signs * coefs.astype(np.int32).reshape(*coefs.shape, 1, 1, 1)).sum(axis=0, dtype=np.int32)
+        each = coefs.astype(np.int32).reshape(len(planes), activations, -1).sum(axis=1, dtype=np.int32)
+        weights = (signs * each.reshape(*each.shape, 1, 1, 1)).sum(axis=0, dtype=np.int32)
         places = np.arange(len(planes), dtype=np.uint8).reshape(-1, 1, 1, 1, 1)
         return LayerWeights(np.bitwise_or.reduce(planes << places, axis=0), weights, planes, coefs, widths)
     count = int(np.prod(shape.weight_shape))
@@ -165,7 +171,9 @@ class WeightCodes:
     values: np.ndarray
     """Codes (*shape), sign bits (planes, *shape), or the bytes of encrypted planes."""
     coefs: np.ndarray | None = None
-    """Coefficients of planes, int16 (planes, out)."""
+    """Coefficients of planes, or of pairs with activation planes, int16 (planes, out)."""
+    alpha: np.ndarray | None = None
+    """What the coefficients of weight planes are before any rounding, float64 (planes, out); none of given pairs."""
     fraction: int = 0
     """Fraction bits of the coefficients."""
     unit: np.ndarray | float = 1.0
@@ -323,13 +331,14 @@ class WeightCodes:
         ----------
         signs : -1 and +1, (planes, *shape), 1..8 planes
         coefs : (planes,) or (planes, out). Integers of 16 bits are stored as they are; real numbers are rounded by
-            `gatewise.kernels.planes.fixed_coefficients`, whose step for each channel `unit` takes in
+            `gatewise.kernels.planes.fixed_coefficients`, whose step for each channel `unit` takes in. Where activations
+            are planes too, their products with beta are rounded, once (`pair_coefficients`); or the coefficients
+            of the pairs are given, (planes, activation planes, out)
         fraction : fraction bits of integer coefficients, 0..15
         """
         bits = _sign_bits(signs)
         spec = checked(BasisWeights, planes=len(bits))
-        numbers, unit = _coefficients(coefs, len(bits), bits.shape[1], fraction)
-        return cls(spec, bits.shape[1:], bits, numbers, fraction, unit)
+        return cls(spec, bits.shape[1:], bits, **_coefficients(coefs, len(bits), bits.shape[1], fraction))
 
     @classmethod
     def xor(
@@ -365,8 +374,8 @@ class WeightCodes:
         named = {_network_name(network): _network_spec(network) for network in networks}
         order = {} if tile is None else {"order": "tile", "tile": {"rows": tile[0], "lanes": tile[1]}}
         spec = checked(XorWeights, planes=tuple(_network_name(network) for network in networks), **order)
-        numbers, unit = _coefficients(coefs, len(networks), shape[0], fraction)
-        return cls(spec, tuple(shape), np.concatenate(streams), numbers, fraction, unit, networks=named)
+        numbers = _coefficients(coefs, len(networks), shape[0], fraction)
+        return cls(spec, tuple(shape), np.concatenate(streams), **numbers, networks=named)
 
     @classmethod
     def encrypt(
@@ -398,6 +407,22 @@ class WeightCodes:
             unpacked = np.unpackbits(np.frombuffer(stream, np.uint8), count=slices * network.n_in, bitorder="little")
             encrypted.append(unpacked.reshape(slices, network.n_in))
         return cls.xor(encrypted, networks, coefs, shape, fraction=fraction, tile=tile)
+
+    def meeting(self, activations: ActivationPlanes | None) -> "WeightCodes":
+        """The weights with the coefficients that such activations need: of pairs of planes, rounded once."""
+        if self.coefs is None:
+            return self
+        wanted = self.spec.bits * (1 if activations is None else len(activations.beta))
+        if self.alpha is None:
+            if len(self.coefs) != wanted:
+                raise FormatError(
+                    f"coefficients of pairs must be those of {wanted} pairs of planes here, not {len(self.coefs)}"
+                )
+            return self
+        if activations is None:
+            return self
+        fixed = pair_coefficients(self.alpha.T, np.array(activations.beta))
+        return replace(self, coefs=np.ascontiguousarray(fixed.coefs.T), fraction=0, unit=fixed.scale)
 
     def arrays(self, shape: ConvShape) -> dict[str, np.ndarray]:
         """The file's arrays by role, of a layer of that shape."""
@@ -473,23 +498,25 @@ def _sign_bits(signs: np.ndarray) -> np.ndarray:
     return (signs > 0).astype(np.uint8)
 
 
-def _coefficients(coefs: np.ndarray, planes: int, out: int, fraction: int) -> tuple[np.ndarray, np.ndarray | float]:
-    """Stored coefficients, int16 (planes, out), and their unit."""
+def _coefficients(coefs: np.ndarray, planes: int, out: int, fraction: int) -> dict[str, Any]:
+    """Stored coefficients, int16 (planes, out) or (pairs, out), their fraction bits and unit, and what was given."""
     coefs = np.asarray(coefs)
-    if coefs.shape not in ((planes,), (planes, out)):
+    pairs = coefs.ndim == 3 and 1 <= coefs.shape[1] <= TABLE_PLANES and coefs.shape[::2] == (planes, out)
+    if coefs.shape not in ((planes,), (planes, out)) and not pairs:
         raise FormatError(f"coefficients must have shape ({planes},) or ({planes}, {out}), not {coefs.shape}")
     if not 0 <= fraction <= MAX_PLANE_FRACTION:
         raise FormatError(f"fraction of coefficients must be 0 to {MAX_PLANE_FRACTION} bits, not {fraction}")
-    coefs = np.broadcast_to(coefs.reshape(planes, -1), (planes, out))
+    coefs = coefs.reshape(-1, out) if pairs else np.broadcast_to(coefs.reshape(planes, -1), (planes, out))
+    alpha = None if pairs else np.ldexp(coefs.astype(np.float64), -fraction)
     if np.issubdtype(coefs.dtype, np.integer):
         low, high = signed_range(COEFFICIENT_BITS)
         if coefs.min() < low or coefs.max() > high:
             raise FormatError(f"coefficients must lie in {low}..{high}, found {coefs.min()}..{coefs.max()}")
-        return np.ascontiguousarray(coefs.astype(np.int16)), 1.0
+        return {"coefs": np.ascontiguousarray(coefs.astype(np.int16)), "alpha": alpha, "fraction": fraction}
     if fraction:
         raise FormatError(f"fraction of real coefficients must be 0, not {fraction}: each channel has a unit")
     fixed = fixed_coefficients(coefs.T)
-    return np.ascontiguousarray(fixed.coefs.T), fixed.scale
+    return {"coefs": np.ascontiguousarray(fixed.coefs.T), "alpha": alpha, "unit": fixed.scale}
 
 
 def _network_spec(network: XorNetwork) -> XorNetworkSpec:

@@ -14,6 +14,10 @@ bits for each layer's weights, and no weights at all for some channels.
 "allocated4" has ACIQ's bit allocation: the inner layers' weights and the tensors that no residual joins have a width of
 0 to 8 bits for each channel, 4 on average. Some channels have no weights and no bits; others share theirs.
 
+Two networks have activations of planes besides: LQ-Net's 2 bits, and binary ones, whose inner weights and activations
+are all -1 or +1. Their levels are fitted to what batch normalisation says of the values: normal, with its mean and
+deviation for each channel. Signs have no zero point; what they lose on the average goes into the bias.
+
 The published methods train their networks in their schemes; this is what the formats cost without that.
 """
 
@@ -21,10 +25,11 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
-from gatewise import EngineConfig, Grid, Network, NetworkBuilder, WeightCodes, XorNetwork
+from gatewise import EngineConfig, Grid, Network, NetworkBuilder, PlaneBasis, WeightCodes, XorNetwork
 from gatewise.kernels.align import MAX_SHIFT
 from gatewise.kernels.allocation import allocate_bits
 from gatewise.kernels.nested import NestedGrid
@@ -47,7 +52,9 @@ PRUNED = 0.3
 SHRINKS = 2.0 ** (-np.arange(9) / 8)
 """Channel scales that are tried, in units of the one that clips nothing."""
 ROUNDS = 20
-"""Of the alternation between signs and coefficients."""
+"""Of the alternation between signs and coefficients, or levels."""
+QUANTILES = 99
+"""Of a channel's normal values."""
 COST = 0.0888
 """Of a bit of weights in "bayesian": the share of its energy that the layer of the most MACs may lose to be rid of it.
 
@@ -220,14 +227,17 @@ def encrypted(n_in: int, n_out: int, count: int = 1) -> Scheme:
     return encode
 
 
-def sign_planes(count: int) -> Scheme:
-    """Sums of signs with coefficients: greedy residues, then signs and least squares in turn (Zhang et al. 2018)."""
+def sign_planes(count: int, *, centred: bool = True) -> Scheme:
+    """Sums of signs with coefficients: greedy residues, then signs and least squares in turn (Zhang et al. 2018).
+
+    `centred` fits weights less their mean, which a zero point takes.
+    """
     combinations = np.array(np.meshgrid(*[(-1, 1)] * count)).reshape(count, -1)
 
     def encode(weights: np.ndarray) -> Encoded:
-        centred = weights - _per_channel(_flat(weights).mean(axis=1), weights)
+        fitted = weights - _per_channel(_flat(weights).mean(axis=1), weights) if centred else weights
         alphas, signs = [], []
-        for channel in _flat(centred):
+        for channel in _flat(fitted):
             rest, first = channel, []
             for _ in range(count):
                 first.append(np.abs(rest).mean())
@@ -303,6 +313,73 @@ def inside(inner: Scheme) -> Callable[[Arrays], Form]:
     return form
 
 
+class Levels(NamedTuple):
+    """Activations of planes, and what their real values are greater by: a constant, which biases take in."""
+
+    basis: PlaneBasis
+    offset: float = 0.0
+
+    def values(self, real: np.ndarray) -> np.ndarray:
+        """The levels that real values become."""
+        reached = (real[..., None] >= np.array(self.basis.thresholds)).sum(axis=-1)
+        return self.basis.worth(np.array(self.basis.words)[reached]) + self.offset
+
+
+def quantised_levels(count: int) -> Callable[[np.ndarray], Levels]:
+    """LQ-Net's: levels and least squares in turn, from equal steps on (Zhang et al. 2018)."""
+    bits = np.arange(1 << count)[:, None] >> np.arange(count) & 1
+
+    def fit(values: np.ndarray) -> Levels:
+        beta = values.max() / ((1 << count) - 1) * 2.0 ** np.arange(count) / 2
+        for _ in range(ROUNDS):
+            nearest = bits[np.abs(values.reshape(-1, 1) - bits @ beta).argmin(axis=1)]
+            beta = np.linalg.lstsq(nearest, values.reshape(-1), rcond=None)[0]
+        return Levels(PlaneBasis.lq_net(beta.tolist()))
+
+    return fit
+
+
+def binary_levels(values: np.ndarray) -> Levels:
+    """Zero and one other level, as a sign and a constant: what pads is -1, and so zero."""
+    level = values.max() / 2
+    for _ in range(ROUNDS):
+        level = float(values[values >= level / 2].mean())
+    return Levels(PlaneBasis.abc_net([level / 2], [level / 2]).padded(0), level / 2)
+
+
+def _values(arrays: Arrays, name: str) -> np.ndarray:
+    """What a layer's activations are like, (channels, QUANTILES): normal before the ReLU, as its normalisation says."""
+    normal = np.array([NormalDist().inv_cdf((at + 0.5) / QUANTILES) for at in range(QUANTILES)])
+    mean, deviation = (arrays[f"bn{name[-1]}.{part}"].astype(np.float64)[:, None] for part in ("bias", "weight"))
+    return np.maximum(mean + np.abs(deviation) * normal, 0)
+
+
+def over_planes(inner: Scheme, fit: Callable[[np.ndarray], Levels]) -> Callable[[Arrays], Form]:
+    """The inner layers in a scheme of signs, on activations of planes; the others 8-bit integers."""
+
+    def form(arrays: Arrays) -> Form:
+        levels = {name: fit(_values(arrays, name)) for name in BEFORE.values()}
+        edges = inside(integers(8))(arrays)
+
+        def layer(name: str) -> dict[str, Any]:
+            if name not in INNER:
+                return edges.layer(name)
+            (weights, bias), before = _folded(arrays, name), BEFORE[name]
+            encoded, values = inner(weights), _values(arrays, before)
+            bias = bias + weights.sum(axis=(2, 3)) @ values.mean(axis=1)
+            words = levels[before].values(values) - levels[before].offset
+            bias -= encoded.real.sum(axis=(2, 3)) @ words.mean(axis=1)
+            return {"codes": encoded.codes, "scale": encoded.scale, "bias": bias}
+
+        def grid(tensor: str, direct: Grid) -> Grid:
+            made = tensor.partition(".")[0]
+            return Grid.of_planes(levels[made].basis) if made in levels else direct
+
+        return Form(layer, grid)
+
+    return form
+
+
 def mixed(arrays: Arrays) -> Form:
     """Integers of other widths in every layer; tensors of 2 bits have every fourth level of those of 4."""
 
@@ -358,6 +435,8 @@ def bayesian(arrays: Arrays) -> Form:
 
 
 INNER = ("conv2", "conv3", "conv4")
+BEFORE = {"conv2": "conv1", "conv3": "conv2", "conv4": "conv3"}
+"""The layer whose activations each reads."""
 ALONE = ("conv1", "conv3")
 """Layers whose outputs no residual joins."""
 WIDTHS = {"conv2": 2, "conv3": 4, "conv4": 2}
@@ -372,6 +451,8 @@ SCHEMES: dict[str, tuple[Callable[[Arrays], Form], tuple[str, ...]]] = {
     "xor0.8": (inside(encrypted(8, 10)), ("sign",)),
     "xor1.6": (inside(encrypted(8, 10, count=2)), ("sign",)),
     "basis2": (inside(sign_planes(2)), ("sign",)),
+    "lq2a2": (over_planes(sign_planes(2, centred=False), quantised_levels(2)), ("sign",)),
+    "binary": (over_planes(sign_planes(1, centred=False), binary_levels), ("sign",)),
     "mixed": (mixed, ("digit", "fusion", "sign", "shift")),
     "allocated4": (with_allocation, ("digit", "fusion")),
     "bayesian": (bayesian, ("digit", "fusion", "sign", "shift")),

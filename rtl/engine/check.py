@@ -4,7 +4,7 @@
 
 from enum import IntEnum
 
-from amaranth import Module, Mux, Signal, Value
+from amaranth import Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -44,8 +44,9 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
       least the writes of a slot, its reads, its `beats` (not pools; for each plane) and the cycles of a
       division (averages);
     - `mac`: `group_inputs` is not 0 (nor `table_words`, `weight_words` with a decoder), `tile_pixels` is 1 to P
-      (of all planes together), `thresholds` is 0, 1, 3, 7 or 15, `first_planes` is 0; in a fused array `mode` is 0, or
-      has the input's width (`narrow` or not) and the layer is neither `depthwise` nor `aligned`;
+      (of all planes together), `thresholds` is 0, 1, 3, 7 or 15 (in a sign array any number), `first_planes` is 0;
+      in a fused array `mode` is 0, or has the input's width (`narrow` or not) and the layer is neither `depthwise` nor
+      `aligned`; in a sign array there are as many planes as parts, or as pairs of a part and a plane of activations;
     - `mac` and `stream`: `beats` is 1 to max(1, R / Q);
     - `stream`: `first_planes` is not 0, the kernel is 1 x 1, there is one group, not depthwise;
     - pools: `out_planes` and `first_planes` are not 0; `second_planes`, `other_planes`, `adds` and `copies`
@@ -85,7 +86,10 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
             return layer[f"{tensor}_planes"] << layer[f"{tensor}_straddles"]
 
         # Planes of a sign array have a beat each, and accumulators of their own.
-        planes = settled(m, layer.part_top + 1) if config.array == "sign" else 1
+        planes, thresholds, paired = Const(1), layer.thresholds.matches(*THRESHOLD_COUNTS), Const(1)
+        if config.array == "sign":
+            planes, thresholds = settled(m, layer.plane_top + 1), Const(1)
+            paired = planes == (layer.part_top + 1) * Mux(layer.a_planes, layer.a_top + 1, 1)
         # Of a slot. Only here are sizes multiplied: too short an interval would end no slot.
         taps, reads = Signal(2 * SIZE_BITS), Signal(2 * SIZE_BITS + 5)
         average = layer.op == OPERATIONS.index("average_pool")
@@ -124,7 +128,8 @@ class LayerCheck(wiring.Component):  # type: ignore[misc]
                 beaten,
                 *some("group_inputs", "tile_pixels", *(DECODER_FIELDS if config.decoder != "raw" else ())),
                 layer.tile_pixels * planes <= config.pixels,
-                layer.thresholds.matches(*THRESHOLD_COUNTS),
+                thresholds,
+                paired,
                 *none("first_planes"),
                 *shared,
             ),

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (elaborate says in its base class what it does)
 
-from amaranth import Module, Mux, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -11,7 +11,7 @@ from ...kernels.align import Alignment
 from ...kernels.correction import INPUT_SUM_BITS
 from ...kernels.mac import DIGIT_BITS
 from ...sim.engine import EngineConfig
-from ..mac import width_of
+from ..mac import settled, width_of
 from .accumulators import AccumulatorBank
 from .address import AddressGenerator
 from .array import MacArray
@@ -141,7 +141,7 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
         for name in ("lane", "kernel_x", "kernel_y", "first_tap", "first_word"):
             m.d.comb += getattr(address, name).eq(getattr(sequencer, name))
 
-        # Cycle 0: the address. Cycle 1: the word, or the padding's digit in every lane.
+        # Cycle 0: the address. Cycle 1: the word, or the padding's digit in every lane; of planes a bit of each digit.
         fetched = Signal(step_layout(config))
         inside = Signal()
         digits = Signal.like(array.digits, reset_less=True)
@@ -161,8 +161,13 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             fetched.eq(sequencer.step),
             inside.eq(address.inside),
             operand.eq(fetched),
-            digits.eq(operands),
         ]
+        if isinstance(array, SignArray):
+            read = data.View(digits.shape(), settled(m, operands))
+            operands = Cat(
+                Mux(layer.a_planes, digit.bit_select(fetched.a_place, 1), digit)[:DIGIT_BITS] for digit in read
+            )
+        m.d.sync += digits.eq(operands)
 
         # Cycle 2: products; then alignment and the tree.
         m.d.comb += [
@@ -188,6 +193,8 @@ class ComputeUnit(wiring.Component):  # type: ignore[misc]
             ]
         elif config.array != "sign":
             m.d.comb += loader.container.eq(sequencer.load_container)
+        if isinstance(array, SignArray):
+            m.d.comb += array.binary.eq(layer.a_signs)
         if isinstance(array, MacArray):
             m.d.comb += [
                 loader.aligned.eq(layer.aligned),

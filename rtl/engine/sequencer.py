@@ -7,9 +7,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from ...kernels.mac import DIGIT_BITS
 from ...sim.cycles import MIN_PIXELS
 from ...sim.descriptor import PART_BITS, PIXEL_BITS, SIZE_BITS
 from ...sim.engine import EngineConfig
+from ..mac import settled
 from .accumulators import digit_bits, pair_shift_bits
 from .address import first_word_bits
 from .loader import diagonals
@@ -34,6 +36,7 @@ def step_layout(config: EngineConfig) -> data.StructLayout:
             "w_upper": 1,
             **({"later_part": 1} if config.wide else {}),
             "a_signed": 1,
+            **({"a_place": range(DIGIT_BITS)} if config.array == "sign" else {}),
             "w_signed": 1,
             "digit_shift": pair_shift_bits(config),
             "sum_mask": config.most_lanes,
@@ -73,7 +76,9 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
 
     Where weights come in parts, each part has a weight tile of its own and is a step: the parts of a word follow each
     other. `step.w_upper` says that a weight's first digit, or part, was there before; in a wide engine, whose parts
-    are bytes of two digits, the part's first digit.
+    are bytes of two digits, the part's first digit. Where activations are planes (`a_planes`), a step makes a pass for
+    each of them, whose bit of the digit is `step.a_place`; each pass of each part has accumulators of its own,
+    `tile_pixels` beyond the pass before.
 
     A tile has `tile_pixels` pixels while there are more; what is left then is one tile, or, in the last row group, as
     long as it is more than `taper` (and that is not 0), half of what is left, rounded up.
@@ -120,11 +125,13 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         # Where the layer stands.
         running, waiting, tile_first, half = Signal(), Signal(), Signal(), Signal()
         pixel = Signal(range(max(config.pixels, MIN_PIXELS)))
-        a_upper, w_upper = Signal(digit_bits(config)), Signal()
+        a_pass, w_upper = Signal.like(layer.a_top, name="a_pass"), Signal()
         part, last_part = Signal(PART_BITS), Signal()
         # Planes have accumulators of their own: where those of this part begin, and whether they are still empty.
         plane_pixel, tap_first = Signal(range(config.pixels)), Signal()
         planes = config.array == "sign"
+        # Four planes stand in a digit.
+        a_upper = settled(m, Mux(layer.a_planes, a_pass[ceil_log2(DIGIT_BITS)], a_pass[0])) if planes else a_pass
         kernel_y, kernel_x = Signal(SIZE_BITS), Signal(SIZE_BITS)
         outputs_left, groups_left = Signal(SIZE_BITS), Signal(SIZE_BITS)
         pixels_left = Signal(PIXEL_BITS)
@@ -138,11 +145,12 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         word_end, word_begin = Signal(SIZE_BITS + 1), Signal(range(lanes.most))
 
         # Which digits this step has: of its word's activations and its row group's weights.
-        a_top, w_top, wide = Signal(digit_bits(config)), Signal(), Signal()
+        a_top, w_top, wide, a_last = Signal.like(layer.a_top, name="a_top"), Signal(), Signal(), Signal()
         wide_end = optional(layer, "wide_end")
         m.d.comb += [
             wide.eq((wide_end == 0) | ((word >= optional(layer, "wide_first")) & (word < wide_end))),
-            a_top.eq(Mux(wide, layer.a_top, 0) if config.wide else layer.a_top & wide),
+            a_top.eq(Mux(wide, layer.a_top, 0)),
+            a_last.eq(a_pass == a_top),
             w_top.eq(optional(layer, "w_top") & ~in_rest(layer, row_group)),
         ]
 
@@ -205,7 +213,7 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
         m.d.comb += [
             self.advance.eq(issue & (pixel < n)),
             self.pass_end.eq(issue & (pixel + 1 >= n) & (pixel >= MIN_PIXELS - 1)),
-            step_end.eq(self.pass_end & (a_upper == a_top) & (w_upper == w_top)),
+            step_end.eq(self.pass_end & a_last & (w_upper == w_top)),
             self.tile_end.eq(step_end & last_tap),
             self.row_group_end.eq(self.tile_end & last_tile),
             self.first_tap.eq(self.tile_end),
@@ -227,18 +235,19 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             m.d.sync += [pixel.eq(pixel + 1), waiting.eq(0)]
         with m.If(self.pass_end):
             # The activation digit moves first, the weight digit when it is through.
-            next_digit = Mux(a_upper == a_top, 0, a_upper + 1) if config.wide else (a_upper ^ 1) & a_top
-            m.d.sync += [pixel.eq(0), a_upper.eq(next_digit)]
-            with m.If(a_upper == a_top):
+            m.d.sync += [pixel.eq(0), a_pass.eq(Mux(a_last, 0, a_pass + 1))]
+            with m.If(a_last):
                 m.d.sync += w_upper.eq((w_upper ^ 1) & w_top)
         with m.If(step_end):
             m.d.sync += [waiting.eq(1), tile_first.eq(last_tap)]
             if config.has_parts:
                 m.d.sync += part.eq(Mux(last_part, 0, part + 1))
             if planes:
-                m.d.sync += plane_pixel.eq(Mux(last_part, 0, plane_pixel + layer.tile_pixels))
                 with m.If(last_part):
                     m.d.sync += tap_first.eq(last_tap)
+        if planes:
+            with m.If(self.pass_end & (a_last | layer.a_planes)):
+                m.d.sync += plane_pixel.eq(Mux(a_last & last_part, 0, plane_pixel + layer.tile_pixels))
         with m.If(self.lane):
             m.d.sync += [word.eq(word + 1), word_begin.eq(0), word_end.eq(word_end - lanes.count)]
         with m.If(self.kernel_x | self.kernel_y | self.tile_end):
@@ -286,11 +295,14 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             self.load_lane_offset.eq(Mux(new_rows, next_begin, begin)),
         ]
 
-        first = (tap_first if planes else tile_first) & ~a_upper & ~w_upper
-        w_signed = w_upper == w_top
+        # A pass begins from zero that is the first one to add to its accumulators.
+        first, w_signed, digit_shift = tile_first & (a_pass == 0) & ~w_upper, w_upper == w_top, a_upper + w_upper
         if config.wide:
             # Of a weight's bytes the upper one alone carries the sign.
-            first, w_signed = tile_first & (a_upper == 0) & ~w_upper, w_signed & last_part
+            w_signed, digit_shift = w_signed & last_part, digit_shift + (part << 1)
+        if planes:
+            first, digit_shift = tap_first & (layer.a_planes | (a_pass == 0)), a_upper & ~layer.a_planes
+            m.d.comb += self.step.a_place.eq(a_pass[: ceil_log2(DIGIT_BITS)])
         m.d.comb += [
             self.step.valid.eq(self.advance),
             self.step.half.eq(half),
@@ -298,9 +310,9 @@ class ComputeSequencer(wiring.Component):  # type: ignore[misc]
             self.step.first.eq(first),
             self.step.a_upper.eq(a_upper),
             self.step.w_upper.eq(w_upper if config.wide else w_upper | (part != 0)),
-            self.step.a_signed.eq(layer.a_signed & (a_upper == a_top)),
+            self.step.a_signed.eq(layer.a_signed & a_last),
             self.step.w_signed.eq(w_signed),
-            self.step.digit_shift.eq(a_upper + w_upper + (part << 1) if config.wide else a_upper + w_upper),
+            self.step.digit_shift.eq(digit_shift),
             self.step.sum_mask.eq(Cat((lane >= word_begin) & (lane < word_end) for lane in range(lanes.most))),
             self.step.diagonal.eq(word_begin >> ceil_log2(diagonal)),
             self.step.tile_end.eq(self.tile_end),

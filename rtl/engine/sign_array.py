@@ -24,7 +24,7 @@ class SignArray(wiring.Component):  # type: ignore[misc]
     """Row sums and input sums of one activation word a cycle, exact, latency ``2 + ceil(log2(L) / 2)`` cycles.
 
     A row adds the lanes of `sum_mask`; in a `depthwise` layer its own lane, ``diagonal * min(R, L) + r``, alone:
-    a weight of one bit cannot be zero.
+    a weight of one bit cannot be zero. In a layer whose activations are signs (`binary`) digits are their bits.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -36,6 +36,7 @@ class SignArray(wiring.Component):  # type: ignore[misc]
                 "sum_mask": In(lanes),
                 "codes": In(data.ArrayLayout(code_bits(config), lanes)).array(rows),
                 "a_signed": In(1),
+                "binary": In(1),
                 "depthwise": In(1),
                 "diagonal": In(range(diagonals(config))),
                 "row_sums": Out(data.ArrayLayout(signed(row_bits(config)), rows)),
@@ -59,6 +60,7 @@ class SignArray(wiring.Component):  # type: ignore[misc]
                 row.bits.eq(self.codes[at]),
                 row.mask.eq(Mux(self.depthwise, own, self.sum_mask)),
                 row.a_signed.eq(self.a_signed),
+                row.binary.eq(self.binary),
                 self.row_sums[at].eq(row.sum),
             ]
         m.submodules.input_sums = sums = InputSums(self.config, ())

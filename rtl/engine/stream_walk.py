@@ -157,7 +157,7 @@ class StreamWalk(wiring.Component):  # type: ignore[misc]
         post = Mux(layer.adds, ADD_FIELDS, 0) + layer.copies
         with m.Switch(layer.op):
             with m.Case(OPERATIONS.index("mac")):
-                coefficients = 1 + (layer.part_top >> 2) if self.config.array == "sign" else 0
+                coefficients = 1 + (layer.plane_top >> 2) if self.config.array == "sign" else 0
                 m.d.comb += fields.eq(MAC_FIELDS + coefficients + layer.thresholds + post)
             with m.Case(OPERATIONS.index("stream")):
                 m.d.comb += fields.eq(post)

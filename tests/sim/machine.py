@@ -72,7 +72,7 @@ class Machine:
         return data
 
     def records(self, r, rows, mac):
-        planes = r["part_top"] + 1 if mac and self.engine.array == "sign" else 0
+        planes = r["plane_top"] + 1 if mac and self.engine.array == "sign" else 0
         count = (-(-planes // 4) + 2 + r["thresholds"] if mac else 0) + 3 * r["adds"] + r["copies"]
         words = -(-rows * count * 64 // self.engine.bus_bits)
         return self.take(words)[: rows * count * 8].view(np.int64).reshape(rows, count)
@@ -162,7 +162,7 @@ class Machine:
             start = r["in_lane"] + (first if r["depthwise"] else group * r["group_inputs"])
             inputs = rows if r["depthwise"] else r["group_inputs"]
             words = 1 if r["depthwise"] else -(-(start % lanes + inputs) // lanes)
-            acc = np.zeros((parts if sign else 1, rows, r["out_pixels"]), dtype=np.int64)
+            acc = np.zeros((r["plane_top"] + 1 if sign else 1, rows, r["out_pixels"]), dtype=np.int64)
             sums = np.zeros((rows, r["out_pixels"]), dtype=np.int64)
             for dy, dx, place in self.taps(r):
                 for lane_word in range(words):
@@ -198,6 +198,15 @@ class Machine:
                             weights[0], weights[1] = weights[0] % 256, 256 * weights[1]
                         weights = weights.sum(axis=0, keepdims=True)
                     for at, (y, x, pixel) in enumerate(self.window(r)):
+                        if r.get("a_planes"):
+                            # A word of planes: each of them meets each part of the weights.
+                            planes = np.full(lanes, r["pad_code"])
+                            if self.inside(r, y + dy, x + dx):
+                                planes = self.read_lanes(r, pixel + place + start // lanes + lane_word, r["a_top"] // 4)
+                            ones = planes >> np.arange(r["a_top"] + 1)[:, None] & 1
+                            products = (2 * ones - 1 if r["a_signs"] else ones) @ weights.transpose(0, 2, 1)
+                            acc[:, :, at] += products.reshape(-1, rows)
+                            continue
                         word = start // lanes + lane_word
                         here = not r.get("wide_end") or r["wide_first"] <= word < r["wide_end"]
                         top = r["a_top"] if here else 0
@@ -213,7 +222,7 @@ class Machine:
                             sums[:, at] += aligned[start % lanes + np.arange(rows)]
                         else:
                             sums[:, at] += (aligned * used).sum()
-            planes = -(-parts // 4) if sign else 0
+            planes = -(-len(acc) // 4) if sign else 0
             own = self.main(r, acc, sums, fields[:, :planes], fields[:, planes:])
             self.finish(r, first, rows, own, fields[:, planes + 2 + r["thresholds"] :])
 
@@ -388,6 +397,8 @@ class Machine:
         self.write(r, "out", first, out)
 
     def write(self, r, prefix, first, codes):
+        if r.get(f"{prefix}_table"):
+            codes = np.array([r["table"] >> 8 * count & 255 for count in range(16)])[codes]
         for row, values in enumerate(codes):
             channel = r[f"{prefix}_channel"] + first + row
             for at, value in enumerate(values):

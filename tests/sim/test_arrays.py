@@ -214,7 +214,7 @@ def test_the_planes_of_integers_are_their_bits(samples, bits):
     layer = layer_of(samples, rng.integers(*signed_range(bits), (5, 6, 2, 3), endpoint=True), bits=bits)
     form = array_form(layer, "sign")
     assert (form.planes, form.bits, form.signed, form.exact_rows) == (bits, 1, False, True)
-    assert form.registers == {"part_top": bits - 1}
+    assert form.registers == {"part_top": bits - 1, "plane_top": bits - 1}
     assert np.array_equal(form.weights, 2 * form.codes.astype(int) - 1)
     # Twice a weight, a fraction bit more, is the sum of its planes and what the zero point takes away.
     weighed = (form.coefficients[:, :, None, None, None] * form.weights).sum(axis=0)
@@ -280,12 +280,12 @@ def test_planes_of_bases_and_networks_are_their_signs_and_coefficients(samples):
     form = array_form(basis, "sign")
     assert np.array_equal(form.weights, bits)
     assert np.array_equal(form.coefficients, coefs)
-    assert (form.fraction, form.registers) == (7, {"part_top": 5})
+    assert (form.fraction, form.registers) == (7, {"part_top": 5, "plane_top": 5})
     assert np.array_equal(form.layer.zero, basis.zero)
     network = XorNetwork.random(12, 10, 2, 4)
     encrypted = layer_of(samples, WeightCodes.encrypt(bits[:1], [network], np.ones((1, 5), int)))
     assert np.array_equal(array_form(encrypted, "sign").codes, encrypted.planes)
-    assert array_form(encrypted, "sign").registers == {"part_top": 0}
+    assert array_form(encrypted, "sign").registers == {"part_top": 0, "plane_top": 0}
 
 
 def test_a_digit_array_takes_whole_codes_and_their_digits(samples):

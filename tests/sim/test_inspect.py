@@ -13,7 +13,7 @@ KEYS = {
     "pruned_bops",
 }  # fmt: skip
 LAYER_KEYS = {
-    "name", "op", "inputs", "shape", "bits", "signed", "macs", "weights", "weight_bits", "scheme", "coding",
+    "name", "op", "inputs", "shape", "bits", "signed", "planes", "macs", "weights", "weight_bits", "scheme", "coding",
     "bits_per_weight", "code_bits", "entropy", "xor_bits", "coded_bytes", "parameter_bytes", "bops", "weight_widths",
     "widths",
 }  # fmt: skip

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from ....sim.descriptor import PART_BITS
+from ....sim.descriptor import PLANE_BITS
 from ....sim.engine import EngineConfig
 from ..registers import descriptor_layout
 from ..sequencer import tile_layout
@@ -49,7 +49,7 @@ class Drain(wiring.Component):  # type: ignore[misc]
                 "mask": Out(config.post_lanes),
                 "buffer": Out(1),
                 "group_last": Out(1),
-                **({"plane": Out(PART_BITS), "plane_last": Out(1)} if config.array == "sign" else {}),
+                **({"plane": Out(PLANE_BITS), "plane_last": Out(1)} if config.array == "sign" else {}),
             }
         )
 
@@ -61,11 +61,11 @@ class Drain(wiring.Component):  # type: ignore[misc]
         m.submodules.tiles = tiles = TileWalk(config)
         drains, reading, running, plane_last, part_last, slot_end, tile_end, buffer = (Signal() for _ in range(8))
         part = Signal.like(self.part)
-        plane, plane_pixel = Signal(PART_BITS), Signal(range(config.pixels))
+        plane, plane_pixel = Signal(PLANE_BITS), Signal(range(config.pixels))
         m.d.comb += [
             drains.eq(runs(layer, "mac")),
             reading.eq(self.ready | running),
-            plane_last.eq(plane == layer.part_top if config.array == "sign" else 1),
+            plane_last.eq(plane == layer.plane_top if config.array == "sign" else 1),
             part_last.eq((part == layer.beats - 1) & plane_last),
             slot_end.eq(reading & part_last),
             tile_end.eq(slot_end & slots.span_last & drains & tiles.last),

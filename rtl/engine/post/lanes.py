@@ -6,14 +6,16 @@ from amaranth import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import ceil_log2
 
 from ....kernels.correction import INPUT_SUM_BITS
-from ....kernels.planes import COEFFICIENT_BITS, PlaneCorrection
+from ....kernels.planes import COEFFICIENT_BITS, PlaneCorrection, PlaneTable
 from ....kernels.residual import STREAM_BITS
-from ....sim.descriptor import CODE_BITS, COEFFICIENT_SLOTS, PART_BITS
+from ....sim.descriptor import CODE_BITS, PLANE_BITS
 from ....sim.engine import EngineConfig
 from ...mac import width_of
 from ...planes import PlaneStage
+from ...planes import PlaneTable as PlaneWords
 from ..counters import COUNTER_BITS
 from ..format import format_layout
 from ..pipeline import delayed
@@ -21,7 +23,7 @@ from ..registers import descriptor_layout
 from .correct import CorrectionStage, value_bits
 from .counters import PostCounters
 from .delay import DelayLine
-from .records import BUFFERS, RecordLoader, RecordStore
+from .records import BUFFERS, COEFFICIENTS_IN_FIELD, RecordLoader, RecordStore
 from .rescale import Rescale
 from .slots import runs
 from .threshold import THRESHOLDS, ThresholdStage
@@ -44,6 +46,9 @@ COUNT = MAIN + 1
 
 class PostLanes(wiring.Component):  # type: ignore[misc]
     """Q equal lanes: correction, scale or thresholds, add, copy, each where the layer has it.
+
+    In a sign array the codes of `out` (`out_table`) or `second` (`second_table`) may be counts that the layer's table
+    makes words of planes of, on their way out.
 
     A `beat` brings, in one cycle, accumulators and input sums (op mac) or first codes (op stream), and the other
     operand's codes where the layer adds, of the Q channels from ``beat_chunk * Q`` on of the row group whose
@@ -81,7 +86,7 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
                 "beat_buffer": In(1),
                 "beat_chunk": In(chunk),
                 "beat_mask": In(lanes),
-                **({"beat_plane": In(PART_BITS), "beat_first": In(1), "beat_last": In(1)} if self.planes else {}),
+                **({"beat_plane": In(PLANE_BITS), "beat_first": In(1), "beat_last": In(1)} if self.planes else {}),
                 "acc": In(data.ArrayLayout(signed(config.mac.acc), lanes)),
                 "xsum": In(data.ArrayLayout(signed(INPUT_SUM_BITS), lanes)),
                 "first": In(codes),
@@ -149,6 +154,13 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
             store.correction_index.chunk.eq(self.beat_chunk),
             store.correction_index.buffer.eq(self.beat_buffer),
         ]
+        if self.planes:
+            m.d.comb += [
+                store.coefficients_read.eq(self.beat & drains),
+                store.coefficients_index.chunk.eq(self.beat_chunk),
+                store.coefficients_index.buffer.eq(self.beat_buffer),
+                store.coefficients_field.eq(self.beat_plane >> ceil_log2(COEFFICIENTS_IN_FIELD)),
+            ]
 
         # Codes that stages have no use for wait until their beat's turn.
         m.submodules.given = given = DelayLine(2 * len(self.first.as_value()), OWN)
@@ -170,7 +182,6 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
             finished.i.eq(out),
             finished.enter.eq(valid[OUT]),
             finished.leave.eq(valid[END - 1]),
-            self.out.as_value().eq(finished.o),
             self.codes_valid.eq(valid[END]),
             self.codes_chunk.eq(chunks[END]),
         ]
@@ -178,6 +189,7 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
         m.submodules.counters = counters = PostCounters(config)
         close = delayed(m, self.close, COUNT, "close", reset_less=False)
         mask = delayed(m, self.beat_mask, COUNT, "mask")
+        done = data.View(self.out.shape(), finished.o)
         m.d.comb += [
             counters.valid.eq(valid[COUNT] & drains),
             counters.chunk.eq(chunks[COUNT]),
@@ -189,7 +201,7 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
         acc_bits = self.format.acc if self.formats else Const(config.mac.acc)
         fraction = COEFFICIENT_BITS if self.planes else layer.fraction
         width = width_of(m, (acc_bits + fraction)[:6], Const(0, 1), value_bits(config))
-        plane = delayed(m, self.beat_plane, 1, "plane") if self.planes else None
+        plane = delayed(m, self.beat_plane[: ceil_log2(COEFFICIENTS_IN_FIELD)], 1, "plane") if self.planes else None
         for lane in range(lanes):
             m.submodules[f"correction_{lane}"] = correction = self._correction(m, store, width, plane, lane)
             m.submodules[f"main_{lane}"] = main = Rescale(value_bits(config), narrows=True)
@@ -217,8 +229,17 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
                 ),
                 own[lane].eq(Mux(drains, Mux(compares, thresholds.code, main.code), first[lane])),
                 out[lane].eq(Mux(layer.adds, total.code, passed_codes[lane])),
-                self.second[lane].eq(copy.code),
             ]
+            first_code, second_code = done[lane], copy.code
+            if self.planes:
+                m.submodules[f"table_{lane}"] = table = PlaneWords(PlaneTable())
+                m.d.comb += [
+                    table.entries.eq(layer.table),
+                    table.count.eq(Mux(layer.second_table, second_code, first_code)),
+                ]
+                first_code = Mux(layer.out_table, table.word, first_code)
+                second_code = Mux(layer.second_table, table.word, second_code)
+            m.d.comb += [self.out[lane].eq(first_code), self.second[lane].eq(second_code)]
             rescales: tuple[tuple[Rescale, str, Value, Value, Value], ...] = (
                 (main, "main", valid[MAIN] & scales, correction.value, layer.main_rounding),
                 (own_operand, "own", valid[OWN] & layer.adds, own[lane] - layer.own_zero, layer.operand_rounding),
@@ -262,11 +283,10 @@ class PostLanes(wiring.Component):  # type: ignore[misc]
             m.d.comb += [stage.fraction.eq(self.layer.fraction), stage.places.eq(width.above)]
             return stage
         planes = PlaneStage(PlaneCorrection(self.config.mac), self.formats)
-        four = [getattr(store, name)[lane] for name in reversed(COEFFICIENT_SLOTS)]
         m.d.comb += [
             planes.first.eq(self.beat_first),
             planes.last.eq(self.beat_last),
-            planes.coef.eq(Array(coefficient for field in four for coefficient in field)[plane]),
+            planes.coef.eq(Array(store.coefficients[lane])[plane]),
         ]
         if self.formats:
             m.d.comb += planes.width.eq(width)

@@ -20,7 +20,7 @@ from .rescale import FEWER_BITS, MULTIPLIER_BITS, SHIFT_BITS
 from .slots import runs
 from .threshold import THRESHOLDS
 
-__all__ = ["BUFFERS", "RecordLoader", "RecordStore", "buffer_index_layout", "scale_layout"]
+__all__ = ["BUFFERS", "COEFFICIENTS_IN_FIELD", "RecordLoader", "RecordStore", "buffer_index_layout", "scale_layout"]
 
 BUFFERS = 2
 COEFFICIENTS_IN_FIELD = FIELD_BITS // COEFFICIENT_BITS
@@ -108,7 +108,8 @@ class RecordLoader(wiring.Component):  # type: ignore[misc]
         main_last = slot == main + layer.thresholds
         first_of_main: Value = Const(bias)
         if config.array == "sign":
-            first_of_main = Mux(layer.part_top >= COEFFICIENTS_IN_FIELD, 0, 1)
+            # The slots of coefficients come first, the last planes' before the others'.
+            first_of_main = len(COEFFICIENT_SLOTS) - 1 - (layer.plane_top >> ceil_log2(COEFFICIENTS_IN_FIELD))
         m.d.comb += [
             first_slot.eq(Mux(has_main, first_of_main, own_or_copy)),
             group_last.eq(channel_last & (row + 1 == row_groups.rows)),
@@ -176,16 +177,18 @@ class RecordStore(wiring.Component):  # type: ignore[misc]
     """Memories for what the records of two row groups hold, read by all post lanes at once, each part on its own.
 
     A part's constants come in the cycle after its `read`; what is written in a cycle is there for the reads of later
-    ones. Thresholds of a descending channel are held complemented (`ThresholdStage`).
+    ones. Thresholds of a descending channel are held complemented (`ThresholdStage`). Of a sign array's coefficients
+    four planes' are read at a time, those of the field `coefficients_field`.
     """
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
         value = signed(value_bits(config))
         four = data.ArrayLayout(signed(COEFFICIENT_BITS), COEFFICIENTS_IN_FIELD)
-        coefficients = dict.fromkeys(COEFFICIENT_SLOTS, four) if config.array == "sign" else {}
+        planes = config.array == "sign"
         self.parts: dict[str, dict[str, object]] = {
-            "correction": {"bias": value, "zero": signed(ZERO_POINT_BITS), **coefficients},
+            **({"coefficients": {"coefficients": four}} if planes else {}),
+            "correction": {"bias": value, "zero": signed(ZERO_POINT_BITS)},
             "main": {"main": main_layout()},
             "thresholds": {f"threshold_{index}": value for index in range(THRESHOLDS)},
             "operands": {"own": scale_layout(), "other": scale_layout()},
@@ -197,6 +200,7 @@ class RecordStore(wiring.Component):  # type: ignore[misc]
             {
                 "write": In(write_layout(config)),
                 **{f"{name}_{port}": member for name in self.parts for port, member in part.items()},
+                **({"coefficients_field": In(range(len(COEFFICIENT_SLOTS)))} if planes else {}),
                 **{
                     name: Out(data.ArrayLayout(shape, config.post_lanes))
                     for shapes in self.parts.values()
@@ -218,24 +222,30 @@ class RecordStore(wiring.Component):  # type: ignore[misc]
             for name, shape in shapes.items():
                 bits = Shape.cast(shape).width
                 written: Value = write.field[:bits]
-                slot = slots.index("main" if name == "zero" else name)
+                index, read_index, count = write.index.as_value(), getattr(self, f"{part}_index").as_value(), 1
+                if name == "coefficients":
+                    count = len(COEFFICIENT_SLOTS)
+                    chosen = write.slot < count
+                    index = Cat((count - 1 - write.slot)[: ceil_log2(count)], index)
+                    read_index = Cat(self.coefficients_field, read_index)
+                else:
+                    chosen = write.slot == slots.index("main" if name == "zero" else name)
                 if name == "main":
                     written = main.as_value()
                 elif part == "thresholds":
                     written = written ^ turn
                 m.submodules[name] = cells = memory.Memory(
                     shape=data.ArrayLayout(unsigned(bits), self.config.post_lanes),
-                    depth=BUFFERS * self.config.rows // self.config.post_lanes,
+                    depth=count * BUFFERS * self.config.rows // self.config.post_lanes,
                     init=[],
                 )
                 writes, reads = cells.write_port(granularity=1), cells.read_port()
-                chosen = write.valid & (write.slot == slot)
                 m.d.comb += [
-                    writes.en.eq(Mux(chosen, 1 << write.lane, 0)),
-                    writes.addr.eq(write.index),
+                    writes.en.eq(Mux(write.valid & chosen, 1 << write.lane, 0)),
+                    writes.addr.eq(index),
                     writes.data.as_value().eq(written.replicate(self.config.post_lanes)),
                     reads.en.eq(getattr(self, f"{part}_read")),
-                    reads.addr.eq(getattr(self, f"{part}_index")),
+                    reads.addr.eq(read_index),
                     getattr(self, name).as_value().eq(reads.data.as_value()),
                 ]
         return m

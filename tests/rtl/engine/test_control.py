@@ -281,13 +281,28 @@ BAD = {
 
 
 SIGNS = CONFIG.model_copy(update={"array": "sign"})
-PLANED = {**GOOD["mac"], "part_top": 4, "tile_pixels": 3, "beats": 4, "other_straddles": 0, "interval": 20}
+PLANED = {
+    **GOOD["mac"],
+    "part_top": 4,
+    "plane_top": 4,
+    "tile_pixels": 3,
+    "beats": 4,
+    "other_straddles": 0,
+    "interval": 20,
+}
 """Five planes: 15 of the 16 accumulators, 20 beats."""
+PAIRS = {
+    "part_top": 7, "a_top": 1, "a_planes": 1, "plane_top": 15, "tile_pixels": 1, "interval": 64, "thresholds": 5,
+}  # fmt: skip
 PLANES_BAD = {
     "accumulators of all planes": {"tile_pixels": 4, "interval": 99},
-    "accumulators of one plane more": {"part_top": 5, "interval": 24},
+    "accumulators of one plane more": {"part_top": 5, "plane_top": 5, "interval": 24},
     "beats of all planes": {"interval": 19},
-    "beats of one plane": {"part_top": 0, "tile_pixels": 17},
+    "beats of one plane": {"part_top": 0, "plane_top": 0, "tile_pixels": 17},
+    "more parts than planes": {"part_top": 5},
+    "fewer parts than planes": {"part_top": 3},
+    "fewer pairs than planes": {"part_top": 1, "a_top": 1, "a_planes": 1},
+    "digits that are no planes": {"part_top": 0, "a_top": 4},
 }
 
 
@@ -309,8 +324,10 @@ def verdict(config, values, component=None):
 
 def test_planes_take_accumulators_and_beats_of_their_own():
     assert not verdict(SIGNS, PLANED)
-    assert not verdict(SIGNS, PLANED | {"part_top": 7, "tile_pixels": 2, "interval": 32})
-    assert not verdict(SIGNS, PLANED | {"part_top": 0, "tile_pixels": 16, "interval": 4})
+    assert not verdict(SIGNS, PLANED | {"part_top": 7, "plane_top": 7, "tile_pixels": 2, "interval": 32})
+    assert not verdict(SIGNS, PLANED | {"part_top": 0, "plane_top": 0, "tile_pixels": 16, "interval": 4})
+    assert not verdict(SIGNS, PLANED | {"part_top": 0, "a_top": 4, "a_planes": 1})
+    assert not verdict(SIGNS, PLANED | PAIRS)
     assert [name for name, change in PLANES_BAD.items() if not verdict(SIGNS, PLANED | change)] == []
     # The parts of a shift array share accumulators and beats.
     shifts = CONFIG.model_copy(update={"array": "shift"})
@@ -325,12 +342,17 @@ def test_planes_take_accumulators_and_beats_of_their_own():
         ("layer.tile_pixels * planes <= config.pixels", "layer.tile_pixels * planes < config.pixels"),
         ("layer.interval >= layer.beats * planes", "layer.interval >= layer.beats"),
         ("layer.interval >= layer.beats * planes", "layer.interval > layer.beats * planes"),
-        ("layer.part_top + 1", "layer.part_top"),
+        ("layer.plane_top + 1", "layer.plane_top"),
+        ("(layer.part_top + 1) * Mux", "layer.part_top * Mux"),
+        ("Mux(layer.a_planes, layer.a_top + 1, 1)", "(layer.a_top + 1)"),
+        ("Mux(layer.a_planes, layer.a_top + 1, 1)", "1"),
+        ("settled(m, layer.plane_top + 1), Const(1)", "settled(m, layer.plane_top + 1), thresholds"),
     ],
 )
 def test_a_fault_in_the_check_of_planes_is_found(planted, old, new):
     faulty = planted(check, old, new)["LayerCheck"]
-    good = (PLANED, PLANED | {"part_top": 7, "tile_pixels": 2, "interval": 32})
+    good = (PLANED, PLANED | {"part_top": 7, "plane_top": 7, "tile_pixels": 2, "interval": 32}, PLANED | PAIRS)
+    good += (PLANED | {"a_top": 1},)
     bad = [PLANED | change for change in PLANES_BAD.values()]
     found = [verdict(SIGNS, values, faulty) for values in (*good, *bad)]
     assert found != [0] * len(good) + [1] * len(bad)

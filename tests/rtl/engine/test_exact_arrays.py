@@ -56,7 +56,8 @@ def own_lanes(config, given):
 
 def sign_words(config, seed, depthwise, fmt=None):
     rng, given = words(config, seed, depthwise)
-    return given | {"codes": rng.integers(2, size=(WORDS, config.rows, config.lanes))}
+    codes = rng.integers(2, size=(WORDS, config.rows, config.lanes))
+    return given | {"codes": codes, "binary": rng.integers(2, size=WORDS)}
 
 
 def shift_words(config, seed, depthwise, fmt):
@@ -85,10 +86,11 @@ def golden_sums(config, given):
 
 
 def sign_rows(config, given, fmt=None):
-    a = digit_values(given["digits"], given["a_signed"][:, None])[:, None]
+    row, modes = SignRow(config.lanes), (given[name][:, None] for name in ("a_signed", "binary"))
+    a = row.values(given["digits"], *modes)[:, None]
     own = np.arange(config.lanes) == own_lanes(config, given)[:, :, None]
     mask = np.where(given["depthwise"][:, None, None], own, given["sum_mask"][:, None])
-    return SignRow(config.lanes).compute(a, given["codes"], mask)
+    return row.compute(a, given["codes"], mask)
 
 
 def shift_rows(config, given, fmt):
@@ -120,7 +122,7 @@ def found(dut, given, code_bits, settings):
                     ctx.set(dut.codes[row].as_value(), pack(codes, code_bits))
                 ctx.set(dut.digits.as_value(), pack(given["digits"][t], 4))
                 ctx.set(dut.sum_mask, pack(given["sum_mask"][t], 1))
-                for name in ("a_signed", "depthwise", "diagonal"):
+                for name in given.keys() & {"a_signed", "binary", "depthwise", "diagonal"}:
                     ctx.set(getattr(dut, name), int(given[name][t]))
             if t >= dut.latency:
                 results[0].append([ctx.get(total) for total in dut.row_sums])
@@ -188,6 +190,7 @@ SIGN_FAULTS = {
     "all lanes of a depthwise word": (sign_array_module, "Mux(self.depthwise, own, self.sum_mask)", "self.sum_mask"),
     "first diagonal": (sign_array_module, "<< (self.diagonal * size)", "<< (self.diagonal * 0)"),
     "unsigned": (sign_array_module, "row.a_signed.eq(self.a_signed)", "row.a_signed.eq(0)"),
+    "never binary": (sign_array_module, "row.binary.eq(self.binary)", "row.binary.eq(0)"),
     "other row": (sign_array_module, "row.bits.eq(self.codes[at])", "row.bits.eq(self.codes[at ^ 1])"),
     "no input mask": (sign_array_module, '("digits", "sum_mask", "a', '("digits", "a'),
     "other sign": (sign_module, "self.bits[lane] ^ (digit[0]", "~self.bits[lane] ^ (digit[0]"),

@@ -125,9 +125,17 @@ def random_layer(
         "copy_from": copy_from, "copy_rounding": ROUNDINGS.index(copy_rounding), "copy_zero": copy_zero,
         "copy_low": copy_low, "copy_high": copy_high,
     }  # fmt: skip
-    planes = int(rng.integers(1, 9)) if mac and config.array == "sign" else 0
+    planes = int(rng.integers(1, 65 if rng.integers(4) == 0 else 9)) if mac and config.array == "sign" else 0
+    table = np.arange(1 << 17)
     if config.array == "sign":
-        registers["part_top"] = max(0, planes - 1)
+        # Of codes that are no counts the table takes the lowest four bits.
+        table = rng.integers(0, 256, 16)[table & 15]
+        registers |= {
+            "plane_top": max(0, planes - 1),
+            "table": sum(int(word) << 8 * count for count, word in enumerate(table[:16])),
+            "out_table": int(rng.integers(2)),
+        }
+        registers["second_table"] = int(not registers["out_table"] and rng.integers(2))
     bits = acc_bits + (16 if planes else fraction)
     layer = Layer(registers, [], acc_bits)
     for rows in row_groups(config, groups, outputs, depthwise):
@@ -194,6 +202,10 @@ def random_layer(
             )[0]
             for channel in range(rows):
                 channels[channel].append(int(multiplier[channel]) | int(shift[channel]) << 31)
+        if registers.get("out_table"):
+            group.out = table[group.out & 15]
+        if copies and registers.get("second_table"):
+            group.second = table[group.second & 15]
         group.fields = [int(value) for channel in channels for value in channel]
         group.words, group.holds = in_words(group.fields, config.bus_bits)
     return layer

@@ -61,7 +61,7 @@ class Run:
         self._set("start", 1)
         self.cycle += 1
         play = layers.RecordPlay(layer.groups)
-        planes = 1 + layer.registers.get("part_top", 0)
+        planes = 1 + layer.registers.get("plane_top", 0)
         plan = [
             (number, pixel, chunk, plane)
             for number, group in enumerate(layer.groups)
@@ -143,7 +143,7 @@ class Run:
             "records_free": (1, 1), "close": (1, 1),
         }  # fmt: skip
         if config.array == "sign":
-            shapes |= {"beat_plane": (3, 1), "beat_first": (1, 1), "beat_last": (1, 1)}
+            shapes |= {"beat_plane": (6, 1), "beat_first": (1, 1), "beat_last": (1, 1)}
         found = {}
         for name, (bits, elements) in shapes.items():
             if not bits:
@@ -286,10 +286,19 @@ BUILT_FAULTS = {
 PLANE_FAULTS = {
     "next plane's coefficient": (
         lanes_module,
-        'delayed(m, self.beat_plane, 1, "plane") if',
-        'delayed(m, self.beat_plane, 1, "plane")',
-        "self.beat_plane",
+        'delayed(m, self.beat_plane[: ceil_log2(COEFFICIENTS_IN_FIELD)], 1, "plane") if',
+        'delayed(m, self.beat_plane[: ceil_log2(COEFFICIENTS_IN_FIELD)], 1, "plane")',
+        "self.beat_plane[:2]",
     ),
+    "first four coefficients": (
+        lanes_module,
+        "eq(self.beat_plane >> ceil_log2(COEFFICIENTS_IN_FIELD))",
+        "self.beat_plane >> ceil_log2(COEFFICIENTS_IN_FIELD)",
+        "0",
+    ),
+    "counts for words": (lanes_module, "Mux(layer.out_table, table.word", "layer.out_table", "0"),
+    "counts for words of the copy": (lanes_module, "Mux(layer.second_table, table.word", "layer.second_table", "0"),
+    "words of the other's counts": (lanes_module, "Mux(layer.second_table, second_code", "layer.second_table", "1"),
     "a value of each plane": (
         lanes_module,
         "self.beat & self.beat_last if self.planes",
@@ -307,7 +316,6 @@ PLANE_FAULTS = {
     "other overflows": (planes_module, "overflow.eq(lost & ends)", "lost & ends", "lost & ~ends"),
 }
 BUILT_PLANE_FAULTS = {
-    "other four coefficients": (lanes_module, "reversed(COEFFICIENT_SLOTS)", "COEFFICIENT_SLOTS"),
     "planes not in the width": (lanes_module, "COEFFICIENT_BITS if self.planes", "0 if self.planes"),
 }
 

@@ -14,7 +14,7 @@ from gatewise.sim.image import RecordLayout
 
 ACC = 20
 WIDTHS = {"zero": 16, "main": 38, "own": 37, "other": 37, "sum": 37, "copy": 37}
-WIDTHS |= dict.fromkeys(("coefficients_0", "coefficients_1"), 64)
+WIDTHS["coefficients"] = 64
 """Of what the store holds of each; of all others acc + 8 bits, in a sign array acc + 16."""
 
 
@@ -23,11 +23,14 @@ def width_of(config, name):
 
 
 def names_of(config):
-    return ["zero", *record_slots(config)]
+    """Ports of the store: one for all fields of coefficients."""
+    return list(
+        dict.fromkeys(["zero", *(name.partition("s_")[0] + "s" * ("s_" in name) for name in record_slots(config))])
+    )
 
 
 class Records(wiring.Component):
-    """Loader and store, whose parts are all read at one index."""
+    """Loader and store, whose parts are all read at one index, and one field of coefficients."""
 
     def __init__(self, config, names):
         self.config = config
@@ -41,6 +44,7 @@ class Records(wiring.Component):
                 "free": In(1),
                 "full": Out(2),
                 "index": In(buffer_index_layout(config)),
+                "field": In(4),
                 **{name: Out(members[name].shape) for name in names_of(config)},
             }
         )
@@ -56,6 +60,8 @@ class Records(wiring.Component):
             self.full.eq(loader.full),
             store.write.eq(loader.write),
         ]
+        if self.config.array == "sign":
+            m.d.comb += store.coefficients_field.eq(self.field)
         for part, names in store.parts.items():
             m.d.comb += [
                 getattr(store, f"{part}_read").eq(1),
@@ -70,13 +76,13 @@ KINDS = [("mac", 0, 0, 0), ("mac", 0, 1, 0), ("mac", 3, 1, 1), ("mac", 15, 0, 1)
 KINDS += [("stream", 0, 1, 0), ("stream", 0, 0, 1), ("stream", 0, 1, 1), ("stream", 0, 0, 0)]
 
 
-def held(config, layer, group):
-    """What the store must hold of a row group: by name, a number for each channel."""
+def held(config, layer, group, field):
+    """What the store must hold of a row group: by name, a number for each channel; of coefficients that field's."""
     registers = layer.registers
     names = []
     if group.acc is not None:
         if config.array == "sign":
-            names += ["coefficients_1"] * (registers["part_top"] > 3) + ["coefficients_0"]
+            names += [f"coefficients_{at}" for at in reversed(range(registers["plane_top"] // 4 + 1))]
         names += ["bias", "main", *(f"threshold_{index}" for index in range(registers["thresholds"]))]
     names += ["own", "other", "sum"] * registers["adds"] + ["copy"] * registers["copies"]
     found = {name: [] for name in names}
@@ -88,15 +94,17 @@ def held(config, layer, group):
             fields["main"] >>= 16
         for name, value in fields.items():
             turned = ~value if descending and name.startswith("threshold") else value
-            found[name].append(turned & ((1 << width_of(config, name)) - 1))
-    return found
+            found[name].append(turned & ((1 << width_of(config, name.partition("_")[0])) - 1))
+    chosen = found.get(f"coefficients_{field}")
+    found = {name: values for name, values in found.items() if not name.startswith("coefficients")}
+    return found if chosen is None else found | {"coefficients": chosen}
 
 
 def run(compiled, layers, packed, config, names, *, stall, seed=0, linger=9):
     """Differences from the rule and from the records, and when each row group's buffer was full."""
     rng = np.random.default_rng(seed)
     lanes = config.post_lanes
-    starts, valid, payload, frees, index = [], [], [], [], []
+    starts, valid, payload, frees, index, fields = [], [], [], [], [], []
     expected, looks, numbers, times = [], [], [], []
     order = rng.permutation(len(KINDS)) if stall else range(len(KINDS))
     for op, thresholds, adds, copies in (KINDS[at] for at in order):
@@ -106,7 +114,7 @@ def run(compiled, layers, packed, config, names, *, stall, seed=0, linger=9):
         play = layers.RecordPlay(layer.groups)
         begins = len(starts)
         starts.append(1)
-        for column in (valid, payload, frees, index):
+        for column in (valid, payload, frees, index, fields):
             column.append(0)
         expected.append(None)
         done, waited, was_full, full_at = 0, 0, 0, []
@@ -119,9 +127,10 @@ def run(compiled, layers, packed, config, names, *, stall, seed=0, linger=9):
             chunks = -(-layer.groups[done].rows // lanes)
             free = 0
             index.append(done % 2 * (config.rows // lanes) + min(waited, chunks - 1))
+            fields.append(int(rng.integers(0, layer.registers.get("plane_top", 0) // 4 + 1)))
             if count:
                 if waited < chunks and not play.none:
-                    looks.append((len(starts), layer, layer.groups[done], waited))
+                    looks.append((len(starts), layer, layer.groups[done], waited, fields[-1]))
                 waited += 1
                 if waited > chunks + linger:
                     free, waited = 1, 0
@@ -145,14 +154,15 @@ def run(compiled, layers, packed, config, names, *, stall, seed=0, linger=9):
     inputs["words__payload"] = words(payload, config.bus_bits)
     inputs["layer"] = words(numbers, bits)
     inputs["index"] = packed(index, (2 * config.rows // lanes - 1).bit_length())
+    inputs["field"] = packed(fields, 4)
     with compiled(Records(config, names)).simulate() as simulation:
         found = simulation.vectors(inputs, ["words__ready", "full", *names_of(config)])
     wrong = set()
     for cycle, each in enumerate(expected):
         if each is not None and (found["words__ready"][cycle, 0], found["full"][cycle, 0]) != each:
             wrong.add("ready" if found["words__ready"][cycle, 0] != each[0] else "full")
-    for cycle, layer, group, chunk in looks:
-        for name, wanted in held(config, layer, group).items():
+    for cycle, layer, group, chunk, field in looks:
+        for name, wanted in held(config, layer, group, field).items():
             width = width_of(config, name)
             whole = int.from_bytes(found[name][cycle + 1].tobytes(), "little")
             there = [whole >> (lane * width) & ((1 << width) - 1) for lane in range(lanes)]
@@ -202,7 +212,7 @@ FAULTS = {
     "one buffer": (64, "(count != BUFFERS)", "(count == 0)"),
     "overrun": (64, "running & (count != BUFFERS)", "running"),
     "first field of a stream": (64, "has_main, first_of_main, own_or_copy)", "has_main, first_of_main, own)"),
-    "lane": (64, "Mux(chosen, 1 << write.lane, 0)", "Mux(chosen, 1, 0)"),
+    "lane": (64, "Mux(write.valid & chosen, 1 << write.lane, 0)", "Mux(write.valid & chosen, 1, 0)"),
     "last word's rest": (128, "(part == parts - 1) | group_last", "(part == parts - 1)"),
     "part of a field": (16, "before.eq(field[bus:])", "before.eq(field[: -bus])"),
     "threshold not turned": (64, "written = written ^ turn", "written = written"),
@@ -210,15 +220,16 @@ FAULTS = {
     "threshold missed": (64, "slot == main + layer.thresholds", "slot == layer.thresholds"),
 }
 PLANE_FAULTS = {
-    "coefficients of few planes": (64, "layer.part_top >= COEFFICIENTS_IN_FIELD", "1"),
-    "coefficients of many planes": (64, "Mux(layer.part_top >= COEFFICIENTS_IN_FIELD, 0, 1)", "Const(1)"),
-    "five planes": (64, "layer.part_top >= COEFFICIENTS_IN_FIELD", "layer.part_top > COEFFICIENTS_IN_FIELD"),
+    "coefficients of few planes": (64, "(layer.plane_top >> ceil_log2(COEFFICIENTS_IN_FIELD))", "15"),
+    "coefficients of many planes": (64, "(layer.plane_top >> ceil_log2(COEFFICIENTS_IN_FIELD))", "0"),
+    "five planes": (64, "(layer.plane_top >> ceil_log2", "((layer.plane_top - (layer.plane_top != 0)) >> ceil_log2"),
     "next channel's": (
         64,
         "slot.eq(Mux(channel_last, first_slot, next_slot))",
         "slot.eq(Mux(channel_last, bias, next_slot))",
     ),
-    "coefficients elsewhere": (64, "write.slot == slot)", "write.slot == (slot ^ (slot < 2)))"),
+    "coefficients elsewhere": (64, "(count - 1 - write.slot)", "write.slot"),
+    "coefficients over each other": (64, "Cat((count - 1 - write.slot)[: ceil_log2(count)], index)", "index << 4"),
 }
 
 

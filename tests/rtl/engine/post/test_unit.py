@@ -302,7 +302,7 @@ def registers(config, layer, tensors, blocks):
 
 def beat_cycles(values):
     """Of a slot: its beats, in a sign array one for each plane."""
-    return values["beats"] * (1 + values.get("part_top", 0))
+    return values["beats"] * (1 + values.get("plane_top", 0))
 
 
 def slot_words(values, *tensors):
@@ -384,8 +384,8 @@ class GoldenModel:
             bits = config.mac.acc + self.values["fraction"]
             if config.array == "sign":
                 bits = config.mac.acc + 16
-                self.planes = int(whole(1, min(8, config.pixels // layer.tile_pixels)))
-                self.values["part_top"] = self.planes - 1
+                self.planes = int(whole(1, min(64, config.pixels // layer.tile_pixels)))
+                self.values["plane_top"] = self.planes - 1
                 self.constants["coefficients"] = whole(-(1 << 15), (1 << 15) - 1, (count, self.planes))
             self.thresholds = int(rng.choice([0, 0, 0, 0, 1, 3, 7, 15]))
             ends("main")
@@ -504,7 +504,7 @@ def play(config, layer, tensors, unit, rng, accumulators, model):
     values = registers(config, layer, tensors, blocks)
     plan = tensors.fetched_slots(config, layer, values, blocks)
     drains, pools = layer.op == "mac", layer.op in ("max_pool", "average_pool")
-    beats, planes = 1 if pools else beat_cycles(values), 1 + values.get("part_top", 0)
+    beats, planes = 1 if pools else beat_cycles(values), 1 + values.get("plane_top", 0)
     found = Play(values)
     has_records = drains or values["adds"] or values["copies"]
     if has_records:
