@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gatewise import EngineConfig, Grid, NetworkBuilder, Thresholds
+from gatewise import EngineConfig, Grid, NetworkBuilder, PlaneBasis, Thresholds, WeightCodes
 from gatewise.kernels.digits import digit_count
 from gatewise.sim.cycles import layer_cycles, network_cycles
 from gatewise.sim.descriptor import descriptor_words
@@ -344,6 +344,34 @@ def test_the_comparison_finds_what_is_changed_of_parts(samples, array, change):
     assert play(engine, one.registers, fields, "mac", planes)[0] == layer_cycles(one, engine).total
     changed = {**one.registers, **change}
     assert play(engine, changed, fields, "mac", changed.get("planes", planes))[0] != layer_cycles(one, engine).total
+
+
+@given(layer=convolutions(), engine=engines, weights=st.integers(1, 8), planes=st.integers(1, 8), signs=st.booleans())
+@settings(max_examples=60)
+def test_pairs_of_planes_take_the_cycles_that_the_played_rules_take(samples, layer, engine, weights, planes, signs):
+    engine = engine.model_copy(update={"array": "sign"})
+    weights = min(weights, engine.pixels // planes)
+    net = NetworkBuilder("net", samples.input_spec((layer.inputs, layer.height, layer.width)))
+    basis = PlaneBasis.abc_net([1.0] * planes, [0.0] * planes) if signs else PlaneBasis.lq_net([1.0] * min(planes, 4))
+    planes = len(basis.spec.beta)
+    x = net.requantise("planes", net.input, out=Grid.of_planes(basis))
+    shape = (weights, layer.channels, layer.inputs // layer.groups, *layer.kernel)
+    codes = WeightCodes.basis(np.resize((1, -1), shape), np.ones((weights, layer.channels)))
+    settings = {"scale": 1.0, "out": Grid(1.0, 8)}
+    pads = layer.kernel[0] - 1, layer.kernel[1] - 1, 0, 0
+    net.conv2d("layer", x, codes, padding=pads, groups=layer.groups, **settings)
+    one = next(one for one in lower(net.build(), engine) if one.name == "layer")
+    assert one.planes == weights * planes
+    assert one.record.fields == -(-weights * planes // 4) + 2
+    end, busy, read = play(engine, one.registers, one.record.fields, one.op, one.planes)
+    found = layer_cycles(one, engine)
+    assert (found.total, found.compute, found.bytes_read) == (end, busy, read * engine.bus_bits // 8)
+    assert found.digit_macs == found.macs * weights * planes
+    # A plane less in one of both is another number of cycles: the play looks at both.
+    for name in ("a_top", "part_top"):
+        if one.registers[name]:
+            fewer = {**one.registers, name: one.registers[name] - 1}
+            assert play(engine, fewer, one.record.fields, one.op, one.planes)[1] < busy
 
 
 def test_planes_are_steps_and_beats_by_hand(samples):

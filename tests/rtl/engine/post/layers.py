@@ -125,7 +125,8 @@ def random_layer(
         "copy_from": copy_from, "copy_rounding": ROUNDINGS.index(copy_rounding), "copy_zero": copy_zero,
         "copy_low": copy_low, "copy_high": copy_high,
     }  # fmt: skip
-    planes = int(rng.integers(1, 65 if rng.integers(4) == 0 else 9)) if mac and config.array == "sign" else 0
+    # Whole fields of coefficients, and one coefficient more.
+    planes = int(rng.choice((1, 4, 5, 8, 9, *rng.integers(1, 65, 2)))) if mac and config.array == "sign" else 0
     table = np.arange(1 << 17)
     if config.array == "sign":
         # Of codes that are no counts the table takes the lowest four bits.
