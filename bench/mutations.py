@@ -190,12 +190,12 @@ MUTATIONS = (
     ),
     Mutation(
         "sequencer-first", "rtl/engine/sequencer.py",
-        "tile_first) & ~a_upper & ~w_upper", "tile_first) & ~a_upper",
+        "(a_pass == 0) & ~w_upper, w_upper", "(a_pass == 0), w_upper",
         "digits", "the accumulators start anew with the second weight digit",
     ),
     Mutation(
         "sequencer-only-digit", "rtl/engine/sequencer.py",
-        "layer.a_signed & (a_upper == a_top)", "layer.a_signed & (a_upper == layer.a_top)",
+        "layer.a_signed & a_last", "layer.a_signed & (a_upper == layer.a_top)",
         "digits", "the only digit of a word's activations is read without its sign",
     ),
     Mutation(
@@ -647,7 +647,7 @@ MUTATIONS = (
     ),
     Mutation(
         "pairs-bit", "rtl/engine/compute.py",
-        "Mux(layer.a_planes, read.bit_select(fetched.a_place, 1), read)", "read",
+        "Mux(layer.a_planes, digit.bit_select(fetched.a_place, 1), digit)", "digit",
         "digits", "planes are read as digits", SIGN,
     ),
     Mutation(

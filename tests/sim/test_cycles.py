@@ -366,7 +366,7 @@ def test_pairs_of_planes_take_the_cycles_that_the_played_rules_take(samples, lay
     end, busy, read = play(engine, one.registers, one.record.fields, one.op, one.planes)
     found = layer_cycles(one, engine)
     assert (found.total, found.compute, found.bytes_read) == (end, busy, read * engine.bus_bits // 8)
-    assert found.digit_macs == found.macs * weights * planes
+    assert found.products == found.macs * weights * planes
     # A plane less in one of both is another number of cycles: the play looks at both.
     for name in ("a_top", "part_top"):
         if one.registers[name]:
