@@ -852,22 +852,22 @@ MUTATIONS = (
     ),
     Mutation(
         "wide-first", "rtl/engine/sequencer.py",
-        "tile_first & (a_upper == 0) & ~w_upper", "tile_first & ~w_upper",
+        "tile_first & (a_pass == 0) & ~w_upper", "tile_first & ~w_upper",
         "digits", "the accumulators start anew with each activation digit", WIDE,
     ),
     Mutation(
         "wide-sign", "rtl/engine/sequencer.py",
-        "~w_upper, w_signed & last_part", "~w_upper, w_signed",
+        "w_signed & last_part, digit_shift", "w_signed, digit_shift",
         "digits", "the lower byte of a weight is signed", WIDE,
     ),
     Mutation(
         "wide-part", "rtl/engine/sequencer.py",
-        "a_upper + w_upper + (part << 1) if", "a_upper + w_upper + part if",
+        "digit_shift + (part << 1)", "digit_shift + part",
         "digits", "the upper byte weighs 16 for 256", WIDE,
     ),
     Mutation(
         "wide-digit", "rtl/engine/sequencer.py",
-        "Mux(a_upper == a_top, 0, a_upper + 1)", "Mux(a_upper == a_top, 0, a_upper ^ 1)",
+        "Mux(a_last, 0, a_pass + 1)", "Mux(a_last, 0, a_pass ^ 1)",
         "stops", "the activation's upper two digits are never reached", WIDE,
     ),
     Mutation(
