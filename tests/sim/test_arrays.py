@@ -430,6 +430,29 @@ def test_operands_of_more_than_8_bits_give_the_exact_sums(bits, weight_bits, zer
     assert sum(found.overflow(kind) for kind in ("product", "align", "acc", "post")) == 0
 
 
+def test_wide_weights_meet_activations_of_their_own_widths():
+    """Words without an upper activation digit take as many passes of weight digits as the others."""
+    rng = np.random.default_rng(4)
+    spec = InputSpec(shape=(3, 4, 5), bits=8, scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    net = NetworkBuilder("mixed", spec)
+    grid = Grid(40.0, 8, widths=np.array([8, 8, 7, 6, 4, 4, 3, 2, 1, 4]))
+    x = net.conv2d("first", net.input, rng.integers(-8, 8, (10, 3, 1, 1)), bits=4, scale=1.0, out=grid)
+    codes = rng.integers(-(1 << 14), 1 << 14, (4, 10, 2, 2))
+    net.conv2d("second", x, codes, bits=15, scale=1.0, out=Grid(40.0 * 2.0**12, 16, signed=True))
+    network = net.build()
+    codes = rng.integers(0, 256, (3, 3, 4, 5)).astype(np.int16)
+    registers = next(each.registers for each in lower(network, WIDE_ENGINE) if each.name == "second")
+    assert (registers["part_top"], registers["a_top"], registers["wide_end"]) == (1, 1, 1)
+    found = network.run(ImageSet(codes, coded=True), WIDE_ENGINE, trace=True).tensors
+    windows = np.lib.stride_tricks.sliding_window_view(found["first"].astype(np.int64), (2, 2), axis=(2, 3))
+    layer = network.layers["second"]
+    values = np.einsum("nihwyx,oiyx->nohw", windows, layer.weights.astype(np.int64))
+    unit = ScaleRequantizer(56, layer.node.requant.multiplier_bits, "half_even", 16, True)
+    wanted, _ = unit.compute(values, layer.scale.multiplier, layer.scale.shift, 0, -32768, 32767)
+    assert np.array_equal(found["second"], wanted)
+    assert np.abs(wanted).max() > 100
+
+
 def test_two_bytes_stream_as_two_signed_codes():
     layer = wide_network().layers["second"]
     form = array_form(layer, "digit")
