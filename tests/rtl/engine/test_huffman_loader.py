@@ -40,7 +40,7 @@ class Only(Steered):
     def __init__(self, name):
         super().__init__(11)
         engine = ENGINES[name]
-        self.fixed = {"bus": engine.bus_bits, "array": engine.array, "decoder": engine.decoder}
+        self.fixed = {"bus": engine.bus_bits, "array": engine.array, "decoder": engine.decoder, "operand bits": 8}
 
     def option(self, group, values):
         return self.fixed[group] if group in self.fixed else super().option(group, values)
