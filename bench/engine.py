@@ -1,30 +1,45 @@
 """The engine on real networks: utilisation and what binds it, RTL against simulator, gates; writes docs/engine.md.
 
-    python bench/engine.py [--part utilisation gates cosim resnet18 speed] [--output docs/engine.md]
+    python bench/engine.py [--part utilisation gates compute engines cosim resnet18 speed] [--output F]
 
-Needs the data folder (GATEWISE_DATA, or ../shared/data beside the checkout) for ResNet-20. Only a run of all parts
-writes the page. Co-simulations that differ end the run with exit code 1.
+Needs the data folder (GATEWISE_DATA, or ../shared/data beside the checkout) for ResNet-20, but not for the parts
+`compute` and `engines`. Sections of parts that are not run stay as they are. Co-simulations that differ end the run
+with exit code 1.
 """
 
 import argparse
 import os
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from gatewise import EngineConfig, Network
 from gatewise.kernels.errors import MismatchError
 from gatewise.quant.methods import quantize
 from gatewise.rtl.cxxrtl import BusTiming, CompiledDesign
+from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.rtl.engine.cosim import BUS, EngineSimulation, compile_engine, regress_network
-from gatewise.rtl.synth import synthesize_engine
+from gatewise.rtl.synth import (
+    LevelCount,
+    MemoryCount,
+    ModuleCount,
+    SynthReport,
+    synthesize_component,
+    synthesize_engine,
+)
+from gatewise.rtl.yosys import tool_version
+from gatewise.sim.arrays import DECODERS
 from gatewise.sim.atomic import write_bytes
 from gatewise.sim.compile import compile_network
 from gatewise.sim.cycles import LayerCycles, layer_cycles
 from gatewise.sim.demo import load_demo
+from gatewise.sim.engine import Array, Decoder
 from gatewise.sim.images import load_images, quantise_images
 from gatewise.sim.lower import lower
 from shapes import resnet18
@@ -90,11 +105,8 @@ def utilisation() -> str:
         *("layer", "op", "cycles", "compute", "weight stall", "post stall", "drain", "fill", "host"),
         *("utilisation %", "bound by"),
     )
-    return (
-        "## ResNet-20 on the default engine\n\n"
-        f"{total:,} cycles an image, utilisation of the whole network {100 * whole:.1f} %.\n\n"
-        + table(columns, rows)
-        + "\n"
+    return f"{total:,} cycles an image, utilisation of the whole network {100 * whole:.1f} %.\n\n" + table(
+        columns, rows
     )
 
 
@@ -125,10 +137,172 @@ def gates() -> str:
         *("two-input gates", "gate equivalents", "ALMs (no DSP)"),
     )
     return (
-        "## Post lanes: what they gain and what they cost\n\n"
         "ResNet-20's 3 x 3 layers with 16 or more input channels, fill, records and drain included; gates and ALMs of "
-        "the whole 16 x 16 engine, memories apart.\n\n" + table(columns, rows) + "\n"
+        "the whole 16 x 16 engine, memories apart.\n\n" + table(columns, rows)
     )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a part of an engine costs, memories apart; ALMs without DSP blocks."""
+
+    gates: int = 0
+    equivalents: float = 0.0
+    flip_flops: int = 0
+    alms_low: int = 0
+    alms_high: int = 0
+    memory_bits: int = 0
+    m20ks: int = 0
+
+    @classmethod
+    def of(cls, counted: LevelCount | ModuleCount) -> "Cost":
+        """Of a level of the hierarchy with all that is in it, or of a module alone, whose memories are its parts'."""
+        memory = counted.memory if isinstance(counted, LevelCount) else MemoryCount(0, 0, 0)
+        return cls(
+            counted.gates,
+            counted.equivalents,
+            counted.flip_flops,
+            counted.alms_low,
+            counted.alms_high,
+            memory.bits,
+            memory.m20ks,
+        )
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """As the columns `COST_COLUMNS` of a table."""
+        return (
+            *(f"{value:,}" for value in (self.gates, round(self.equivalents), self.flip_flops)),
+            f"{self.alms_low:,} .. {self.alms_high:,}",
+            *(f"{value:,}" for value in (self.memory_bits, self.m20ks)),
+        )
+
+
+COST_COLUMNS = ("gates", "gate equivalents", "flip-flops", "ALMs (no DSP)", "memory bits", "M20K")
+
+
+class Part(NamedTuple):
+    """Levels of a hierarchy, with all that is in them, and modules, without what is in them."""
+
+    levels: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+    def within(self, level: str) -> "Part":
+        """The same of a hierarchy that is a level of another one."""
+        return Part(*(tuple(f"{level}.{name}" for name in names) for names in self))
+
+
+DECODER = "decoder"
+COMPUTE_PARTS = {
+    "array": Part(("array", "operands", "split")),
+    DECODER: Part(("loader.bank", "loader.decoder")),
+    "loader": Part(modules=("loader",)),
+    "accumulators, their counters": Part(("accumulators",)),
+    "sequencer, addresses": Part(("sequencer", "address")),
+}
+"""The rows of a compute unit's table, and after these what connects them."""
+ENGINE_PARTS = {
+    **{name: part.within("compute") for name, part in COMPUTE_PARTS.items()},
+    "post lanes": Part(("post.lanes",)),
+    "post unit": Part(("post.sequencer", "post.fetch", "post.drain", "post.pool", "post.writer"), ("post",)),
+    "activation memory": Part(("memory",)),
+    "reader, prefetch": Part(("reader",)),
+    "host transfer": Part(("transfer",)),
+    "control": Part(("control",)),
+}
+"""The rows of an engine's."""
+REST = "what connects them"
+
+
+def part_costs(report: SynthReport, parts: Mapping[str, Part]) -> dict[str, Cost]:
+    """What every part costs that there is, and what is left."""
+    levels = {".".join(level.path): Cost.of(level) for level in report.levels}
+    # Modules without a name of their own have a number.
+    modules = {re.sub(r"\$\d+", "", module.name): Cost.of(module) for module in report.modules}
+    found = {
+        name: [levels[level] for level in part.levels if level in levels]
+        + [modules[f"{report.block}.{module}"] for module in part.modules]
+        for name, part in parts.items()
+    }
+    # Of a level whose parts are rows of their own, and of the whole, what is left are the module's own cells.
+    opened = {level.rpartition(".")[0] for part in parts.values() for level in part.levels}
+    closed = {module for part in parts.values() for module in part.modules}
+    left = [report.block, *(f"{report.block}.{level}" for level in sorted(opened - closed - {""}))]
+    costs = {name: sum(each, Cost()) for name, each in found.items() if each} | {
+        REST: sum((modules[name] for name in left), Cost())
+    }
+    whole = sum(costs.values(), Cost())
+    if (whole.gates, whole.flip_flops, whole.memory_bits) != (
+        report.gates.two_input,
+        report.gates.flip_flops,
+        report.memory.bits,
+    ):
+        raise AssertionError(f"the parts of {report.block} must add up to it, not to {whole}")
+    return costs
+
+
+def whole_cost(report: SynthReport) -> Cost:
+    """What all of it costs."""
+    gates, memory = report.gates, report.memory
+    return Cost(gates.two_input, gates.equivalents, gates.flip_flops, *report.alm.bounds, memory.bits, memory.m20ks)
+
+
+def by_part(counted: Iterator[tuple[Array, Decoder, SynthReport]], parts: Mapping[str, Part]) -> str:
+    """A table of all that was counted, with the share of the decoder, and one of the parts of each."""
+    totals: list[tuple[object, ...]] = []
+    tables = ""
+    for array, decoder, report in counted:
+        costs, whole = part_costs(report, parts), whole_cost(report)
+        coded = costs.get(DECODER, Cost())
+        share = (100 * coded.gates / whole.gates, 100 * coded.equivalents / whole.equivalents)
+        totals.append(
+            (
+                array,
+                decoder,
+                *whole.columns,
+                f"{coded.gates:,}",
+                *(f"{each:.1f}" for each in share),
+                report.rtl_sha256[:8],
+            )
+        )
+        print(totals[-1], flush=True)
+        rows: list[tuple[object, ...]] = [
+            (name, *cost.columns, f"{100 * cost.gates / whole.gates:.1f}") for name, cost in costs.items()
+        ]
+        tables += f"\n### {report.block}: {array}, {decoder}\n\n"
+        tables += table(("part", *COST_COLUMNS, "% of the gates"), rows)
+    columns = ("array", "decoder", *COST_COLUMNS, "decoder: gates", "% of the gates", "% of the equivalents", "RTL")
+    return table(columns, totals) + tables
+
+
+def configurations() -> Iterator[tuple[Array, Decoder, EngineConfig]]:
+    """The default engine with each array and each decoder that it may have."""
+    for array, decoders in DECODERS.items():
+        for decoder in decoders:
+            yield array, decoder, EngineConfig(array=array, decoder=decoder)
+
+
+def compute_units() -> str:
+    """Gates of every compute unit by part."""
+    counted = (
+        (array, decoder, synthesize_component(ComputeUnit(config), "compute", notice=print))
+        for array, decoder, config in configurations()
+    )
+    return (
+        "What lies between the weight stream and the accumulators of the default 16 x 16 engine, with each array and "
+        "each decoder that it may have. Memories are bits and blocks, not gates. Without a decoder whole codes come "
+        "from the bus; the rest of a loader, the shadow and the active tile, every engine has. "
+        f"{tool_version()}; RTL is the beginning of its hash.\n\n" + by_part(counted, COMPUTE_PARTS)
+    )
+
+
+def engines() -> str:
+    """Gates of every engine by part."""
+    counted = ((array, decoder, synthesize_engine(config, notice=print)) for array, decoder, config in configurations())
+    return "The default engines as wholes.\n\n" + by_part(counted, ENGINE_PARTS)
 
 
 def compared(network: Network, engine: EngineConfig, codes: np.ndarray) -> tuple[tuple[object, ...], CompiledDesign]:
@@ -165,10 +339,8 @@ def cosim() -> str:
     images = load_images(DATA / "cifar10" / "test.npz")[:1]
     rows.append(compared(resnet20(), EngineConfig(), quantise_images(images, resnet20().manifest.input))[0])
     return (
-        "## RTL and simulator\n\n"
         "Every digit that a layer writes, every overflow counter and every layer's cycle counter are equal.\n\n"
         + table(COSIM_COLUMNS, rows)
-        + "\n"
     )
 
 
@@ -178,11 +350,8 @@ def whole_resnet18() -> str:
     spec = network.manifest.input
     codes = np.random.default_rng(0).integers(*spec.range, (1, *spec.shape), endpoint=True).astype(np.int16)
     row, _ = compared(network, EngineConfig(), codes)
-    return (
-        "## ResNet-18 at 224 x 224, seeded weights\n\n"
-        "One image through the RTL of the default engine, equal in every digit, counter and cycle.\n\n"
-        + table(COSIM_COLUMNS, [row])
-        + "\n"
+    return "One image through the RTL of the default engine, equal in every digit, counter and cycle.\n\n" + table(
+        COSIM_COLUMNS, [row]
     )
 
 
@@ -207,39 +376,53 @@ def speed() -> str:
             found = recording.run(codes, 10_000_000)
             recorded.append(found.cycles / (time.perf_counter() - start))
     return (
-        "## Speed of co-simulation\n\n"
         f"ResNet-20 on the default engine, saturation and counters in place, one core, compiled with "
         f"{Path(design.compiler).name}, medians of five runs each: {np.median(bare):,.0f} cycles a second "
         f"({min(bare):,.0f} .. {max(bare):,.0f}), and {np.median(recorded):,.0f} with every write, counter and layer "
-        f"recorded and taken over ({min(recorded):,.0f} .. {max(recorded):,.0f}).\n\n"
+        f"recorded and taken over ({min(recorded):,.0f} .. {max(recorded):,.0f})."
     )
 
 
-PARTS: dict[str, Callable[[], str]] = {
-    "utilisation": utilisation,
-    "gates": gates,
-    "cosim": cosim,
-    "resnet18": whole_resnet18,
-    "speed": speed,
+class Section(NamedTuple):
+    """A section of the page, and what writes it."""
+
+    title: str
+    write: Callable[[], str]
+
+
+PARTS = {
+    "utilisation": Section("ResNet-20 on the default engine", utilisation),
+    "gates": Section("Post lanes: what they gain and what they cost", gates),
+    "compute": Section("What the decoders cost: compute units", compute_units),
+    "engines": Section("What the decoders cost: engines", engines),
+    "cosim": Section("RTL and simulator", cosim),
+    "resnet18": Section("ResNet-18 at 224 x 224, seeded weights", whole_resnet18),
+    "speed": Section("Speed of co-simulation", speed),
 }
 
 
+def sections(page: str) -> dict[str, str]:
+    """What stands on a page under each title."""
+    parts = re.split(r"^## (.*)\n", page, flags=re.MULTILINE)[1:]
+    return {title: text.strip() for title, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
 def main() -> None:
-    """Run the parts; write the page after all of them."""
+    """Run the parts, and put what they say into the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "engine.md")
     arguments = parser.parse_args()
-    page = "# The engine, measured\n\nWritten by `python bench/engine.py`.\n\n"
+    page = sections(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {}
     try:
         for part in arguments.part:
-            text = PARTS[part]()
-            print(text)
-            page += text
+            page[PARTS[part].title] = text = PARTS[part].write().strip()
+            print(f"{PARTS[part].title}\n\n{text}\n")
     except MismatchError as error:
         sys.exit(f"error: {error}")
-    if set(arguments.part) == set(PARTS):
-        write_bytes(arguments.output, (page.rstrip() + "\n").encode())
+    written = [f"## {title}\n\n{page[title]}" for title, _ in PARTS.values() if title in page]
+    text = "\n\n".join(["# The engine, measured", "Written by `python bench/engine.py`.", *written])
+    write_bytes(arguments.output, f"{text}\n".encode())
 
 
 if __name__ == "__main__":
