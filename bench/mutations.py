@@ -872,7 +872,7 @@ MUTATIONS = (
     ),
     Mutation(
         "wide-shift", "rtl/engine/accumulators.py",
-        "most = WIDE_DIGIT_SHIFT if", "most = MAX_DIGIT_SHIFT if",
+        "most = WIDE_DIGIT_SHIFT if", "most = 1 if",
         "digits", "row sums lose their highest bits in the upper places", WIDE,
     ),
     Mutation(
