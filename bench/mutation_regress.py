@@ -158,7 +158,9 @@ def _mixed_widths(rng: np.random.Generator) -> Network:
     rows, lanes = np.array([8, 2, 4, 6, 3, 0, 1, 7, 4, 4, 2, 5]), np.array([3, 8, 4, 0, 2, 7, 4, 1, 4, 6, 4, 2])
     out = Grid(16.0, 8, signed=True, widths=lanes)
     x = net.conv2d("first", net.input, codes(rows, 6, 3, 1), scale=0.5, out=out, padding=(1, 0))
-    x = net.conv2d("second", x, codes(rows[::-1], 12, 1, 2), scale=0.1, out=replace(out, widths=lanes[::-1]))
+    # The groups behind begin in words without an upper digit, and end in one that has it.
+    last = replace(out, widths=np.array([2, 4, 3, 4, 1, 4, 4, 2, 8, 4, 6, 7]))
+    x = net.conv2d("second", x, codes(rows[::-1], 12, 1, 2), scale=0.1, out=last)
     y = net.conv2d("groups", x, codes(np.repeat([8, 3], 6), 6, 1, 1), scale=0.2, out=out, groups=2)
     y = net.conv2d("depthwise", y, codes(rows, 1, 3, 3), scale=0.3, out=out, groups=12, padding=1)
     z = net.conv2d("third", x, codes(lanes, 12, 1, 1), scale=0.2, out=out)
