@@ -206,7 +206,7 @@ MUTATIONS = (
     Mutation(
         "sequencer-wide", "rtl/engine/sequencer.py",
         "(word < wide_end)", "(word <= wide_end)",
-        "digits", "the word after the wide ones is split into two digits, which overflow elsewhere",
+        "cycles", "the word after the wide ones is read for an upper digit, too",
     ),
     Mutation(
         "sequencer-container", "rtl/engine/sequencer.py",
