@@ -149,7 +149,7 @@ def random_case(draw: Decisions, name: str = "random") -> RandomCase:
 
 
 def _attempt(draw: Decisions, name: str) -> RandomCase | None:
-    array = draw.option("array", (*5 * ("digit",), "fusion", "fusion", "sign", "sign", "sign", "shift", "shift"))
+    array = draw.option("array", (*6 * ("digit",), *3 * ("fusion",), *4 * ("sign",), *3 * ("shift",)))
     widths = tuple(dict.fromkeys(engine.operand_bits for engine in ENGINES.values() if engine.array == array))
     width = draw.option("operand bits", (widths[0],) * 3 + widths)
     alike = {key: each for key, each in ENGINES.items() if (each.array, each.operand_bits) == (array, width)}

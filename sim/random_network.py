@@ -98,7 +98,7 @@ class Drawing:
         for left in reversed(range(self.draw.between(2 if self.engine.wide else 1, MAX_STEPS))):
             steps = self._possible(final=left == 0)
             leading = LEADS_TO[self.draw.option("memory", tuple(LEADS_TO))]
-            if self.last.grid.basis is not None:
+            if self.last.grid.basis is not None or self._wants_planes():
                 step = "planes"
             elif self.nodes == 0 and (self.stem or self.engine.wide or self.draw.between(0, 2) > 0):
                 step = "conv2d"
@@ -137,13 +137,17 @@ class Drawing:
             steps.append("channel_pad")
         if flat or final:
             steps.append("flatten")
-        if self.engine.array == "sign":
-            steps += ["planes"] * 4
         if self.last.grid.bits <= self.engine.operand_bits:
             steps += ["conv2d", "conv2d", "conv2d", "add fused", "requantise fused", "linear"]
             if not flat and channels * height * width <= MAX_FEATURES:
                 steps.append("linear over a map")
         return steps
+
+    def _wants_planes(self) -> bool:
+        """Whether the next step makes activation planes and reads them."""
+        if self.engine.array != "sign" or (self.stem and self.nodes == 0):
+            return False
+        return self.draw.option("planes come of", ("none", "none", "none", "thresholds", "requantise")) != "none"
 
     def _size(self, kind: str) -> tuple[int, int]:
         """Height and width of the input, now and then such that several tiles of pixels cover it."""

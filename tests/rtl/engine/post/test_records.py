@@ -13,7 +13,7 @@ from gatewise.sim.descriptor import record_slots
 from gatewise.sim.image import RecordLayout
 
 ACC = 20
-WIDTHS = {"zero": 16, "main": 38, "own": 37, "other": 37, "sum": 37, "copy": 37}
+WIDTHS = {"zero": 16, "main": records_module.main_layout().size, "own": 37, "other": 37, "sum": 37, "copy": 37}
 WIDTHS["coefficients"] = 64
 """Of what the store holds of each; of all others acc + 8 bits, in a sign array acc + 16."""
 
