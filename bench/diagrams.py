@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYER = "conv"
 ENGINE = EngineConfig(rows=4, lanes=4, pixels=16, post_lanes=2, act_bytes=1024, bus_bits=64, bus_latency=2)
 NARROW = ENGINE.model_copy(update={"bus_bits": 8})
-MOST_CYCLES, MOST_ROWS = 45, 12
+MOST_CYCLES, MOST_ROWS = 48, 12
 """What a diagram may have."""
 BEFORE, AFTER = 1, 3
 """Cycles of a window before and after its events."""

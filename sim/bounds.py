@@ -63,11 +63,14 @@ def layer_bounds(form: "ArrayForm", source: Codes) -> LayerBounds:
     """The bounds of a layer on its array, whose activations are `source`."""
     layer = form.layer
     shape = layer.shape
-    digit, word = _greatest_digit(source), _greatest_word(source)
+    # A plane of an activation is 0 and 1, or -1 and 1, and each pair of planes has an accumulator.
+    planes = 1 if source.planes is None else len(source.planes.beta)
+    digit, word = (_greatest_digit(source), _greatest_word(source)) if source.planes is None else (1, 1)
     factors = layer.factors.astype(np.int64).reshape(shape.groups, 1, shape.group_inputs)
     sizes = np.abs(form.weights.astype(np.int64)).sum(axis=(3, 4))  # (parts, out, in per group)
     sizes = sizes.reshape(len(sizes), shape.groups, shape.group_outputs, shape.group_inputs)
     sums = (sizes * factors).sum(axis=3).reshape(len(sizes), -1).astype(object) * word
+    sums = sums.repeat(planes, axis=0)
     product = aligned = 0
     if form.exact_rows:
         accs = sums if form.coefficients is not None else sums.sum(axis=0)[None]

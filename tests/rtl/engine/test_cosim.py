@@ -19,6 +19,7 @@ from gatewise.rtl.engine.comparison import CounterRecord, Writes, written_tensor
 from gatewise.rtl.engine.cosim import EngineProbe, EngineSimulation, Window, compare_image, format_word, regress_network
 from gatewise.rtl.icarus import SimulationError
 from gatewise.sim.compile import compile_network
+from gatewise.sim.descriptor import act_words
 from gatewise.sim.image import in_words
 from gatewise.sim.images import ImageSet
 from gatewise.sim.lowered import row_groups
@@ -154,7 +155,7 @@ def test_a_write_that_is_missing_misplaced_late_or_too_much_is_named(cases):
 
         extra[2][-1] = 1 << 20
         text = compare_image(compiled, golden, changed(found, writes=Writes(*extra)), exact=True)
-        assert f"expected below {case.engine.act_bytes * 2 // case.engine.lanes}, found {1 << 20}, cycle " in text
+        assert f"expected below {act_words(case.engine)}, found {1 << 20}, cycle " in text
 
         extra[1][-1] = len(compiled.layers)
         text = compare_image(compiled, golden, changed(found, writes=Writes(*extra)), exact=True)

@@ -48,7 +48,7 @@ class Narrow(Steered):
 @pytest.fixture(scope="module")
 def cases():
     """Networks of that build, with row groups whose sums overflow and rows and words of fewer digits among them."""
-    found = list(random_cases(6, 3, Narrow(3)))
+    found = list(random_cases(6, 4, Narrow(4)))
     assert {case.build for case in found} == {BUILD}
     assert any(case.overflows for case in found)
     registers = [layer.registers for case in found for layer in compile_network(case.network, case.engine).layers]

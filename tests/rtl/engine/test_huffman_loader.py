@@ -82,7 +82,7 @@ class Bench:
     def __init__(self, design, network, engine, codes):
         self.compiled = compile_network(network, engine)
         self.codes = codes
-        self.golden = run(network, ImageSet(codes[None], coded=True), engine, trace=True)
+        self.golden = run(self.compiled.network, ImageSet(codes[None], coded=True), engine, trace=True)
         self.simulation = EngineSimulation(design, self.compiled)
         self.longest = 0.0
 
