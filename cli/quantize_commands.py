@@ -1,9 +1,12 @@
 """The verb that turns a trained network into a file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from ..quant.export import Requantise
 
 __all__ = ["quantize"]
 
@@ -19,6 +22,9 @@ def quantize(
     option: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A setting of the method; repeatable.")
     ] = None,
+    requantise: Annotated[
+        str, typer.Option(metavar="scale|threshold", help="How layers come to codes: multipliers, or exact thresholds.")
+    ] = "scale",
     test: Annotated[
         Path | None, typer.Option(metavar="F.npz", help="Labelled images: prints top-1 beside float.")
     ] = None,
@@ -52,7 +58,15 @@ def quantize(
     console = Console(stderr=True)
     with console.status(f"{method}: capturing {network}, calibrating on {images} images"):
         found = quantize_network(
-            method, network, str(weights), pictures, images=images, bits=bits, options=options, test=labelled
+            method,
+            network,
+            str(weights),
+            pictures,
+            images=images,
+            bits=bits,
+            options=options,
+            requantise=cast("Requantise", requantise),
+            test=labelled,
         )
         size = save_network(found.network, output)
     terminal().print(f"{output}: {size:,} bytes, {len(found.network.mac_nodes())} layers")

@@ -4,8 +4,12 @@ Source: Banner, Nahshan, Soudry, "Post training 4-bit quantization of convolutio
 rapid-deployment" (NeurIPS 2019). Activations are clipped where the modelled error of their prior is
 least (`clipping`), each channel with its own step, which the integer datapath brings to a common
 base by a shift or by an 8-bit multiplier; weights keep their extremes for each output channel, and
-their rounding's bias goes into a fractional zero point. The first and last layers have 8 bits
-and one min-max step per tensor.
+their rounding's bias goes into a fractional zero point. Of 4 bits and fewer, channels share their tensor's bits by
+equation 11 (`kernels.allocation`): each has a width and the clip of its own width. The first and last layers have 8
+bits and one min-max step per tensor.
+
+Channels of activations can have widths where hardware has them: in tensors that layers alone write, behind a ReLU (the
+zero point is 0). What an add writes, or what is copied from a 16-bit stream, has the base width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +19,23 @@ from typing import Literal
 import numpy as np
 
 from ..kernels.align import MAX_MULTIPLIER, MAX_SHIFT, Alignment
+from ..kernels.allocation import allocate_bits
 from ..kernels.errors import FormatError
+from ..kernels.mac import DIGIT_BITS
 from .affine import WeightSettings, common_zero_point, quantize_weights
-from .clipping import Constants, Prior, clip_factor
+from .clipping import Clip, Constants, Prior, clip_factor, kld_clip
 from .graph import Clamping, Graph, Layer, Node, Parameters
 from .lowering import Grid, Quantizer, edge_layers, lower, stream_grid
 from .minmax import minmax_grid
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph, QuantizedTensor, QuantizedWeights
-from .statistics import Statistics
+from .statistics import Moments, Statistics
 
-__all__ = ["AciqSettings", "StepRounding", "aciq", "align_steps"]
+__all__ = ["AciqSettings", "StepRounding", "aciq", "align_steps", "clip_range"]
 
 StepRounding = Literal["round", "ceil"]
+SIGMAS = 2.0
+"""Standard deviations from the mean to a clip that knows no better."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,13 @@ class AciqSettings:
     edge_bits : both, for the first and last layers
     prior : of a convolution's output: "laplace" or "gauss"
     constants : clip factors as published, or exact
-    clip : analytical clipping; without it a channel keeps its extremes
-    per_channel : a step for each input channel; without it one per tensor
+    clip : where activations are clipped: "analytical", "kld" (least Kullback-Leibler divergence), "sigma2" (two
+        standard deviations from the mean) or "minmax"
+    per_channel : a step for each channel of activations; without it one per tensor
+    per_channel_weights : a step for each output channel of weights; without it one per layer
+    allocate_weights, allocate_activations : bits of single channels by equation 11, where `weight_bits` or
+        `activation_bits` is at most 4; needs steps of single channels, and "shift" alignment
+    allocation_rounding : of these bits, "round" or "ceil"
     alignment : how steps meet the base: "shift" (powers of two) or "mul" (8-bit multiples)
     step_rounding : how a step becomes a power of two times the base: to the nearest in log2 ("round")
         or up, so that nothing more clips ("ceil")
@@ -54,8 +67,12 @@ class AciqSettings:
     edge_bits: int = 8
     prior: Prior = "laplace"
     constants: Constants = "published"
-    clip: bool = True
+    clip: Clip = "analytical"
     per_channel: bool = True
+    per_channel_weights: bool = True
+    allocate_weights: bool = False
+    allocate_activations: bool = False
+    allocation_rounding: Literal["round", "ceil"] = "round"
     alignment: Alignment = "shift"
     step_rounding: StepRounding = "round"
     mean_correction: bool = True
@@ -68,13 +85,38 @@ class AciqSettings:
                 raise FormatError(f"{name.replace('_', ' ')} must be 1 to 8, not {getattr(self, name)}")
         if self.alignment == "mul" and max(self.weight_bits, self.activation_bits) > 4:
             raise FormatError("mul alignment must have weights and activations of at most 4 bits")
+        if self.alignment == "mul" and (self.allocates_weights or self.allocates_activations):
+            raise FormatError("bit allocation, which gives some channels more than 4 bits, must have shift alignment")
+        for what, allocates, steps in (
+            ("weights", self.allocates_weights, self.per_channel_weights),
+            ("activations", self.allocates_activations, self.per_channel),
+        ):
+            if allocates and not steps:
+                raise FormatError(f"bit allocation of {what} must have a step for each channel")
+
+    @property
+    def allocates_weights(self) -> bool:
+        """Whether output channels share their layer's bits."""
+        return self.allocate_weights and self.weight_bits <= DIGIT_BITS
+
+    @property
+    def allocates_activations(self) -> bool:
+        """Whether channels share their tensor's bits."""
+        return self.allocate_activations and self.activation_bits <= DIGIT_BITS
+
+    @property
+    def most_shift(self) -> int:
+        """Of a step: where codes have several digits, the products of unsigned ones leave 7 of the aligned 16 bits."""
+        return MAX_SHIFT - (self.allocates_weights or self.weight_bits > DIGIT_BITS)
 
 
-def align_steps(steps: np.ndarray, kind: Alignment, rounding: StepRounding = "round") -> tuple[float, np.ndarray]:
-    """Base scale and amounts (int64 (C,)) that bring steps (C,) to ``base * 2**k`` or ``base * m``.
+def align_steps(
+    steps: np.ndarray, kind: Alignment, rounding: StepRounding = "round", most: int = MAX_SHIFT
+) -> tuple[float, np.ndarray]:
+    """Base scale and amounts (int64 (C,)) that bring steps (C,) to ``base * 2**k``, k up to `most`, or ``base * m``.
 
     A step of 0 belongs to a dead channel, whose codes are all zero, and takes the least amount. So
-    does a step under 1/256 (shift) or 1/255 (mul) of the greatest.
+    does a step under ``2**-most`` (shift) or 1/255 (mul) of the greatest.
 
     >>> align_steps(np.array([0.1, 0.21, 0.8]), "shift")
     (0.1, array([0, 1, 3]))
@@ -86,11 +128,40 @@ def align_steps(steps: np.ndarray, kind: Alignment, rounding: StepRounding = "ro
     if kind == "mul":
         base = greatest / MAX_MULTIPLIER
         return base, np.clip(np.rint(steps / base), 1, MAX_MULTIPLIER).astype(np.int64)
-    exponents = np.log2(np.where(live, steps, greatest) / greatest) + MAX_SHIFT
+    exponents = np.log2(np.where(live, steps, greatest) / greatest) + most
     powers = np.rint(exponents) if rounding == "round" else np.ceil(exponents)
-    powers = np.clip(powers, 0, MAX_SHIFT).astype(np.int64)
+    powers = np.clip(powers, 0, most).astype(np.int64)
     least = int(powers[live].min())
-    return greatest / 2.0 ** (MAX_SHIFT - least), np.where(live, powers - least, 0)
+    return greatest / 2.0 ** (most - least), np.where(live, powers - least, 0)
+
+
+def clip_range(seen: Moments, bits: np.ndarray, half: bool, settings: AciqSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Where values (C,) of these moments, before their clamp, are cut off at `bits` (C,) bits: least and greatest.
+
+    `half` is behind a ReLU: the range begins at 0, and positive values alone tell where it ends. A mean and a spread
+    say nothing of where values end, so a clip beyond what calibration saw ends there (`within_observed`).
+    """
+    if settings.clip == "minmax":
+        return seen.min, seen.max
+    if settings.clip == "kld":
+        ends = np.maximum(-seen.min, seen.max)
+        parts = np.empty(len(bits))
+        for width in np.unique(bits):
+            own = bits == width
+            parts[own] = kld_clip(seen.counts[own], int(width), half)
+        low, high = -parts * ends, parts * ends
+    else:
+        centre = np.maximum(seen.mean, 0) if half else seen.mean
+        if settings.clip == "sigma2":
+            reach = SIGMAS * seen.std
+        else:
+            # A channel without bits has no clip; that of one bit stands in its place.
+            known = [clip_factor(settings.prior, max(int(width), 1), half, settings.constants) for width in bits]
+            reach = np.array(known) * (seen.b if settings.prior == "laplace" else seen.std)
+        low, high = seen.mean - reach, centre + reach
+    if settings.within_observed:
+        high = np.minimum(high, seen.max)
+    return np.maximum(low, seen.min), high
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,28 +186,39 @@ class _Aciq(Quantizer):
         if (bits == chosen.edge_bits != chosen.activation_bits) or not clipped:
             return minmax_grid(producers, bits, self.statistics, self.spec)
         low, high = (
-            np.concatenate(ends) for ends in zip(*(self._channel_ranges(node, bits) for node in producers), strict=True)
+            np.concatenate(ends)
+            for ends in zip(
+                *(self._channel_ranges(node, np.full(node.channels, bits)) for node in producers), strict=True
+            )
         )
         if not chosen.per_channel:
             low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
         steps, zero_point = common_zero_point(low, high, bits)
-        scale, amounts = align_steps(steps, chosen.alignment, chosen.step_rounding)
+        scale, amounts = align_steps(steps, chosen.alignment, chosen.step_rounding, chosen.most_shift)
         return Grid(bits, False, scale, zero_point, amounts, chosen.alignment)
 
-    def _channel_ranges(self, node: Node, bits: int) -> tuple[np.ndarray, np.ndarray]:
-        """Least and greatest value kept of each channel (C,)."""
+    def direct_grid(self, producers: Sequence[Layer], bits: int) -> Grid:
+        chosen = self.chosen
+        rectified = all(node.low >= 0 for node in producers)
+        if not (chosen.allocates_activations and rectified and bits == chosen.activation_bits):
+            return self.activation_grid(producers, bits)
+        seen = [self.statistics[node.name].channel for node in producers]
+        spread = np.concatenate([each.b if chosen.prior == "laplace" else each.std for each in seen])
+        # A channel that is never positive is constant: it takes no bits from the others.
+        spread = np.where(np.concatenate([each.max for each in seen]) > 0, spread, 0)
+        widths = allocate_bits(spread, bits, chosen.allocation_rounding)
+        own = np.split(widths, np.cumsum([node.channels for node in producers])[:-1])
+        high = np.concatenate([self._channel_ranges(node, each)[1] for node, each in zip(producers, own, strict=True)])
+        steps = np.where(widths > 0, high / np.maximum((1 << widths) - 1, 1), 0)
+        scale, amounts = align_steps(steps, chosen.alignment, chosen.step_rounding, chosen.most_shift)
+        return Grid(max(1, int(widths.max())), False, scale, 0, amounts, chosen.alignment, widths)
+
+    def _channel_ranges(self, node: Node, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest value kept of each channel (C,), which has `bits` (C,)."""
         chosen = self.chosen
         assert isinstance(node, Clamping)
-        half = node.low == 0
         seen = self.statistics[node.name].channel if chosen.per_channel else self.statistics[node.name].tensor
-        spread = seen.b if chosen.prior == "laplace" else seen.std
-        factor = clip_factor(chosen.prior, bits, half, chosen.constants)
-        low, high = seen.min, seen.max
-        if chosen.clip:
-            low = np.maximum(low, seen.mean - factor * spread)
-            high = (np.maximum(seen.mean, 0) if half else seen.mean) + factor * spread
-            if chosen.within_observed:
-                high = np.minimum(high, seen.max)
+        low, high = clip_range(seen, bits[: len(seen.mean)], node.low == 0, chosen)
         low, high = np.clip(low, min(node.low, 0), 0), np.clip(high, 0, max(node.high, 0))
         return np.broadcast_to(low, node.channels), np.broadcast_to(high, node.channels)
 
@@ -146,9 +228,15 @@ class _Aciq(Quantizer):
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor
     ) -> tuple[QuantizedWeights, np.ndarray]:
-        bits = self.chosen.edge_bits if layer.name in self.edges else self.chosen.weight_bits
-        corrections = WeightSettings(True, self.chosen.mean_correction, self.chosen.variance_correction)
-        return quantize_weights(layer, parameters, source, bits, corrections), parameters.bias
+        chosen, edge = self.chosen, layer.name in self.edges
+        corrections = WeightSettings(chosen.per_channel_weights, chosen.mean_correction, chosen.variance_correction)
+        widths = None
+        if chosen.allocates_weights and not edge:
+            spread = parameters.weight.reshape(len(parameters.weight), -1)
+            spread = spread.std(1, ddof=min(1, spread.shape[1] - 1))
+            widths = allocate_bits(spread, chosen.weight_bits, chosen.allocation_rounding)
+        bits = chosen.edge_bits if edge else chosen.weight_bits
+        return quantize_weights(layer, parameters, source, bits, corrections, widths), parameters.bias
 
 
 def aciq(graph: Graph, spec: InputSpec, statistics: Statistics, settings: AciqSettings | None = None) -> QuantizedGraph:

@@ -1,7 +1,8 @@
 """Affine grids: ranges to scales and zero points, weights to codes. What ACIQ and min-max share.
 
 A weight code is stored signed: the asymmetric code 0..2^b - 1 and its zero point, both less
-2^(b-1). Weights are clamped, then rounded half to even.
+2^(b-1). Weights are clamped, then rounded half to even. Where output channels have widths of their own, one of 0 bits
+has the same weight everywhere: its mean where means are corrected, else zero.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from ..kernels.correction import MAX_FRACTION, ZERO_POINT_BITS
 from ..kernels.errors import UnsupportedError
 from ..kernels.mac import signed_range
+from ..sim.fixed_point import fraction_bits
 from .graph import Layer, Parameters
 from .quantized import QuantizedTensor, QuantizedWeights
 
@@ -56,9 +58,16 @@ class WeightSettings:
 
 
 def quantize_weights(
-    layer: Layer, parameters: Parameters, source: QuantizedTensor, bits: int, settings: WeightSettings
+    layer: Layer,
+    parameters: Parameters,
+    source: QuantizedTensor,
+    bits: int,
+    settings: WeightSettings,
+    widths: np.ndarray | None = None,
 ) -> QuantizedWeights:
     """Quantise a layer's weights over their least to greatest value, with an asymmetric zero point.
+
+    They have `bits` bits, or `widths` (out,) of them, int64, 0..8, in the output channels.
 
     The mean correction ``E[W] - E[Wq]`` of an output channel moves its zero point by a fraction of a
     step; the variance correction, the ratio of standard deviations, scales its step. Raises
@@ -68,13 +77,14 @@ def quantize_weights(
     low, high = (ends[:, None] for ends in (weight.min(1), weight.max(1)))
     if not settings.per_channel:
         low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
-    greatest = (1 << bits) - 1
+    greatest = (1 << (np.full(len(weight), bits) if widths is None else widths)[:, None]) - 1
+    live, steps = greatest > 0, np.maximum(greatest, 1)
     floor = np.maximum(SCALE_FLOOR, np.abs(parameters.bias)[:, None] / (source.scale * 2.0**BIAS_BITS))
     # A channel of one value has no range of its own: zero joins it, and the value is then exact.
-    constant = (high - low) / greatest < SCALE_FLOOR
+    constant = (high - low) / steps < SCALE_FLOOR
     low, high = np.where(constant, np.minimum(low, 0), low), np.where(constant, np.maximum(high, 0), high)
-    scale = np.maximum((high - low) / greatest, floor)
-    zero_point = np.rint(-low / scale)
+    scale = np.maximum((high - low) / steps, floor)
+    zero_point = np.where(live, np.rint(-low / scale), 0)
     codes = np.rint(np.clip(weight / scale + zero_point, 0, greatest))
     if settings.mean_correction:
         zero_point = zero_point - (weight / scale - (codes - zero_point)).mean(1, keepdims=True)
@@ -82,13 +92,13 @@ def quantize_weights(
         spread, rounded = weight.std(1, keepdims=True), (scale * codes).std(1, keepdims=True)
         scale = scale * np.where(rounded > 0, spread / np.where(rounded > 0, rounded, 1), 1)
     scale = np.maximum(scale, floor)
-    offset = 1 << (bits - 1)
+    offset = (greatest + 1) // 2 * live
     zero_point, fraction = _rounded_zero_points(
-        layer.name, zero_point[:, 0] - offset, MAX_FRACTION if settings.mean_correction else 0
+        layer.name, (zero_point - offset)[:, 0], MAX_FRACTION if settings.mean_correction else 0
     )
-    return QuantizedWeights(
-        bits, (codes - offset).astype(np.int16).reshape(parameters.weight.shape), scale[:, 0], zero_point, fraction
-    )
+    stored = (codes - offset).astype(np.int16).reshape(parameters.weight.shape)
+    most = bits if widths is None else max(1, int(widths.max()))
+    return QuantizedWeights(most, stored, scale[:, 0], zero_point, fraction, widths)
 
 
 def _rounded_zero_points(name: str, zero_points: np.ndarray, fraction: int) -> tuple[np.ndarray, int]:
@@ -97,7 +107,8 @@ def _rounded_zero_points(name: str, zero_points: np.ndarray, fraction: int) -> t
     for bits in range(fraction, -1, -1):
         fixed = np.rint(zero_points * 2.0**bits)
         if low <= fixed.min() and fixed.max() <= high:
-            return fixed / 2.0**bits, bits
+            rounded = fixed / 2.0**bits
+            return rounded, fraction_bits(rounded)  # as the file holds them: whole numbers have none
     worst = int(np.argmax(np.abs(zero_points)))
     raise UnsupportedError(
         f"weight zero points of {name} must fit {ZERO_POINT_BITS} bits, not {zero_points[worst]:.0f} "

@@ -1,15 +1,19 @@
 """From a `QuantizedGraph` to a network that the hardware runs.
 
 Each quantised node becomes one node of the file; a node that writes its result twice becomes one
-that writes the first form and requantisations of it for the others.
+that writes the first form and requantisations of it for the others. Layers requantise by a multiplier and a shift, or
+by thresholds: these are found by bisection on the fake-quantised layer itself, so that they give its very codes.
 """
 
 import re
+from typing import Literal, get_args
 
 import numpy as np
+import torch
 
-from ..kernels.errors import UnsupportedError
-from ..sim.builder import Grid, NetworkBuilder, Tensor
+from ..kernels.errors import FormatError, UnsupportedError
+from ..kernels.mac import DIGIT_BITS, MacFormat, signed_range
+from ..sim.builder import Grid, MacSettings, NetworkBuilder, Tensor, Thresholds
 from ..sim.manifest import InputSpec
 from ..sim.network import Network
 from .graph import (
@@ -28,18 +32,50 @@ from .graph import (
 )
 from .quantized import QuantizedGraph, QuantizedLayer, QuantizedNode, QuantizedTensor
 
-__all__ = ["export_network"]
+__all__ = ["Requantise", "export_network", "file_names"]
+
+Requantise = Literal["scale", "threshold"]
 
 
-def export_network(quantized: QuantizedGraph, name: str, provenance: dict[str, str | int | float]) -> Network:
-    """Build the exported network; `provenance` is kept in its manifest."""
-    return _Export(quantized, name, provenance).network()
+def export_network(
+    quantized: QuantizedGraph,
+    name: str,
+    provenance: dict[str, str | int | float],
+    requantise: Requantise = "scale",
+) -> Network:
+    """Build the exported network; `provenance` is kept in its manifest.
+
+    With `requantise` "threshold" layers requantise by thresholds where hardware can: results of at most 4 bits whose
+    channels have one width. All else is by "scale".
+    """
+    if requantise not in get_args(Requantise):
+        raise FormatError(f"requantise must be scale or threshold, not {requantise!r}")
+    return _Export(quantized, name, provenance, requantise).network()
+
+
+def file_names(quantized: QuantizedGraph) -> dict[str, str]:
+    """The name in the file of every tensor: its node's, and for a second form of it the bits too."""
+    names: dict[str, str] = {}
+    for node in quantized.nodes:
+        for output in node.outputs:
+            name = re.sub(r"[^A-Za-z0-9_.\-]", "_", output.partition("@")[0])
+            if name in names.values():
+                name = f"{name}.q{quantized.tensors[output].bits}"
+            names[output] = name
+    return names
 
 
 class _Export:
-    def __init__(self, quantized: QuantizedGraph, name: str, provenance: dict[str, str | int | float]) -> None:
+    def __init__(
+        self,
+        quantized: QuantizedGraph,
+        name: str,
+        provenance: dict[str, str | int | float],
+        requantise: Requantise,
+    ) -> None:
         self.quantized = quantized
-        self.names: set[str] = set()
+        self.requantise = requantise
+        self.names = file_names(quantized)
         self.tensors: dict[str, Tensor] = {}
         self.builder = NetworkBuilder(name, self._input(), provenance=provenance)
 
@@ -54,7 +90,7 @@ class _Export:
         channels = spec.shape[0]
         mean, std = (np.broadcast_to(np.asarray(values), (channels,)) for values in (spec.mean, spec.std))
         return InputSpec(
-            name=self._plain(tensor),
+            name=self.names[tensor.name],
             shape=spec.shape,
             bits=tensor.bits,
             signed=tensor.signed,
@@ -64,14 +100,6 @@ class _Export:
             mean=tuple(map(float, mean)),
             std=tuple(map(float, std)),
         )
-
-    def _plain(self, tensor: QuantizedTensor) -> str:
-        """A tensor's name in the file: its node's, and for a second form of it the bits too."""
-        name = re.sub(r"[^A-Za-z0-9_.\-]", "_", tensor.name.partition("@")[0])
-        if name in self.names:
-            name = f"{name}.q{tensor.bits}"
-        self.names.add(name)
-        return name
 
     @staticmethod
     def _grid(tensor: QuantizedTensor) -> Grid:
@@ -85,6 +113,7 @@ class _Export:
             None if uniform else tensor.amounts,
             tensor.low,
             tensor.high,
+            tensor.widths,
         )
 
     def _node(self, node: QuantizedNode) -> None:
@@ -98,15 +127,15 @@ class _Export:
             self.tensors[first.name] = self._make(node, first)
         for copy in copies:
             source = self.tensors[first.name]
-            self.tensors[copy.name] = self.builder.requantise(self._plain(copy), source, out=self._grid(copy))
+            self.tensors[copy.name] = self.builder.requantise(self.names[copy.name], source, out=self._grid(copy))
 
     def _make(self, node: QuantizedNode, result: QuantizedTensor) -> Tensor:
-        builder, name, out = self.builder, self._plain(result), self._grid(result)
+        builder, name, out = self.builder, self.names[result.name], self._grid(result)
         inputs = [self.tensors[source] for source in node.inputs]
         match node.op:
             case Conv2d() | Linear():
                 assert isinstance(node, QuantizedLayer)
-                return self._layer(node, name, inputs[0], out)
+                return self._layer(node, name, inputs[0], result)
             case Add():
                 return builder.add(name, inputs[0], inputs[1], out=out)
             case MaxPool2d(pool=pool):
@@ -126,15 +155,18 @@ class _Export:
             case op:
                 raise UnsupportedError(f"{op.name}: {type(op).__name__} has no form in hardware")
 
-    def _layer(self, node: QuantizedLayer, name: str, source: Tensor, out: Grid) -> Tensor:
+    def _layer(self, node: QuantizedLayer, name: str, source: Tensor, result: QuantizedTensor) -> Tensor:
         weights = node.weights
-        constants = {
-            "bits": weights.bits,
+        constants: MacSettings = {
+            "bits": weights.bits if weights.widths is None else weights.widths,
+            "coding": weights.coding,
             "scale": weights.scales,
             "zero_point": weights.zero_points,
             "bias": node.bias,
-            "out": out,
+            "out": self._grid(result),
         }
+        if self.requantise == "threshold" and result.bits <= DIGIT_BITS and result.widths is None:
+            constants["thresholds"] = self._thresholds(node, result)
         if isinstance(node.op, Conv2d):
             conv = node.op.conv
             return self.builder.conv2d(
@@ -145,8 +177,27 @@ class _Export:
                 padding=conv.padding,
                 dilation=conv.dilation,
                 groups=conv.groups,
-                **constants,  # type: ignore[arg-type]
+                **constants,
             )
         if source.shape[1:] != (1, 1):
             source = self.builder.flatten(f"{name}.flat", source)
-        return self.builder.linear(name, source, weights.codes, **constants)  # type: ignore[arg-type]
+        return self.builder.linear(name, source, weights.codes, **constants)
+
+    def _thresholds(self, node: QuantizedLayer, result: QuantizedTensor) -> Thresholds:
+        """The least accumulators at which the layer gives each code but the least, (channels, 2**bits - 1).
+
+        One that no accumulator reaches is the greatest.
+        """
+        lift, base = 2.0**node.weights.fraction, self.quantized.tensors[node.inputs[0]]
+        first, last = signed_range(MacFormat().acc + node.weights.fraction)
+        least, greatest = result.container
+        wanted = np.arange(least + 1, greatest + 1)[:, None]
+        low = np.full((len(wanted), len(node.bias)), first, dtype=np.int64)
+        high = np.full_like(low, last)
+        per_channel = (*low.shape, *(1,) * (len(result.shape) - 1))
+        while (low < high).any():
+            middle = low + (high - low) // 2
+            total = torch.from_numpy(middle / lift).reshape(per_channel)
+            codes = result.quantize(node.rescaled(total, base)).reshape(low.shape).numpy()
+            low, high = np.where(codes < wanted, middle + 1, low), np.where(codes < wanted, high, middle)
+        return Thresholds(low.T)

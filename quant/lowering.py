@@ -49,7 +49,10 @@ AVERAGES = (AvgPool2d, GlobalAvgPool)
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The grid of one or several joined tensors; `amounts` (int64) for all their producers' channels in order."""
+    """The grid of one or several joined tensors; `amounts` (int64) for all their producers' channels in order.
+
+    So are `widths`, the bits of each channel's codes, where they have different ones.
+    """
 
     bits: int
     signed: bool
@@ -57,6 +60,7 @@ class Grid:
     zero_point: int
     amounts: np.ndarray
     alignment: Alignment = "shift"
+    widths: np.ndarray | None = None
 
 
 class Quantizer(ABC):
@@ -76,6 +80,13 @@ class Quantizer(ABC):
     @abstractmethod
     def activation_grid(self, producers: Sequence[Node], bits: int) -> Grid:
         """The grid on which `producers` write `bits`-bit copies."""
+
+    def direct_grid(self, producers: Sequence[Layer], bits: int) -> Grid:
+        """The same where all `producers` are layers that write this form alone: its channels may have widths.
+
+        What an add makes, or what is copied from a 16-bit stream, has one width in hardware.
+        """
+        return self.activation_grid(producers, bits)
 
     @abstractmethod
     def stream_grid(self, producers: Sequence[Node]) -> Grid:
@@ -133,6 +144,7 @@ class _Lowering:
         self.joined: dict[Form, Form] = {}
         self.grids: dict[Form, Grid] = {}
         self.amounts: dict[Form, np.ndarray] = {}
+        self.widths: dict[Form, np.ndarray | None] = {}
         self.tensors: dict[str, QuantizedTensor] = {}
         self.nodes: list[QuantizedNode] = []
 
@@ -202,12 +214,19 @@ class _Lowering:
                     producers.setdefault(self._root((node.name, bits)), []).append(node)
         for root, nodes in producers.items():
             bits = root[1]
-            streams = bits == STREAM_BITS
-            grid = self.quantizer.stream_grid(nodes) if streams else self.quantizer.activation_grid(nodes, bits)
+            layers = [node for node in nodes if isinstance(node, Conv2d | Linear) and self.bits[node.name] == [bits]]
+            if bits == STREAM_BITS:
+                grid = self.quantizer.stream_grid(nodes)
+            elif len(layers) == len(nodes):
+                grid = self.quantizer.direct_grid(layers, bits)
+            else:
+                grid = self.quantizer.activation_grid(nodes, bits)
             self.grids[root] = grid
             ends = np.cumsum([node.channels for node in nodes])[:-1]
-            for node, amounts in zip(nodes, np.split(grid.amounts, ends), strict=True):
+            widths = [None] * len(nodes) if grid.widths is None else np.split(grid.widths, ends)
+            for node, amounts, own in zip(nodes, np.split(grid.amounts, ends), widths, strict=True):
                 self.amounts[node.name, bits] = amounts
+                self.widths[node.name, bits] = own
 
     def _moved_amounts(self, node: Node, bits: int) -> np.ndarray:
         """Alignment amounts of a node that moves channels."""
@@ -232,10 +251,10 @@ class _Lowering:
         container = signed_range(grid.bits) if grid.signed else (0, (1 << grid.bits) - 1)
         whole = QuantizedTensor(
             self._tensor_name(form), node.shape, grid.bits, grid.signed, grid.scale, grid.zero_point, grid.alignment,
-            self.amounts[form], *container,
+            self.amounts[form], *container, self.widths.get(form),
         )  # fmt: skip
         tensor = whole
-        if isinstance(node, Clamping):
+        if isinstance(node, Clamping) and whole.widths is None:
             low, high = (
                 np.clip(np.rint(end / whole.steps) + grid.zero_point, *container) for end in (node.low, node.high)
             )

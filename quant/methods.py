@@ -15,7 +15,7 @@ from ..sim.network import Network as ExportedNetwork
 from ..sim.validation import first_problem
 from .aciq import AciqSettings, aciq
 from .capture import capture
-from .export import export_network
+from .export import Requantise, export_network
 from .graph import Graph
 from .minmax import MinMaxSettings, minmax
 from .networks import load_network
@@ -82,6 +82,7 @@ def quantize(
     images: int = DEFAULT_IMAGES,
     bits: int | None = None,
     options: Mapping[str, str] | None = None,
+    requantise: Requantise = "scale",
     test: ImageSet | None = None,
 ) -> Quantisation:
     """Quantise a trained network after training.
@@ -95,6 +96,7 @@ def quantize(
     bits : of weights and activations, first and last layers apart
     options : the method's settings by name, as text; also ``mean``, ``std`` (values joined by commas) and
         ``divide`` for a module without an input specification of its own
+    requantise : how layers come to codes: by "scale", or by "threshold" where hardware can (at most 4 bits)
     test : images on which the float network's top-1 is measured, for the file's provenance
     """
     if method not in METHODS:
@@ -119,16 +121,17 @@ def quantize(
         "source": loaded.name,
         "method": method,
         "calibration_images": images,
+        "requantise": requantise,
         **{key: _plain(value) for key, value in quantized.settings.items()},
     }
-    found = Quantisation(graph, quantized, export_network(quantized, name, provenance))
+    found = Quantisation(graph, quantized, export_network(quantized, name, provenance, requantise))
     if test is None:
         return found
     if test.labels is None or test.coded:
         raise FormatError("test images must be uint8 pixels with labels")
     provenance["float_top1"] = accuracy(found.float_logits(test.images), test.labels)
     provenance["float_images"] = len(test)
-    return replace(found, network=export_network(quantized, name, provenance))
+    return replace(found, network=export_network(quantized, name, provenance, requantise))
 
 
 def _input_spec(given: Mapping[str, str], calibration: ImageSet) -> InputSpec:

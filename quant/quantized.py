@@ -18,6 +18,9 @@ from ..kernels.align import Alignment, alignment_factors
 from ..kernels.correction import MAX_FRACTION, ZERO_POINT_BITS
 from ..kernels.errors import FormatError
 from ..kernels.mac import signed_range
+from ..kernels.requant import narrowed
+from ..sim.manifest import Coding
+from ..sim.widths import check_codes, check_widths, fewer_bits
 from .graph import Add, AvgPool2d, Clamp, Conv2d, GlobalAvgPool, Input, Linear, Node, apply
 from .preprocess import InputSpec
 
@@ -48,6 +51,8 @@ class QuantizedTensor:
     alignment : "shift" (amounts k, 0..8, factor 1 << k) or "mul" (amounts m, 1..255, factor m)
     amounts : int64 (C,)
     low, high : the codes that the writer clamps to; a ReLU has `low` at the zero point
+    widths : bits of each channel's codes, int64 (C,), 0..`bits`, where they have different ones: the channel's
+        clamp is ``[low >> n, high >> n]`` with n the bits that it has less, [0, 0] without any. The zero point is 0
     """
 
     name: str
@@ -60,6 +65,7 @@ class QuantizedTensor:
     amounts: np.ndarray
     low: int
     high: int
+    widths: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         least, greatest = self.container
@@ -72,6 +78,13 @@ class QuantizedTensor:
             raise FormatError(f"{self.name} must have a positive scale, not {self.scale}")
         if self.amounts.shape != self.shape[:1]:
             raise FormatError(f"{self.name} must have {self.shape[0]} amounts, not {self.amounts.shape}")
+        if self.widths is not None:
+            if self.widths.shape != self.shape[:1] or self.zero_point:
+                raise FormatError(
+                    f"{self.name} must have {self.shape[0]} widths and zero point 0, "
+                    f"not {self.widths.shape} and {self.zero_point}"
+                )
+            check_widths(f"widths of {self.name}", self.widths, self.bits)
 
     @property
     def container(self) -> tuple[int, int]:
@@ -88,13 +101,21 @@ class QuantizedTensor:
         """Each channel's step: float64 (C,)."""
         return self.scale * self.factors
 
+    @property
+    def channel_clamp(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest code that the writer leaves in each channel: int64 (C,)."""
+        fewer = np.zeros(self.shape[0], dtype=np.int64) if self.widths is None else fewer_bits(self.widths, self.bits)
+        return narrowed(self.low, fewer), narrowed(self.high, fewer)
+
     def _per_channel(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float64).reshape(-1, *(1,) * (len(self.shape) - 1))
 
     def quantize(self, real: Tensor) -> Tensor:
         """Codes (float64, whole numbers) of real values (N, *shape): rounded half to even, then clamped."""
         codes = (real / self._per_channel(self.steps)).round() + self.zero_point
-        return codes.clamp(self.low, self.high)
+        if self.widths is None:
+            return codes.clamp(self.low, self.high)
+        return torch.clamp(codes, *(self._per_channel(end) for end in self.channel_clamp))
 
     def integers(self, codes: Tensor) -> Tensor:
         """``factors * (code - zero_point)``: what the accumulator sums, in units of `scale`."""
@@ -116,6 +137,8 @@ class QuantizedWeights:
     scales : float64 (out,), positive
     zero_points : float64 (out,), multiples of ``2**-fraction`` within 16 bits, fraction included
     fraction : fraction bits of the zero points, 0..8
+    widths : bits of each output channel's codes, int64 (out,), 0..`bits`, where they have different ones
+    coding : how the file stores the codes, "raw" or "huffman"
     """
 
     bits: int
@@ -123,6 +146,8 @@ class QuantizedWeights:
     scales: np.ndarray
     zero_points: np.ndarray
     fraction: int
+    widths: np.ndarray | None = None
+    coding: Coding = "raw"
 
     def __post_init__(self) -> None:
         low, high = signed_range(self.bits)
@@ -138,6 +163,10 @@ class QuantizedWeights:
             )
         if not np.all(np.isfinite(self.scales) & (self.scales > 0)):
             raise FormatError("weight scales must be positive")
+        if self.widths is not None:
+            if self.widths.shape != self.codes.shape[:1]:
+                raise FormatError(f"weights must have {len(self.codes)} widths, not {self.widths.shape}")
+            check_codes(self.codes, check_widths("widths of weights", self.widths, self.bits))
 
     @property
     def fixed_zero_points(self) -> np.ndarray:
@@ -192,6 +221,14 @@ class QuantizedLayer(QuantizedNode):
         grid = 2.0**self.weights.fraction
         return np.asarray(np.rint(self.bias / (scale * self.weights.scales) * grid) / grid)
 
+    def rescaled(self, total: Tensor, source: QuantizedTensor) -> Tensor:
+        """Real values, before the clamp, of accumulated sums (N, out, ...), the bias among them.
+
+        The sums are in units of the product of the scales of weights and `source`, one real number for each channel.
+        """
+        scales = torch.from_numpy(source.scale * self.weights.scales)
+        return total * scales.reshape(-1, *(1,) * (total.ndim - 2))
+
 
 @dataclass(frozen=True, eq=False)
 class QuantizedGraph:
@@ -238,13 +275,14 @@ class QuantizedGraph:
                     real = torch.from_numpy(self.input.normalise(images))
                     codes[node.outputs[0]] = self.tensors[node.outputs[0]].quantize(real)
                     continue
-                codes.update(self._apply(node, [codes[name] for name in node.inputs]))
+                codes.update(self.apply(node, [codes[name] for name in node.inputs]))
                 for name in () if keep else dict.fromkeys(node.inputs):
                     if last_use[name] is node and name != self.output:
                         del codes[name]
         return codes
 
-    def _apply(self, node: QuantizedNode, codes: list[Tensor]) -> dict[str, Tensor]:
+    def apply(self, node: QuantizedNode, codes: list[Tensor]) -> dict[str, Tensor]:
+        """Codes of a node's outputs by tensor name, from those of its inputs, (N, *shape); all float64."""
         inputs = [self.tensors[name] for name in node.inputs]
         outputs = [self.tensors[name] for name in node.outputs]
         match node.op:
@@ -276,8 +314,7 @@ class QuantizedGraph:
         """Exact accumulator and bias times the layer's scale: real values before the clamp."""
         integers = torch.from_numpy(node.weights.integers)
         total = apply(node.op, [source.integers(codes)], integers, torch.from_numpy(node.fixed_bias(source.scale)))
-        scales = torch.from_numpy(source.scale * node.weights.scales)
-        return total * scales.reshape(-1, *(1,) * (total.ndim - 2))
+        return node.rescaled(total, source)
 
 
 def _average(op: Node, codes: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Calibration statistics: what each node computes, before its clamp, over a set of images.
 
 ACIQ fits its prior to a convolution's output before the ReLU. Two passes over the network: sums and
-extremes first, then deviations from the finished means; all in float64, so that how the images
-are split into batches only matters in the last bits.
+extremes first, then deviations from the finished means and histograms between the extremes; all in float64, so that
+how the images are split into batches only matters in the last bits.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,10 @@ from torch import Tensor
 
 from .graph import Graph, Hook, Node
 
-__all__ = ["Moments", "NodeStatistics", "Statistics", "collect"]
+__all__ = ["BINS", "Moments", "NodeStatistics", "Statistics", "collect"]
+
+BINS = 4096
+"""Of a histogram; half of them are for negative values."""
 
 
 class Moments(NamedTuple):
@@ -29,6 +32,8 @@ class Moments(NamedTuple):
     """Unbiased standard deviation."""
     min: np.ndarray
     max: np.ndarray
+    counts: np.ndarray
+    """Histograms, int64 (C, BINS) or (1, BINS): equal bins from minus the greatest magnitude to it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,14 @@ Statistics = dict[str, NodeStatistics]
 def _by_channel(value: Tensor) -> Tensor:
     """(N, C, ...) as (C, values)."""
     return value.detach().to(torch.float64).transpose(0, 1).reshape(value.shape[1], -1)
+
+
+def _histogram(values: Tensor, ends: Tensor) -> Tensor:
+    """Counts (rows, BINS) of values (rows, n) between minus and plus `ends` (rows,)."""
+    ends = torch.where(ends > 0, ends, 1)[:, None]
+    bins = ((values / ends + 1) * (BINS // 2)).floor().clamp(0, BINS - 1).to(torch.int64)
+    rows = torch.arange(len(values), device=values.device)[:, None]
+    return torch.bincount((bins + rows * BINS).reshape(-1), minlength=len(values) * BINS).reshape(-1, BINS)
 
 
 class _Sums(Hook):
@@ -70,18 +83,25 @@ class _Sums(Hook):
 
 
 class _Deviations(Hook):
-    """Second pass: absolute and square deviations from the channel's and from the tensor's mean."""
+    """Second pass: absolute and square deviations from the channel's and from the tensor's mean, and histograms."""
 
     def __init__(self, sums: _Sums) -> None:
         self.mean = {name: total / sums.count[name] for name, total in sums.total.items()}
+        self.ends = {name: torch.maximum(-least, sums.greatest[name]) for name, least in sums.least.items()}
         self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, tuple[Tensor, Tensor]] = {}
 
     def preactivation(self, node: Node, value: Tensor) -> Tensor:
-        """Add a batch to the four sums of deviations."""
+        """Add a batch to the four sums of deviations and to the histograms."""
         values, mean = _by_channel(value), self.mean[node.name]
         own, common = values - mean[:, None], values - mean.mean()
         added = torch.stack([own.abs().sum(1), (own**2).sum(1), common.abs().sum(1), (common**2).sum(1)])
-        self.sums[node.name] = self.sums[node.name] + added if node.name in self.sums else added
+        ends = self.ends[node.name]
+        counts = _histogram(values, ends), _histogram(values.reshape(1, -1), ends.amax().reshape(1))
+        seen = node.name in self.sums
+        self.sums[node.name] = self.sums[node.name] + added if seen else added
+        former = self.counts[node.name] if seen else (0, 0)
+        self.counts[node.name] = former[0] + counts[0], former[1] + counts[1]
         return value
 
 
@@ -107,9 +127,10 @@ def _finished(sums: _Sums, deviations: _Deviations, name: str) -> NodeStatistics
     count, mean = sums.count[name], deviations.mean[name].numpy()
     own_abs, own_square, common_abs, common_square = deviations.sums[name].numpy()
     least, greatest = sums.least[name].numpy(), sums.greatest[name].numpy()
+    own_counts, common_counts = (counts.numpy() for counts in deviations.counts[name])
     everything = count * mean.size
     return NodeStatistics(
-        Moments(count, mean, own_abs / count, np.sqrt(own_square / max(count - 1, 1)), least, greatest),
+        Moments(count, mean, own_abs / count, np.sqrt(own_square / max(count - 1, 1)), least, greatest, own_counts),
         Moments(
             everything,
             mean.mean(keepdims=True),
@@ -117,5 +138,6 @@ def _finished(sums: _Sums, deviations: _Deviations, name: str) -> NodeStatistics
             np.sqrt(common_square.sum(keepdims=True) / max(everything - 1, 1)),
             least.min(keepdims=True),
             greatest.max(keepdims=True),
+            common_counts,
         ),
     )

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from gatewise.kernels.align import alignment_factors
+from gatewise.kernels.allocation import allocate_bits
 from gatewise.kernels.errors import FormatError
 from gatewise.quant.aciq import AciqSettings, aciq, align_steps
-from gatewise.quant.clipping import clip_factor
-from gatewise.quant.graph import Graph
+from gatewise.quant.clipping import Clip, clip_factor, kld_clip
+from gatewise.quant.export import export_network
+from gatewise.quant.graph import Graph, Parameters
 from gatewise.quant.minmax import minmax
 from gatewise.quant.networks import Network
 from gatewise.quant.preprocess import InputSpec
@@ -133,3 +135,67 @@ def test_every_choice_of_defaults_is_the_better_one(
     assert default < error(replace(chosen, step_rounding="ceil"))
     assert default < error(replace(chosen, prior="gauss"))
     assert default < error(replace(chosen, mean_correction=False))
+
+
+@pytest.mark.parametrize("clip", ["kld", "sigma2", "minmax"])
+def test_other_clips_keep_their_rule(clip: Clip, residual: Graph, statistics: Statistics) -> None:
+    settings = AciqSettings(alignment="mul", clip=clip)
+    copy, seen = aciq(residual, SPEC, statistics, settings).tensors["stem.0@4"], statistics["stem.0"].channel
+    top = np.maximum(seen.max, 0)
+    expected = {
+        "minmax": top,
+        "sigma2": np.minimum(np.maximum(seen.mean, 0) + 2 * seen.std, top),
+        "kld": kld_clip(seen.counts, 4, half=True) * np.maximum(-seen.min, seen.max),
+    }[clip]
+    np.testing.assert_allclose(copy.steps * 15, np.minimum(expected, top), atol=15 * copy.scale)
+
+
+def test_channels_share_their_layers_bits_by_their_spread(residual: Graph, statistics: Statistics) -> None:
+    settings = AciqSettings(allocate_weights=True, allocate_activations=True)
+    network = aciq(residual, SPEC, statistics, settings)
+    for layer in network.layers[1:-1]:
+        weight = residual.parameters[layer.name].weight
+        spread = weight.reshape(len(weight), -1).std(1, ddof=1)
+        assert layer.weights.widths is not None
+        np.testing.assert_array_equal(layer.weights.widths, allocate_bits(spread, 4))
+    left, seen = network.tensors["left@4"], statistics["left"].channel
+    assert left.widths is not None
+    # Channels that are never positive take no bits from the others.
+    np.testing.assert_array_equal(left.widths, allocate_bits(np.where(seen.max > 0, seen.b, 0), 4))
+    assert left.bits == left.widths.max() > left.widths.min()
+    # A copy of a 16-bit stream has one width, and so have the first and the last layer.
+    assert network.tensors["stem.0@4"].widths is None
+    assert network.layers[0].weights.widths is network.layers[-1].weights.widths is None
+
+
+def test_a_channel_without_bits_is_constant(residual: Graph, statistics: Statistics) -> None:
+    parameters = dict(residual.parameters)
+    weight, bias = (array.copy() for array in parameters["left"])
+    weight[3] = 1e-4 * weight[3] + 0.02
+    weight[5], bias[5] = -np.abs(weight[5]), -50.0
+    parameters["left"] = Parameters(weight, bias)
+    graph = replace(residual, parameters=parameters)
+    images = np.random.default_rng(1).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
+    seen = collect(graph, torch.from_numpy(SPEC.normalise(images)))
+    network = aciq(graph, SPEC, seen, AciqSettings(allocate_weights=True, allocate_activations=True))
+    weights, left = network.layers[1].weights, network.tensors["left@4"]
+    assert weights.widths is not None
+    assert left.widths is not None
+    assert (weights.widths[3], left.widths[5]) == (0, 0)
+    assert not weights.codes[3].any()
+    np.testing.assert_allclose(weights.real[3], weight[3].mean(), rtol=1e-2)
+    trace: dict[str, np.ndarray] = {}
+    network.run(images, trace=trace)
+    assert not trace["left@4"][:, 5].any()
+    result = export_network(network, "residual", {}).run(images, trace=True)
+    assert np.mean(result.tensors["left"] != trace["left@4"]) < 1e-3
+
+
+def test_allocation_that_hardware_does_not_have_is_refused() -> None:
+    with pytest.raises(
+        FormatError, match="bit allocation, which gives some channels more than 4 bits, must have shift"
+    ):
+        AciqSettings(alignment="mul", allocate_weights=True)
+    with pytest.raises(FormatError, match="bit allocation of activations must have a step for each channel"):
+        AciqSettings(per_channel=False, allocate_activations=True)
+    assert not AciqSettings(8, 8, allocate_weights=True).allocates_weights

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from gatewise.kernels.errors import FormatError
-from gatewise.quant.clipping import PUBLISHED, Prior, clip_factor, clipping_mse
+from gatewise.quant.clipping import PUBLISHED, Prior, bin_factor, clip_factor, clipping_mse, kld_clip
 
 # Solutions of the closed forms, to four places.
 EXACT = {
@@ -71,3 +71,47 @@ def test_bad_questions_are_refused() -> None:
         clip_factor("cauchy", 4)  # type: ignore[arg-type]
     with pytest.raises(FormatError, match="constants must be published or exact, not 'guess'"):
         clip_factor("gauss", 4, False, "guess")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_bin_factors_are_the_optima_of_as_many_bins(half: bool) -> None:
+    bins = np.array([2.0, 4.0, 8.0, 16.0, 256.0])
+    exact = [clip_factor("laplace", int(bits), half, "exact") for bits in np.log2(bins)]
+    # Between points of the table, which is coarse at the beginning of a decade.
+    np.testing.assert_allclose(bin_factor("laplace", bins, half), exact, rtol=0.02)
+    assert bin_factor("laplace", np.zeros(1), half)[0] == 0
+    assert np.all(np.diff(bin_factor("gauss", np.arange(40), half)) > 0)
+
+
+def naive_divergence(values: np.ndarray, clip: float, levels: int, bins: int) -> float:
+    """Divergence of values, clipped and spread level by level, bin by bin and without arrays of candidates."""
+    edges = np.linspace(0, clip, bins + 1)
+    inside = np.histogram(values[values < clip], edges)[0].astype(float)
+    reference = inside.copy()
+    reference[-1] += np.sum(values >= clip)
+    became = np.zeros(bins)
+    for cell in np.split(np.arange(bins), levels):
+        used = [each for each in cell if inside[each]]
+        for each in used:
+            became[each] = inside[cell].sum() / len(used)
+    became = np.maximum(became / inside.sum(), 1e-4)
+    share = reference / reference.sum()
+    return float(sum(p * np.log(p / q) for p, q in zip(share, became, strict=True) if p))
+
+
+def test_the_clip_of_least_divergence_is_that_of_a_search_one_by_one() -> None:
+    generator = np.random.default_rng(3)
+    values = np.abs(generator.laplace(size=20_000))
+    end = values.max() * (1 + 1e-12)
+    counts = np.histogram(np.append(values, -values), 512, (-end, end))[0][None]
+    found = kld_clip(counts, 3, half=True)[0]
+    tried = {size / 256: naive_divergence(values, end * size / 256, 8, size) for size in range(8, 257, 8)}
+    assert tried[found] == pytest.approx(min(tried.values()), rel=1e-3)
+    assert found < 0.9
+    assert kld_clip(counts, 3)[0] == pytest.approx(found, abs=0.2)
+
+
+def test_a_clip_of_least_divergence_leaves_what_has_no_tail() -> None:
+    flat = np.full((1, 256), 7)
+    assert kld_clip(flat, 4, half=True)[0] > 0.95
+    assert kld_clip(np.zeros((2, 256), dtype=np.int64), 4).tolist() == [1.0, 1.0]

@@ -18,7 +18,7 @@ def quantised(module: nn.Module, spec: InputSpec, bits: int = 4) -> tuple[Graph,
     graph = capture(module.eval(), torch.zeros(1, *spec.shape))
     images = np.random.default_rng(2).integers(0, 256, (4, *spec.shape), dtype=np.uint8)
     statistics = collect(graph, torch.from_numpy(spec.normalise(images)))
-    settings = AciqSettings(bits, bits, clip=False, mean_correction=False, step_rounding="ceil")
+    settings = AciqSettings(bits, bits, clip="minmax", mean_correction=False, step_rounding="ceil")
     return graph, aciq(graph, spec, statistics, settings), images
 
 
