@@ -28,9 +28,19 @@ def quantize(
     test: Annotated[
         Path | None, typer.Option(metavar="F.npz", help="Labelled images: prints top-1 beside float.")
     ] = None,
+    train: Annotated[
+        Path | None, typer.Option(metavar="F.npz|DIR", help="Labelled images (also a .zip): fine-tune on them.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Of the fine-tuning; 10 unless given.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything that is drawn; 0 unless given.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of checkpoints: goes on from there, writes each epoch.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Of the fine-tuning; cuda where there is one.")] = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
 ) -> None:
     """Quantise a trained PyTorch network into a file that the hardware runs."""
+    from dataclasses import asdict
     from importlib.util import find_spec
 
     from rich.console import Console
@@ -46,6 +56,7 @@ def quantize(
         if find_spec(package) is None:
             raise ToolMissingError(f"quantize needs {package}: pip install 'gatewise[quant]'")
     from ..quant.methods import quantize as quantize_network
+    from ..quant.progress import TerminalProgress
 
     options = {}
     for text in option or []:
@@ -55,8 +66,11 @@ def quantize(
         options[key.strip()] = value.strip()
     pictures = load_images(calibration)
     labelled = None if test is None else load_images(test)
+    learnt = None if train is None else load_images(train)
     console = Console(stderr=True)
-    with console.status(f"{method}: capturing {network}, calibrating on {images} images"):
+    shown = TerminalProgress(console) if learnt is not None else None
+    told = f"{method}: capturing {network}, calibrating on {images} images"
+    with console.status(told) if shown is None else shown:
         found = quantize_network(
             method,
             network,
@@ -67,6 +81,12 @@ def quantize(
             options=options,
             requantise=cast("Requantise", requantise),
             test=labelled,
+            train=learnt,
+            epochs=epochs,
+            seed=seed,
+            resume=resume,
+            device=device,
+            progress=shown,
         )
         size = save_network(found.network, output)
     terminal().print(f"{output}: {size:,} bytes, {len(found.network.mac_nodes())} layers")
@@ -80,4 +100,14 @@ def quantize(
             f"(standard error {100 * error:.2f})",
         )
     if json is not None:
-        write_json(json, {"schema": 1, "file": str(output), "bytes": size, "top1": top1, "provenance": provenance})
+        write_json(
+            json,
+            {
+                "schema": 1,
+                "file": str(output),
+                "bytes": size,
+                "top1": top1,
+                "provenance": provenance,
+                "epochs": [asdict(report) for report in found.history],
+            },
+        )

@@ -40,13 +40,14 @@ from .graph import (
     Linear,
     MaxPool2d,
     Node,
+    Norm,
     Parameters,
     SpatialPad,
     StrideSlice,
 )
 from .user_code import reason
 
-__all__ = ["capture"]
+__all__ = ["capture", "capture_unfolded"]
 
 BATCH = 3
 TORCH_FOLDER = str(Path(torch.__file__).parent)
@@ -54,7 +55,12 @@ FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 def capture(module: nn.Module, example: Tensor) -> Graph:
-    """Capture a module in eval mode as a folded float64 graph.
+    """Capture a module in eval mode as a folded float64 graph: `capture_unfolded` with its batch norms folded."""
+    return capture_unfolded(module, example).folded()
+
+
+def capture_unfolded(module: nn.Module, example: Tensor) -> Graph:
+    """Capture a module in eval mode as a float64 graph whose layers keep the batch norms behind them.
 
     `example` is one input or a batch, (N, ...), of the module's dtype; only its shape matters.
     Raises `UnsupportedError` naming the operation and its source line where Gatewise has no such
@@ -113,6 +119,7 @@ class _Translation:
         self.module_name = module_name
         self.nodes: dict[str, Node] = {}
         self.parameters: dict[str, Parameters] = {}
+        self.norms: dict[str, Norm] = {}
         self.names: dict[fx.Node, str] = {}
         self.constants: dict[fx.Node, tuple[str, np.ndarray]] = {}
         self.handlers: dict[str, Callable[[fx.Node], None]] = {
@@ -168,7 +175,7 @@ class _Translation:
                     raise FormatError(f"{self.module_name} must return one tensor computed from its input")
                 output = self.names[results[0]]
         assert output is not None
-        return Graph(tuple(self.nodes.values()), self.parameters, output)
+        return Graph(tuple(self.nodes.values()), self.parameters, output, self.norms)
 
     def refusal(self, node: fx.Node, why: str) -> UnsupportedError:
         """The error for a node that cannot be translated."""
@@ -288,14 +295,18 @@ class _Translation:
         self.emit(Linear, node, (x.name,), name, values, in_features=x.channels)
 
     def batch_norm(self, node: fx.Node) -> None:
-        """Batch norm by its running statistics, as a scale and a shift."""
+        """Batch norm by its running statistics."""
         x = self.source(node)
         weight, bias, mean, variance = (self.constant(node, index) for index in (1, 2, 3, 4))
         if mean is None or variance is None:
             raise self.refusal(node, "must have running statistics")
-        scale = (1.0 if weight is None else weight[1]) / np.sqrt(variance[1] + node.args[6])
-        shift = (0.0 if bias is None else bias[1]) - mean[1] * scale
-        self.emit(BatchNorm, node, (x.name,), mean[0], Parameters(scale, shift))
+        ones, zeros = np.ones_like(mean[1]), np.zeros_like(mean[1])
+        epsilon = float(node.args[6])  # type: ignore[arg-type]
+        norm = Norm(
+            ones if weight is None else weight[1], zeros if bias is None else bias[1], mean[1], variance[1], epsilon
+        )
+        self.emit(BatchNorm, node, (x.name,), mean[0], Parameters(norm.scale, norm.shift))
+        self.norms[self.names[node]] = norm
 
     def clamp(self, node: fx.Node, low: Any, high: Any) -> None:
         """ReLU and its bounded kin."""

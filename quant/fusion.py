@@ -1,6 +1,6 @@
 """Rewrites of a freshly captured graph until only what hardware computes is left.
 
-Batch norms fold into the layer before them (or become a depthwise 1 x 1 convolution where there
+Batch norms go to the layer before them (or become a depthwise 1 x 1 convolution where there
 is none that only they read), zero padding into the convolutions behind it, clamps into the node
 whose only reader they are, slices into one another. All in float64.
 """
@@ -21,9 +21,11 @@ from .graph import (
     Conv2d,
     Flatten,
     Graph,
+    Layer,
     Linear,
     MaxPool2d,
     Node,
+    Norm,
     Parameters,
     SpatialPad,
     StrideSlice,
@@ -36,11 +38,11 @@ Merge = Callable[[Mapping[str, Parameters], Node, Node], tuple[Node, Parameters 
 
 
 def fuse(graph: Graph) -> Graph:
-    """Fold batch norms, padding, clamps and slices; the result computes the same function.
+    """Attach batch norms to their layers, fold padding, clamps and slices; the result computes the same function.
 
     Raises `UnsupportedError` where a batch norm or padding stands where it cannot fold.
     """
-    graph = _merge_pairs(graph, _merge_batch_norm)
+    graph = _attach_batch_norms(graph)
     graph = _replace_lone_batch_norms(graph)
     graph = _merge_padding(graph)
     graph = _merge_pairs(graph, _merge_slices)
@@ -56,6 +58,7 @@ def _rebuilt(graph: Graph, nodes: Iterable[Node], parameters: dict[str, Paramete
         tuple(kept),
         {name: value for name, value in parameters.items() if name in names},
         renamed.get(graph.output, graph.output),
+        {name: norm for name, norm in graph.norms.items() if name in names},
     )
 
 
@@ -79,15 +82,21 @@ def _merge_pairs(graph: Graph, merge: Merge) -> Graph:
     return _rebuilt(graph, nodes.values(), parameters, renamed)
 
 
-def _merge_batch_norm(
-    parameters: Mapping[str, Parameters], first: Node, second: Node
-) -> tuple[Node, Parameters | None] | None:
-    if not (isinstance(first, Conv2d | Linear) and isinstance(second, BatchNorm)):
-        return None
-    weight, bias = parameters[first.name]
-    scale, shift = parameters[second.name]
-    scaled = weight * scale.reshape((-1,) + (1,) * (weight.ndim - 1))
-    return first, Parameters(scaled, bias * scale + shift)
+def _attach_batch_norms(graph: Graph) -> Graph:
+    """Give each layer the batch norms behind it, as one."""
+    norms: dict[str, Norm] = {}
+
+    def attach(
+        parameters: Mapping[str, Parameters], first: Node, second: Node
+    ) -> tuple[Node, Parameters | None] | None:
+        if not (isinstance(first, Layer) and isinstance(second, BatchNorm)):
+            return None
+        norm = graph.norms[second.name]
+        norms[first.name] = norms[first.name].then(norm.scale, norm.shift) if first.name in norms else norm
+        return first, None
+
+    attached = _merge_pairs(graph, attach)
+    return replace(attached, norms=norms)
 
 
 def _merge_slices(
@@ -132,7 +141,7 @@ def _clamps_first(graph: Graph) -> Graph:
             for other in graph.nodes
         ]
         output = source.name if graph.output == node.name else graph.output
-        return _clamps_first(Graph(tuple(nodes), graph.parameters, output))
+        return _clamps_first(replace(graph, nodes=tuple(nodes), output=output))
     return graph
 
 

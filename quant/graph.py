@@ -6,7 +6,7 @@ an attribute of it (`low`, `high`), because hardware clamps where it requantises
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,6 +36,7 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "Node",
+    "Norm",
     "Parameters",
     "SpatialPad",
     "StrideSlice",
@@ -165,6 +166,33 @@ class Parameters(NamedTuple):
     bias: np.ndarray
 
 
+class Norm(NamedTuple):
+    """A batch norm: float64 arrays (C,), and what it adds to variances.
+
+    ``(x - mean) / sqrt(variance + epsilon) * weight + bias``.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    epsilon: float
+
+    @property
+    def scale(self) -> np.ndarray:
+        """What each channel is multiplied by (C,)."""
+        return np.asarray(self.weight / np.sqrt(self.variance + self.epsilon))
+
+    @property
+    def shift(self) -> np.ndarray:
+        """What is added to each channel then (C,)."""
+        return np.asarray(self.bias - self.mean * self.scale)
+
+    def then(self, scale: np.ndarray, shift: np.ndarray) -> "Norm":
+        """This norm and ``x * scale + shift`` behind it."""
+        return self._replace(weight=self.weight * scale, bias=self.bias * scale + shift)
+
+
 class Hook:
     """Sees and may replace every tensor of a run; the base class changes nothing.
 
@@ -241,6 +269,9 @@ def apply(node: Node, values: list[Tensor], weight: Tensor | None = None, bias: 
 class Graph:
     """A network: nodes in execution order (the input first), parameters by node name, the output's name.
 
+    `norms` are the batch norms that stand behind layers, before their clamps, by the layers' names; `folded` makes
+    them part of the layers, and keeps what they multiplied the weights of each output channel by in `gains`.
+
     >>> graph = capture(module.eval(), example)
     >>> logits = graph.run(torch.from_numpy(images))
     """
@@ -248,6 +279,8 @@ class Graph:
     nodes: tuple[Node, ...]
     parameters: Mapping[str, Parameters]
     output: str
+    norms: Mapping[str, Norm] = field(default_factory=dict)
+    gains: Mapping[str, np.ndarray] = field(default_factory=dict)
     by_name: Mapping[str, Node] = field(init=False, repr=False)
     consumers: Mapping[str, tuple[str, ...]] = field(init=False, repr=False)
 
@@ -272,9 +305,37 @@ class Graph:
         """Convolutions and linear layers in execution order."""
         return tuple(node for node in self.nodes if isinstance(node, Conv2d | Linear))
 
+    def folded(self) -> "Graph":
+        """The same function without batch norms behind layers."""
+        parameters = dict(self.parameters)
+        for name, norm in self.norms.items():
+            weight, bias = parameters[name]
+            scaled = weight * norm.scale.reshape((-1,) + (1,) * (weight.ndim - 1))
+            parameters[name] = Parameters(scaled, bias * norm.scale + norm.shift)
+        gains = {name: norm.scale for name, norm in self.norms.items()}
+        return Graph(self.nodes, parameters, self.output, gains={**self.gains, **gains})
+
     def run(self, x: Tensor, dtype: torch.dtype = torch.float64, hook: Hook | None = None) -> Tensor:
         """Run the network on a batch (N, *input shape); every tensor passes through `hook`."""
-        hook = hook or Hook()
+        seen = hook or Hook()
+
+        def compute(node: Node, values: list[Tensor]) -> Tensor:
+            weight = bias = None
+            if node.name in self.parameters:
+                weight, bias = (torch.as_tensor(array, dtype=dtype) for array in self.parameters[node.name])
+                weight = seen.weight(node, weight)
+            value = apply(node, values, weight, bias)
+            if node.name in self.norms:
+                norm = self.norms[node.name]
+                size = (1, -1) + (1,) * (value.ndim - 2)
+                scale, shift = (torch.as_tensor(array, dtype=dtype).reshape(size) for array in (norm.scale, norm.shift))
+                value = value * scale + shift
+            return value
+
+        return self.evaluate(x.to(dtype), compute, seen)
+
+    def evaluate(self, x: Tensor, compute: Callable[[Node, list[Tensor]], Tensor], hook: Hook) -> Tensor:
+        """Run a batch through all nodes: `compute` makes what a node computes before its clamp of its inputs."""
         if tuple(x.shape[1:]) != self.input.shape:
             raise ValueError(
                 f"input must have shape (N, {', '.join(map(str, self.input.shape))}), not {tuple(x.shape)}"
@@ -283,16 +344,10 @@ class Graph:
         remaining[self.output] += 1
         values: dict[str, Tensor] = {}
         for node in self.nodes:
-            if isinstance(node, Input):
-                value = hook.preactivation(node, x.to(dtype))
-            else:
-                weight = bias = None
-                if node.name in self.parameters:
-                    weight, bias = (torch.as_tensor(array, dtype=dtype) for array in self.parameters[node.name])
-                    weight = hook.weight(node, weight)
-                value = hook.preactivation(node, apply(node, [values[name] for name in node.inputs], weight, bias))
-                if isinstance(node, Clamping) and node.clamps:
-                    value = value.clamp(node.low, node.high)
+            computed = x if isinstance(node, Input) else compute(node, [values[name] for name in node.inputs])
+            value = hook.preactivation(node, computed)
+            if isinstance(node, Clamping) and node.clamps:
+                value = value.clamp(node.low, node.high)
             values[node.name] = hook.output(node, value)
             for name in dict.fromkeys(node.inputs):
                 remaining[name] -= 1

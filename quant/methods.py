@@ -1,8 +1,9 @@
 """Quantisation methods by name, and the whole path from a trained network to an exported one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..sim.images import ImageSet
 from ..sim.network import Network as ExportedNetwork
 from ..sim.validation import first_problem
 from .aciq import AciqSettings, aciq
-from .capture import capture
+from .capture import capture_unfolded
 from .export import Requantise, export_network
 from .graph import Graph
 from .minmax import MinMaxSettings, minmax
@@ -22,6 +23,9 @@ from .networks import load_network
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph, accuracy
 from .statistics import Statistics, collect
+from .trainable import FakeQuantizer
+from .training import EpochReport, Progress, TrainingSettings, fine_tune
+from .uniform import UniformTraining
 
 __all__ = ["METHODS", "Method", "Quantisation", "parse_settings", "quantize"]
 
@@ -32,10 +36,26 @@ DEFAULT_IMAGES = 32
 
 @dataclass(frozen=True)
 class Method:
-    """A method's settings class and the function that applies it."""
+    """A method's settings class, the function that applies it, and what it is in training.
+
+    `fine_tune` makes the method's quantiser of the unfolded float graph, its input, and the method's and the training's
+    settings; unless given, that of `UniformTraining`, which asks no more than that `apply` ends in uniform integers. A
+    method without `apply` is what its quantiser converts to without training.
+    """
 
     settings: type[Any]
-    apply: Callable[[Graph, InputSpec, Statistics, Any], QuantizedGraph]
+    apply: Callable[[Graph, InputSpec, Statistics, Any], QuantizedGraph] | None = None
+    fine_tune: Callable[[Graph, InputSpec, Any, TrainingSettings], FakeQuantizer] | None = None
+
+    def quantizer(self, graph: Graph, spec: InputSpec, settings: Any, training: TrainingSettings) -> FakeQuantizer:
+        """What the method does to an unfolded graph in training."""
+        if self.fine_tune is not None:
+            return self.fine_tune(graph, spec, settings, training)
+        apply = self.apply
+        assert apply is not None
+        return UniformTraining(
+            lambda folded, given, statistics: apply(folded, given, statistics, settings), spec, training.refresh
+        )
 
 
 METHODS: Mapping[str, Method] = {
@@ -46,11 +66,15 @@ METHODS: Mapping[str, Method] = {
 
 @dataclass(frozen=True, eq=False)
 class Quantisation:
-    """The float graph, its quantised form and the network for the hardware, which compute alike."""
+    """The float graph, its quantised form and the network for the hardware, which compute alike.
+
+    `graph` is what was given, folded; `history` has the epochs of the training, if any.
+    """
 
     graph: Graph
     quantized: QuantizedGraph
     network: ExportedNetwork
+    history: tuple[EpochReport, ...] = ()
 
     def float_logits(self, images: np.ndarray, batch: int = 32) -> np.ndarray:
         """Logits (N, classes) of the float network in float64."""
@@ -84,8 +108,14 @@ def quantize(
     options: Mapping[str, str] | None = None,
     requantise: Requantise = "scale",
     test: ImageSet | None = None,
+    train: ImageSet | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    resume: str | Path | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
 ) -> Quantisation:
-    """Quantise a trained network after training.
+    """Quantise a trained network, after training or with more of it.
 
     Parameters
     ----------
@@ -94,10 +124,13 @@ def quantize(
     weights : a .safetensors, .pt or .pth file
     calibration : the first `images` of them give the statistics; labels are not used
     bits : of weights and activations, first and last layers apart
-    options : the method's settings by name, as text; also ``mean``, ``std`` (values joined by commas) and
-        ``divide`` for a module without an input specification of its own
+    options : the method's settings by name, as text, and those of `TrainingSettings`; also ``mean``, ``std`` (values
+        joined by commas) and ``divide`` for a module without an input specification of its own
     requantise : how layers come to codes: by "scale", or by "threshold" where hardware can (at most 4 bits)
     test : images on which the float network's top-1 is measured, for the file's provenance
+    train : labelled images on which the network is fine-tuned in its quantised form, for so many `epochs`
+    seed : of everything that is drawn; 0 unless given
+    resume, device, progress : of the training: see `training.fine_tune`
     """
     if method not in METHODS:
         raise FormatError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
@@ -105,16 +138,33 @@ def quantize(
         raise FormatError("calibration images must be uint8 pixels, not integer codes")
     if not 1 <= images <= len(calibration):
         raise FormatError(f"images must be 1 to the {len(calibration)} of the calibration set, not {images}")
+    if train is None and (epochs is not None or resume is not None):
+        raise FormatError(f"{'resume' if epochs is None else 'epochs'} must come with images to train on, and has none")
     chosen = dict(options or {})
     given = {key: chosen.pop(key) for key in INPUT_OPTIONS if key in chosen}
+    kind = METHODS[method].settings
+    training = _training_settings(chosen, kind, 0 if train is None else epochs, seed)
     widths: dict[str, object] = {} if bits is None else {"weight_bits": bits, "activation_bits": bits}
-    settings = parse_settings(METHODS[method].settings, widths | chosen)
+    drawn: dict[str, object] = {"seed": seed} if seed is not None and _has(kind, "seed") else {}
+    settings = parse_settings(kind, widths | drawn | chosen)
     spec = _input_spec(given, calibration) if given else None
     loaded = load_network(network, weights, spec or InputSpec(calibration.images.shape[1:]), override=bool(given))
 
-    pixels = loaded.input.normalise(calibration.images[:images])
-    graph = capture(loaded.module, loaded.example)
-    quantized = METHODS[method].apply(graph, loaded.input, collect(graph, torch.from_numpy(pixels)), settings)
+    unfolded = capture_unfolded(loaded.module, loaded.example)
+    graph, pixels = unfolded.folded(), calibration.images[:images]
+    history: tuple[EpochReport, ...] = ()
+    apply = METHODS[method].apply
+    if train is None and apply is not None:
+        statistics = collect(graph, torch.from_numpy(loaded.input.normalise(pixels)))
+        quantized = apply(graph, loaded.input, statistics, settings)
+    else:
+        quantizer = METHODS[method].quantizer(unfolded, loaded.input, settings, training)
+        what = {"method": method, **asdict(settings)}
+        trained = fine_tune(
+            unfolded, loaded.input, quantizer, pixels, train, training,
+            resume=resume, what=what, device=device, progress=progress,
+        )  # fmt: skip
+        quantized, history = trained.quantized, trained.history
     name = loaded.name.rpartition(":")[2]
     provenance: dict[str, str | int | float] = {
         "gatewise": version("gatewise"),
@@ -123,8 +173,9 @@ def quantize(
         "calibration_images": images,
         "requantise": requantise,
         **{key: _plain(value) for key, value in quantized.settings.items()},
+        **({} if train is None else _training_facts(training, train, history)),
     }
-    found = Quantisation(graph, quantized, export_network(quantized, name, provenance, requantise))
+    found = Quantisation(graph, quantized, export_network(quantized, name, provenance, requantise), history)
     if test is None:
         return found
     if test.labels is None or test.coded:
@@ -132,6 +183,35 @@ def quantize(
     provenance["float_top1"] = accuracy(found.float_logits(test.images), test.labels)
     provenance["float_images"] = len(test)
     return replace(found, network=export_network(quantized, name, provenance, requantise))
+
+
+def _has(kind: type[Any], name: str) -> bool:
+    return any(field.name == name for field in fields(kind))
+
+
+def _training_settings(
+    chosen: dict[str, str], kind: type[Any], epochs: int | None, seed: int | None
+) -> TrainingSettings:
+    """The training's settings, taken out of the options; a method's own setting of the same name stays."""
+    names = [field.name for field in fields(TrainingSettings) if not _has(kind, field.name)]
+    own: dict[str, object] = {name: chosen.pop(name) for name in names if name in chosen}
+    named = {"epochs": epochs, "seed": seed}
+    training: TrainingSettings = parse_settings(
+        TrainingSettings, own | {name: value for name, value in named.items() if value is not None}
+    )
+    return training
+
+
+def _training_facts(
+    training: TrainingSettings, train: ImageSet, history: tuple[EpochReport, ...]
+) -> dict[str, str | int | float]:
+    """What a file says of its training."""
+    held = history[-1].held_out_top1 if history else float("nan")
+    return {
+        "training_images": len(train),
+        **{f"training_{key}": _plain(value) for key, value in asdict(training).items()},
+        **({"held_out_top1": held} if held == held else {}),
+    }
 
 
 def _input_spec(given: Mapping[str, str], calibration: ImageSet) -> InputSpec:

@@ -7,13 +7,13 @@ how the images are split into batches only matters in the last bits.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .graph import Graph, Hook, Node
+from .graph import Hook, Node
 
 __all__ = ["BINS", "Moments", "NodeStatistics", "Statistics", "collect"]
 
@@ -42,6 +42,13 @@ class NodeStatistics:
 
     channel: Moments
     tensor: Moments
+
+
+class Runnable(Protocol):
+    """A graph, or one in training."""
+
+    def run(self, x: Tensor, *, hook: Hook | None = None) -> Tensor:
+        """Run a batch whose tensors pass through `hook`."""
 
 
 Statistics = dict[str, NodeStatistics]
@@ -109,7 +116,7 @@ def _batches(x: Tensor, size: int) -> Iterator[Tensor]:
     return (x[first : first + size] for first in range(0, x.shape[0], size))
 
 
-def collect(graph: Graph, x: Tensor, batch: int = 16) -> Statistics:
+def collect(graph: Runnable, x: Tensor, batch: int = 16) -> Statistics:
     """Statistics of every node of `graph` over the normalised inputs `x` (N, C, H, W)."""
     if x.shape[0] < 1:
         raise ValueError("statistics must be collected over at least one image")

@@ -1,8 +1,12 @@
 """Images in, codes out: reading image files and the host's input quantisation."""
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -49,15 +53,18 @@ class ImageSet:
 
 
 def load_images(path: str | Path) -> ImageSet:
-    """Read an ``.npz`` file or a folder of image files.
+    """Read an ``.npz`` file, or image files of a folder or a ``.zip`` archive.
 
     The file holds ``images`` (uint8) or ``codes`` (integer input codes), both (N, C, H, W), and perhaps
     ``labels`` (N,). A folder's files are taken in the order of their names; where it has
-    sub-folders, those are the classes, numbered in the order of their names.
+    sub-folders, those are the classes, numbered in the order of their names. An archive is such a folder, and may have
+    others around it.
     """
     path = Path(path)
     try:
-        return _load_folder(path) if path.is_dir() else _load_npz(path)
+        if path.is_dir():
+            return _load_folder(path)
+        return _load_archive(path) if path.suffix.lower() == ".zip" else _load_npz(path)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
     except OSError as error:
@@ -83,31 +90,54 @@ def _one_line(error: Exception) -> str:
 
 
 def _load_folder(path: Path) -> ImageSet:
+    classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
+    return _decoded(
+        (str(file.relative_to(path)), number if classes else None, file.read_bytes)
+        for number, folder in enumerate(classes or [path])
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in SUFFIXES
+    )
+
+
+def _load_archive(path: Path) -> ImageSet:
+    try:
+        with ZipFile(path) as archive:
+            entries = [PurePosixPath(entry.filename) for entry in archive.infolist() if not entry.is_dir()]
+            files = sorted(entry for entry in entries if entry.suffix.lower() in SUFFIXES)
+            folders = sorted({file.parent for file in files})
+            if len({len(folder.parts) for folder in folders}) > 1:
+                raise FormatError("must hold image files in folders of one depth, a folder for each class")
+            return _decoded(
+                (str(file), folders.index(file.parent) if len(folders) > 1 else None, partial(archive.read, str(file)))
+                for file in files
+            )
+    except (BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise FormatError(f"must be an intact .zip archive: {_one_line(error)}") from error
+
+
+def _decoded(files: Iterable[tuple[str, int | None, Callable[[], bytes]]]) -> ImageSet:
+    """The set of image files, each with its name, its class and what reads its bytes."""
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
         raise ToolMissingError("reading image files needs Pillow: pip install pillow") from error
-    classes = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    files = [
-        (file, number)
-        for number, folder in enumerate(classes or [path])
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in SUFFIXES
-    ]
-    if not files:
-        raise FormatError(f"must hold image files ({', '.join(SUFFIXES)})")
     pixels: list[np.ndarray] = []
-    for file, _ in files:
+    classes: list[int | None] = []
+    for name, number, read in files:
+        data = read()
         try:
-            with Image.open(file) as picture:
+            with Image.open(BytesIO(data)) as picture:
                 image = np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
         except Exception as error:  # Pillow's decoders raise many kinds on what they cannot read
-            raise FormatError(f"{file.name} must be an image: {_one_line(error)}") from error
+            raise FormatError(f"{name} must be an image: {_one_line(error)}") from error
         image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
         if pixels and image.shape != pixels[0].shape:
-            raise FormatError(f"{file.name} must be {pixels[0].shape} like the others, not {image.shape}")
+            raise FormatError(f"{name} must be {pixels[0].shape} like the others, not {image.shape}")
         pixels.append(image)
-    labels = np.array([number for _, number in files]) if classes else None
+        classes.append(number)
+    if not pixels:
+        raise FormatError(f"must hold image files ({', '.join(SUFFIXES)})")
+    labels = None if None in classes else np.array(classes)
     return ImageSet(np.stack(pixels), labels)
 
 

@@ -51,3 +51,31 @@ def test_quantize_writes_a_file_and_the_json_of_it(gatewise, tmp_path, monkeypat
     assert f"float {100 * content['provenance']['float_top1']:.2f} %" in result.out
     assert f"integer {100 * content['top1']:.2f} %" in result.out
     assert content["top1"] == load(out).run(load_images(images)).top(1)
+
+
+def test_quantize_fine_tunes_and_resumes(gatewise, refused, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    monkeypatch.syspath_prepend(str(root))
+    images = demo.FOLDER / "test.npz"
+    common = (
+        "quantize", "--method", "minmax", "--network", "examples.digits.network:digits_cnn", "--bits", 2,
+        "--weights", root / "examples" / "digits" / "weights.safetensors", "--calibration", images,
+    )  # fmt: skip
+    files = [(tmp_path / f"{run}.gw", tmp_path / f"{run}.json") for run in ("first", "again")]
+    for out, found in files:
+        result = gatewise(
+            *common, "--train", images, "--epochs", 2, "--seed", 3, "--resume", tmp_path / "kept",
+            "--option", "learning_rate=0.02", "--option", "batch=32", "-o", out, "--json", found,
+        )  # fmt: skip
+        assert result.code == 0
+    assert "epoch 2: loss " in gatewise(*common, "--train", images, "--epochs", 2, "-o", tmp_path / "x.gw").err
+    content = json.loads(files[0][1].read_text())
+    facts = content["provenance"]
+    assert (facts["training_images"], facts["training_epochs"], facts["training_seed"]) == (360, 2, 3)
+    assert facts["held_out_top1"] == content["epochs"][1]["held_out_top1"]
+    assert facts["training_learning_rate"] == 0.02
+    assert [epoch["epoch"] for epoch in content["epochs"]] == [0, 1]
+    assert files[0][0].read_bytes() == files[1][0].read_bytes()
+    assert refused(*common, "--epochs", 2, "-o", tmp_path / "x.gw").startswith("epochs must come with images to train")

@@ -152,6 +152,36 @@ def test_a_folder_without_images_is_refused(tmp_path):
     assert refusal(tmp_path).startswith("must hold image files (.png, .jpg")
 
 
+def zipped(folder, path, names):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("around/", b"")
+        for name in names:
+            file.write(folder / name, f"around/{name}")
+    return path
+
+
+def test_an_archive_is_the_folder_in_it(picture, tmp_path):
+    names = ("dog/2.png", "cat/1.png", "dog/1.png")
+    for number, name in enumerate(names):
+        folder = picture(name, GREY + number)
+    (folder / "notes.txt").write_text("no image")
+    found = load_images(zipped(folder, tmp_path / "a.zip", (*names, "notes.txt")))
+    np.testing.assert_array_equal(found.images, load_images(folder).images)
+    assert found.labels.tolist() == [0, 1, 1]
+    assert load_images(zipped(folder, tmp_path / "b.zip", names[1:2])).labels is None
+
+
+def test_what_is_no_archive_of_images_is_refused(picture, tmp_path):
+    picture("1.png", GREY)
+    folder = picture("dog/2.png", GREY)
+    assert refusal(zipped(folder, tmp_path / "a.zip", ("1.png", "dog/2.png"))).startswith(
+        "must hold image files in folders of one depth"
+    )
+    assert refusal(zipped(folder, tmp_path / "b.zip", ())).startswith("must hold image files (.png, .jpg")
+    (tmp_path / "c.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-30])
+    assert refusal(tmp_path / "c.zip").startswith("must be an intact .zip archive: ")
+
+
 def test_missing_pillow_is_named(tmp_path, monkeypatch):
     real_import = builtins.__import__
 
