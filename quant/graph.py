@@ -203,6 +203,10 @@ class Hook:
         """A layer's weights, before they are used."""
         return weight
 
+    def layer_input(self, node: Node, value: Tensor) -> Tensor:
+        """What a layer reads, before it is used; other readers of the same tensor have their own."""
+        return value
+
     def preactivation(self, node: Node, value: Tensor) -> Tensor:
         """What `node` computed, before its clamp."""
         return value
@@ -322,13 +326,19 @@ class Graph:
         def compute(node: Node, values: list[Tensor]) -> Tensor:
             weight = bias = None
             if node.name in self.parameters:
-                weight, bias = (torch.as_tensor(array, dtype=dtype) for array in self.parameters[node.name])
+                weight, bias = (
+                    torch.as_tensor(array, dtype=dtype, device=x.device) for array in self.parameters[node.name]
+                )
                 weight = seen.weight(node, weight)
+                values = [seen.layer_input(node, values[0])]
             value = apply(node, values, weight, bias)
             if node.name in self.norms:
                 norm = self.norms[node.name]
                 size = (1, -1) + (1,) * (value.ndim - 2)
-                scale, shift = (torch.as_tensor(array, dtype=dtype).reshape(size) for array in (norm.scale, norm.shift))
+                scale, shift = (
+                    torch.as_tensor(array, dtype=dtype, device=x.device).reshape(size)
+                    for array in (norm.scale, norm.shift)
+                )
                 value = value * scale + shift
             return value
 
