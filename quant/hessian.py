@@ -36,6 +36,7 @@ from torch.nn import functional
 from ..kernels.errors import FormatError
 from ..sim.atomic import write_json
 from .graph import Graph, Hook, Node
+from .training import training_device
 
 __all__ = ["Curvature", "Tensors", "TraceEstimate"]
 
@@ -115,7 +116,7 @@ class Curvature:
     tensors : Hessian with respect to each layer's "weights", or to each layer's input ("activations"), where it is
         block diagonal over images and a layer's trace is the mean over them
     batch : images whose graph is in memory at a time
-    dtype, device : of the arithmetic; without a device CUDA, where there is one
+    dtype, device : of the arithmetic; cuda where there is one unless given
 
     >>> found = Curvature(graph, x, labels).traces(seed=1)
     >>> found["layer1.0.conv1"].average, found["layer1.0.conv1"].error
@@ -127,7 +128,7 @@ class Curvature:
     tensors: Tensors = "weights"
     batch: int = 32
     dtype: torch.dtype = torch.float32
-    device: torch.device | None = None
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if self.tensors not in ("weights", "activations"):
@@ -164,7 +165,7 @@ class Curvature:
 
     @cached_property
     def _device(self) -> torch.device:
-        return self.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return training_device(self.device)
 
     def _products(
         self, groups: Sequence[Sequence[str]], vectors: Callable[[int, str, Tensor], Tensor]
