@@ -100,7 +100,7 @@ def held(config, layer, group, field):
     return found if chosen is None else found | {"coefficients": chosen}
 
 
-def run(compiled, layers, packed, config, names, *, stall, seed=0, linger=9):
+def run(design, layers, packed, config, *, stall, seed=0, linger=9):
     """Differences from the rule and from the records, and when each row group's buffer was full."""
     rng = np.random.default_rng(seed)
     lanes = config.post_lanes
@@ -155,7 +155,7 @@ def run(compiled, layers, packed, config, names, *, stall, seed=0, linger=9):
     inputs["layer"] = words(numbers, bits)
     inputs["index"] = packed(index, (2 * config.rows // lanes - 1).bit_length())
     inputs["field"] = packed(fields, 4)
-    with compiled(Records(config, names)).simulate() as simulation:
+    with design.simulate() as simulation:
         found = simulation.vectors(inputs, ["words__ready", "full", *names_of(config)])
     wrong = set()
     for cycle, each in enumerate(expected):
@@ -183,10 +183,11 @@ def engine(bus, array="digit"):
 )
 def test_records_are_absorbed_by_the_rule_and_held_for_their_chunk(compiled, layers, packed, bus, array):
     config = engine(bus, array)
+    design = compiled(Records(config, GENUINE))
     for seed, stall in ((0, 0), (1, 0.4)):
-        assert run(compiled, layers, packed, config, GENUINE, stall=stall, seed=seed)[0] == set()
+        assert run(design, layers, packed, config, stall=stall, seed=seed)[0] == set()
     # An unbroken stream, in closed form: two row groups without a lost cycle, the third when the first is freed.
-    wrong, times = run(compiled, layers, packed, config, GENUINE, stall=0, seed=2)
+    wrong, times = run(design, layers, packed, config, stall=0, seed=2)
     assert wrong == set()
     assert max(len(full_at) for _, full_at in times) > 2
     for layer, full_at in times:
@@ -207,36 +208,50 @@ def test_the_images_blocks_are_in_the_form_that_the_loader_reads(layers, bus, fi
         assert sum(holds) == rows * fields * max(1, 64 // bus)
 
 
+FIRST_OF_PLANES = "(layer.plane_top >> ceil_log2(COEFFICIENTS_IN_FIELD))"
 FAULTS = {
-    "wrong buffer": (64, "self.write.index.buffer.eq(parity)", "self.write.index.buffer.eq(~parity)"),
-    "one buffer": (64, "(count != BUFFERS)", "(count == 0)"),
-    "overrun": (64, "running & (count != BUFFERS)", "running"),
-    "first field of a stream": (64, "has_main, first_of_main, own_or_copy)", "has_main, first_of_main, own)"),
-    "lane": (64, "Mux(write.valid & chosen, 1 << write.lane, 0)", "Mux(write.valid & chosen, 1, 0)"),
-    "last word's rest": (128, "(part == parts - 1) | group_last", "(part == parts - 1)"),
-    "part of a field": (16, "before.eq(field[bus:])", "before.eq(field[: -bus])"),
-    "threshold not turned": (64, "written = written ^ turn", "written = written"),
-    "not freed": (64, "- (self.free & has_records)", ""),
-    "threshold missed": (64, "slot == main + layer.thresholds", "slot == layer.thresholds"),
+    ("digit", 64): {
+        "wrong buffer": ("self.write.index.buffer.eq(parity)", "parity", "~parity"),
+        "one buffer": ("(count != BUFFERS)", "(count != BUFFERS)", "(count == 0)"),
+        "overrun": ("count != BUFFERS", "count != BUFFERS", "1"),
+        "first field of a stream": ("has_main, first_of_main, own_or_copy)", "own_or_copy", "own"),
+        "lane": ("Mux(write.valid & chosen, 1 << write.lane, 0)", "1 << write.lane", "1"),
+        "threshold not turned": ("written = written ^ turn", "written ^ turn", "written"),
+        "not freed": ("- (self.free & has_records)", "(self.free & has_records)", "0"),
+        "threshold missed": ("slot == main + layer.thresholds", "main + layer.thresholds", "layer.thresholds"),
+    },
+    ("digit", 128): {"last word's rest": ("(part == parts - 1) | group_last", "group_last", "0")},
+    ("digit", 16): {"part of a field": ("before.eq(field[bus:])", "field[bus:]", "field[: -bus]")},
+    ("sign", 64): {
+        "coefficients of few planes": (FIRST_OF_PLANES, FIRST_OF_PLANES, "15"),
+        "coefficients of many planes": (FIRST_OF_PLANES, FIRST_OF_PLANES, "0"),
+        "five planes": (FIRST_OF_PLANES, "layer.plane_top", "(layer.plane_top - (layer.plane_top != 0))"),
+        "next channel's": ("slot.eq(Mux(channel_last, first_slot, next_slot))", "first_slot", "bias"),
+        "coefficients over each other": (
+            "Cat((count - 1 - write.slot)[: ceil_log2(count)], index)",
+            "Cat((count - 1 - write.slot)[: ceil_log2(count)], index)",
+            "index << 4",
+        ),
+        "coefficients elsewhere": ("(count - 1 - write.slot)", "(count - 1 - write.slot)", "write.slot"),
+    },
 }
-PLANE_FAULTS = {
-    "coefficients of few planes": (64, "(layer.plane_top >> ceil_log2(COEFFICIENTS_IN_FIELD))", "15"),
-    "coefficients of many planes": (64, "(layer.plane_top >> ceil_log2(COEFFICIENTS_IN_FIELD))", "0"),
-    "five planes": (64, "(layer.plane_top >> ceil_log2", "((layer.plane_top - (layer.plane_top != 0)) >> ceil_log2"),
-    "next channel's": (
-        64,
-        "slot.eq(Mux(channel_last, first_slot, next_slot))",
-        "slot.eq(Mux(channel_last, bias, next_slot))",
-    ),
-    "coefficients elsewhere": (64, "(count - 1 - write.slot)", "write.slot"),
-    "coefficients over each other": (64, "Cat((count - 1 - write.slot)[: ceil_log2(count)], index)", "index << 4"),
-}
+"""By the array and the bus on which they show: a build for each pair."""
+
+
+@pytest.fixture(scope="module")
+def faulty(compiled, planted_together):
+    """Builds with all their faults, of which an input chooses one."""
+    builds = {}
+    for (array, bus), faults in FAULTS.items():
+        names, choosing = planted_together({name: (records_module, *fault) for name, fault in faults.items()})
+        builds[array, bus] = compiled(choosing(Records(engine(bus, array), names[records_module])))
+    return builds
 
 
 @pytest.mark.parametrize(
-    ("array", "fault"), [("digit", each) for each in FAULTS] + [("sign", each) for each in PLANE_FAULTS]
+    ("array", "bus", "fault"), [(*build, fault) for build, faults in FAULTS.items() for fault in (None, *faults)]
 )
-def test_a_planted_fault_is_found(compiled, layers, packed, planted, array, fault):
-    bus, old, new = (FAULTS if array == "digit" else PLANE_FAULTS)[fault]
-    names = planted(records_module, old, new)
-    assert run(compiled, layers, packed, engine(bus, array), names, stall=0.1)[0] != set()
+def test_a_planted_fault_is_found(faulty, layers, packed, with_fault, array, bus, fault):
+    number = 0 if fault is None else 1 + list(FAULTS[array, bus]).index(fault)
+    design = with_fault(faulty[array, bus], number)
+    assert (run(design, layers, packed, engine(bus, array), stall=0.1)[0] == set()) == (fault is None)
