@@ -14,9 +14,11 @@ __all__ = ["quantize"]
 def quantize(
     method: Annotated[str, typer.Option(metavar="M", help="aciq or minmax.")],
     network: Annotated[str, typer.Option(metavar="NAME|pkg.mod:factory", help="A built-in network or your own.")],
-    weights: Annotated[Path, typer.Option(metavar="F", help="Trained weights: .safetensors, .pt or .pth.")],
     calibration: Annotated[Path, typer.Option(metavar="F.npz", help="Images for the statistics.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.gw", help="The file to write.")],
+    weights: Annotated[
+        Path | None, typer.Option(metavar="F", help="Trained weights: .safetensors, .pt or .pth; else as built.")
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="Calibration images used.")] = 32,
     bits: Annotated[int | None, typer.Option(min=1, max=8, help="Weights and activations; edge layers have 8.")] = None,
     option: Annotated[
@@ -74,7 +76,7 @@ def quantize(
         found = quantize_network(
             method,
             network,
-            str(weights),
+            None if weights is None else str(weights),
             pictures,
             images=images,
             bits=bits,

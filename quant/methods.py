@@ -121,7 +121,7 @@ def quantize(
     ----------
     method : a key of `METHODS`
     network : a key of `networks.NETWORKS`, or ``package.module:factory``
-    weights : a .safetensors, .pt or .pth file
+    weights : a .safetensors, .pt or .pth file; without one the network is what its factory draws by the seed
     calibration : the first `images` of them give the statistics; labels are not used
     bits : of weights and activations, first and last layers apart
     options : the method's settings by name, as text, and those of `TrainingSettings`; also ``mean``, ``std`` (values
@@ -148,7 +148,9 @@ def quantize(
     drawn: dict[str, object] = {"seed": seed} if seed is not None and _has(kind, "seed") else {}
     settings = parse_settings(kind, widths | drawn | chosen)
     spec = _input_spec(given, calibration) if given else None
-    loaded = load_network(network, weights, spec or InputSpec(calibration.images.shape[1:]), override=bool(given))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed or 0)
+        loaded = load_network(network, weights, spec or InputSpec(calibration.images.shape[1:]), override=bool(given))
 
     unfolded = capture_unfolded(loaded.module, loaded.example)
     graph, pixels = unfolded.folded(), calibration.images[:images]

@@ -3,7 +3,8 @@
 The built-in ones are the option-A ResNets for CIFAR-10 of He et al., "Deep residual learning for
 image recognition" (2016), section 4.2: three stages of n basic blocks, shortcuts without parameters
 (every second pixel, then zero channels on both sides). Parameter names follow the widely
-used PyTorch checkpoints of these networks.
+used PyTorch checkpoints of these networks. The LeNet-5 for MNIST is the one without padding of Bayesian Bits (32C5-MP2,
+64C5-MP2, 1024-512-10: 582,026 weights and biases); it comes untrained.
 """
 
 import importlib
@@ -24,7 +25,7 @@ from ..kernels.errors import FormatError
 from .preprocess import InputSpec
 from .user_code import reason
 
-__all__ = ["NETWORKS", "CifarResNet", "Network", "load_network", "load_weights"]
+__all__ = ["NETWORKS", "CifarResNet", "LeNet5", "Network", "load_network", "load_weights"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -81,9 +82,23 @@ class CifarResNet(nn.Module):
         return self.linear(out.flatten(1))  # type: ignore[no-any-return]
 
 
+class LeNet5(nn.Sequential):
+    """Two 5 x 5 convolutions without padding and two linear layers for 28 x 28 grey images and ten classes."""
+
+    gatewise_input = InputSpec((1, 28, 28))
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__(
+            nn.Conv2d(1, 32, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, classes),
+        )  # fmt: skip
+
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "cifar-resnet20": partial(CifarResNet, 3),
     "cifar-resnet32": partial(CifarResNet, 5),
+    "lenet5-unpadded": LeNet5,
 }
 """Built-in networks: name to factory."""
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gatewise.kernels.errors import FormatError
-from gatewise.quant.networks import Network, load_network
+from gatewise.quant.networks import NETWORKS, Network, load_network
 from safetensors.torch import save_file
 from torch import nn
 
@@ -39,7 +39,7 @@ def test_a_users_factory_is_found_in_the_current_folder() -> None:
     [
         (
             "resnet1000",
-            "network must be package.module:factory or one of cifar-resnet20, cifar-resnet32, not 'resnet1000'",
+            f"network must be package.module:factory or one of {', '.join(NETWORKS)}, not 'resnet1000'",
         ),
         ("no_such_package:net", "module no_such_package must be importable: No module named 'no_such_package'"),
         ("torchvision_style:missing", "torchvision_style must have a callable missing, and has none"),
@@ -98,3 +98,9 @@ def test_published_weights_classify_lossless_images(resnet20: Network, data_fold
     with torch.no_grad():
         logits = resnet20.module(torch.from_numpy(resnet20.input.normalise(images)).float())
     assert np.mean(logits.argmax(1).numpy() == labels) > 0.85
+
+
+def test_the_lenet5_without_padding_is_the_published_one() -> None:
+    network = load_network("lenet5-unpadded")
+    assert sum(parameter.numel() for parameter in network.module.parameters()) == 582_026
+    assert network.module(network.example).shape == (1, 10)
