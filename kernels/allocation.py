@@ -2,7 +2,8 @@
 
 Source: Banner, Nahshan, Soudry, "Post training 4-bit quantization of convolutional networks for rapid-deployment"
 (NeurIPS 2019), equation 11, and the authors' code: of the B steps that all channels have together each gets a share
-in proportion to the 2/3rd power of its spread, in whole bits; B is steered until the mean is what was wanted.
+in proportion to the 2/3rd power of its spread, in whole bits; B is steered until the mean is what was wanted. The
+mid-tread variant, whose codes are for Huffman coding, hands out the steps themselves.
 """
 
 from typing import Literal
@@ -11,7 +12,7 @@ import numpy as np
 
 from .errors import FormatError
 
-__all__ = ["MAX_CHANNEL_BITS", "allocate_bits", "channel_bits"]
+__all__ = ["MAX_CHANNEL_BITS", "allocate_bins", "allocate_bits", "channel_bits"]
 
 MAX_CHANNEL_BITS = 8
 """Of a channel; the least are 0."""
@@ -19,6 +20,24 @@ ROUNDS = 10
 """Of the steering, at most."""
 NEAR = 0.01
 """Of the mean to what is wanted: then the steering ends."""
+
+
+def _shares(spread: np.ndarray) -> np.ndarray:
+    """Each channel's part of the steps, 1 where all have as many, 0 without spread."""
+    spread = np.asarray(spread, dtype=np.float64)
+    if spread.ndim != 1 or not np.isfinite(spread).all() or (spread < 0).any():
+        raise FormatError(f"spreads of channels must be finite and not negative, not {spread!r}")
+    powers = spread ** (2 / 3)
+    total = float(powers.sum())
+    return np.asarray(powers * len(powers) / total) if total else np.zeros(len(powers))
+
+
+def allocate_bins(spread: np.ndarray, target: float) -> np.ndarray:
+    """Steps of channels (C,) of these spreads, int64: ``round(C * 2**target * a_i**(2/3) / sum_j a_j**(2/3))``.
+
+    They are no powers of two, and none for a channel without spread. Half to even.
+    """
+    return np.rint(_shares(spread) * 2.0**target).astype(np.int64)
 
 
 def channel_bits(spread: np.ndarray, target: float, rounding: Literal["round", "ceil"] = "round") -> np.ndarray:
@@ -31,13 +50,10 @@ def channel_bits(spread: np.ndarray, target: float, rounding: Literal["round", "
     spread : standard deviations, or a Laplace prior's b, not negative
     rounding : "round", or "ceil" to the next greater
     """
-    spread = np.asarray(spread, dtype=np.float64)
-    if spread.ndim != 1 or not np.isfinite(spread).all() or (spread < 0).any():
-        raise FormatError(f"spreads of channels must be finite and not negative, not {spread!r}")
-    shares = spread ** (2 / 3)
+    shares = _shares(spread)
     used = shares > 0
-    bits = np.zeros(len(spread))
-    bits[used] = np.log2(len(spread) * shares[used] / shares.sum()) + target
+    bits = np.zeros(len(shares))
+    bits[used] = np.log2(shares[used]) + target
     whole = np.rint(bits) if rounding == "round" else np.ceil(bits)
     return np.where(used, np.clip(whole, 0, MAX_CHANNEL_BITS), 0).astype(np.int64)
 

@@ -10,20 +10,33 @@ bits and one min-max step per tensor.
 
 Channels of activations can have widths where hardware has them: in tensors that layers alone write, behind a ReLU (the
 zero point is 0). What an add writes, or what is copied from a 16-bit stream, has the base width.
+
+The mid-tread variant gives each channel a number omega of bins that is no power of two: a step is the clipped range
+over omega, zero is a code, and the zero point is 0. Its codes differ much in how often they occur, which is for Huffman
+coding: their entropy counts, not the width that holds them. Bounds are rounded to codes, and those of activations up to
+the greatest code of the channel's width, or of the tensor's where its channels have none.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from ..kernels.align import MAX_MULTIPLIER, MAX_SHIFT, Alignment
-from ..kernels.allocation import allocate_bits
+from ..kernels.allocation import MAX_CHANNEL_BITS, allocate_bins, allocate_bits
 from ..kernels.errors import FormatError
 from ..kernels.mac import DIGIT_BITS
-from .affine import WeightSettings, common_zero_point, quantize_weights
-from .clipping import Clip, Constants, Prior, clip_factor, kld_clip
+from ..sim.manifest import Coding
+from .affine import (
+    WeightSettings,
+    code_range,
+    common_zero_point,
+    holding_bits,
+    quantize_weights,
+    quantize_weights_to_bins,
+)
+from .clipping import Clip, Constants, Prior, bin_factor, clip_factor, kld_clip
 from .graph import Clamping, Graph, Layer, Node, Parameters
 from .lowering import Grid, Quantizer, edge_layers, lower, stream_grid
 from .minmax import minmax_grid
@@ -34,6 +47,8 @@ from .statistics import Moments, Statistics
 __all__ = ["AciqSettings", "StepRounding", "aciq", "align_steps", "clip_range"]
 
 StepRounding = Literal["round", "ceil"]
+PHASES = 32
+"""Bases in an octave that are tried."""
 SIGMAS = 2.0
 """Standard deviations from the mean to a clip that knows no better."""
 
@@ -55,9 +70,12 @@ class AciqSettings:
     allocate_weights, allocate_activations : bits of single channels by equation 11, where `weight_bits` or
         `activation_bits` is at most 4; needs steps of single channels, and "shift" alignment
     allocation_rounding : of these bits, "round" or "ceil"
+    mid_tread : bins of any number instead of bits: ``2**bits`` of them on average, allocated as bits are; needs
+        analytical clips and "shift" alignment
+    coding : of weights in the file, "raw" or "huffman"
     alignment : how steps meet the base: "shift" (powers of two) or "mul" (8-bit multiples)
     step_rounding : how a step becomes a power of two times the base: to the nearest in log2 ("round")
-        or up, so that nothing more clips ("ceil")
+        or up, so that nothing more clips ("ceil"); the base follows (`align_steps`)
     mean_correction, variance_correction : of weights
     within_observed : a clip beyond what calibration saw ends there (the authors do so at the lower end)
     """
@@ -73,6 +91,8 @@ class AciqSettings:
     allocate_weights: bool = False
     allocate_activations: bool = False
     allocation_rounding: Literal["round", "ceil"] = "round"
+    mid_tread: bool = False
+    coding: Coding = "raw"
     alignment: Alignment = "shift"
     step_rounding: StepRounding = "round"
     mean_correction: bool = True
@@ -85,6 +105,11 @@ class AciqSettings:
                 raise FormatError(f"{name.replace('_', ' ')} must be 1 to 8, not {getattr(self, name)}")
         if self.alignment == "mul" and max(self.weight_bits, self.activation_bits) > 4:
             raise FormatError("mul alignment must have weights and activations of at most 4 bits")
+        if self.mid_tread and (self.alignment == "mul" or self.clip != "analytical"):
+            raise FormatError(
+                f"the mid-tread variant must have analytical clips and shift alignment, "
+                f"not {self.clip} and {self.alignment}"
+            )
         if self.alignment == "mul" and (self.allocates_weights or self.allocates_activations):
             raise FormatError("bit allocation, which gives some channels more than 4 bits, must have shift alignment")
         for what, allocates, steps in (
@@ -107,7 +132,7 @@ class AciqSettings:
     @property
     def most_shift(self) -> int:
         """Of a step: where codes have several digits, the products of unsigned ones leave 7 of the aligned 16 bits."""
-        return MAX_SHIFT - (self.allocates_weights or self.weight_bits > DIGIT_BITS)
+        return MAX_SHIFT - (self.mid_tread or self.allocates_weights or self.weight_bits > DIGIT_BITS)
 
 
 def align_steps(
@@ -115,10 +140,12 @@ def align_steps(
 ) -> tuple[float, np.ndarray]:
     """Base scale and amounts (int64 (C,)) that bring steps (C,) to ``base * 2**k``, k up to `most`, or ``base * m``.
 
-    A step of 0 belongs to a dead channel, whose codes are all zero, and takes the least amount. So
-    does a step under ``2**-most`` (shift) or 1/255 (mul) of the greatest.
+    The base of shifts is free: of `PHASES` in an octave it is the one that brings steps nearest to powers of two, by
+    the squares of their logarithms' errors, weighed by the steps' own squares. A step of 0 belongs to a dead channel,
+    whose codes are all zero, and takes the least amount. So does a step under ``2**-most`` (shift) or 1/255 (mul) of
+    the greatest.
 
-    >>> align_steps(np.array([0.1, 0.21, 0.8]), "shift")
+    >>> align_steps(np.array([0.1, 0.2, 0.8]), "shift")
     (0.1, array([0, 1, 3]))
     """
     greatest = float(steps.max())
@@ -128,11 +155,15 @@ def align_steps(
     if kind == "mul":
         base = greatest / MAX_MULTIPLIER
         return base, np.clip(np.rint(steps / base), 1, MAX_MULTIPLIER).astype(np.int64)
-    exponents = np.log2(np.where(live, steps, greatest) / greatest) + most
-    powers = np.rint(exponents) if rounding == "round" else np.ceil(exponents)
-    powers = np.clip(powers, 0, most).astype(np.int64)
-    least = int(powers[live].min())
-    return greatest / 2.0 ** (most - least), np.where(live, powers - least, 0)
+    exponents = np.log2(steps[live] / greatest)
+    phases = np.arange(PHASES)[:, None] / PHASES - 0.5
+    powers = np.rint(exponents - phases) if rounding == "round" else np.ceil(exponents - phases)
+    powers = np.maximum(powers, powers.max(axis=1, keepdims=True) - most)
+    cost = (steps[live] ** 2 * (powers + phases - exponents) ** 2).sum(axis=1)
+    best = int(np.argmin(cost))
+    amounts = np.zeros(steps.shape, dtype=np.int64)
+    amounts[live] = powers[best] - powers[best].min()
+    return greatest * 2.0 ** float(phases[best, 0] + powers[best].min()), amounts
 
 
 def clip_range(seen: Moments, bits: np.ndarray, half: bool, settings: AciqSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -185,6 +216,8 @@ class _Aciq(Quantizer):
         clipped = all(isinstance(node, Clamping) for node in producers)
         if (bits == chosen.edge_bits != chosen.activation_bits) or not clipped:
             return minmax_grid(producers, bits, self.statistics, self.spec)
+        if chosen.mid_tread:
+            return self._bin_grid(producers, bits, direct=False)
         low, high = (
             np.concatenate(ends)
             for ends in zip(
@@ -200,18 +233,58 @@ class _Aciq(Quantizer):
     def direct_grid(self, producers: Sequence[Layer], bits: int) -> Grid:
         chosen = self.chosen
         rectified = all(node.low >= 0 for node in producers)
-        if not (chosen.allocates_activations and rectified and bits == chosen.activation_bits):
+        if not (rectified and bits == chosen.activation_bits):
             return self.activation_grid(producers, bits)
-        seen = [self.statistics[node.name].channel for node in producers]
-        spread = np.concatenate([each.b if chosen.prior == "laplace" else each.std for each in seen])
-        # A channel that is never positive is constant: it takes no bits from the others.
-        spread = np.where(np.concatenate([each.max for each in seen]) > 0, spread, 0)
-        widths = allocate_bits(spread, bits, chosen.allocation_rounding)
+        if chosen.mid_tread:
+            return self._bin_grid(producers, bits, direct=True)
+        if not chosen.allocates_activations:
+            return self.activation_grid(producers, bits)
+        widths = allocate_bits(self._spread(producers), bits, chosen.allocation_rounding)
         own = np.split(widths, np.cumsum([node.channels for node in producers])[:-1])
         high = np.concatenate([self._channel_ranges(node, each)[1] for node, each in zip(producers, own, strict=True)])
         steps = np.where(widths > 0, high / np.maximum((1 << widths) - 1, 1), 0)
         scale, amounts = align_steps(steps, chosen.alignment, chosen.step_rounding, chosen.most_shift)
         return Grid(max(1, int(widths.max())), False, scale, 0, amounts, chosen.alignment, widths)
+
+    def _spread(self, producers: Sequence[Node]) -> np.ndarray:
+        """What channels share their bits by; one that is never positive behind a ReLU is constant and takes none."""
+        spreads = []
+        for node in producers:
+            seen = self.statistics[node.name].channel
+            dead = isinstance(node, Clamping) and node.low == 0 and seen.max <= 0
+            spreads.append(np.where(dead, 0, self._deviation(seen)))
+        return np.concatenate(spreads)
+
+    def _deviation(self, seen: Moments) -> np.ndarray:
+        return seen.b if self.chosen.prior == "laplace" else seen.std
+
+    def _bin_grid(self, producers: Sequence[Node], bits: int, direct: bool) -> Grid:
+        """The mid-tread grid; where layers write it `direct`, each channel has the width of its greatest code."""
+        chosen = self.chosen
+        channels = sum(node.channels for node in producers)
+        bins = np.full(channels, 1 << bits)
+        if chosen.allocates_activations:
+            bins = allocate_bins(self._spread(producers), bits)
+        lows, highs, steps = [], [], []
+        ends = np.cumsum([node.channels for node in producers])[:-1]
+        for node, own in zip(producers, np.split(bins, ends), strict=True):
+            assert isinstance(node, Clamping)
+            seen = self.statistics[node.name].channel if chosen.per_channel else self.statistics[node.name].tensor
+            half = node.low == 0
+            centre = np.maximum(seen.mean, 0) if half else seen.mean
+            alpha = bin_factor(chosen.prior, own, half) * self._deviation(seen)
+            steps.append(np.where(own > 0, alpha * (2 - half) / np.maximum(own, 1), 0))
+            lows.append(np.clip(np.broadcast_to(centre - alpha, node.channels), min(node.low, 0), 0))
+            highs.append(np.clip(np.broadcast_to(centre + alpha, node.channels), 0, max(node.high, 0)))
+        low, high, step = (np.concatenate(parts) for parts in (lows, highs, steps))
+        signed = bool(low.min() < 0)
+        least, greatest = code_range(MAX_CHANNEL_BITS, signed)
+        step = np.where(step > 0, np.maximum(step, np.maximum(high / greatest, low / min(least, -1))), 0)
+        scale, amounts = align_steps(step, chosen.alignment, chosen.step_rounding, chosen.most_shift)
+        aligned = np.where(step > 0, scale * 2.0**amounts, np.inf)
+        widths = holding_bits(np.rint(low / aligned), np.rint(high / aligned), signed)
+        most = max(1, int(widths.max()))
+        return Grid(most, signed, scale, 0, amounts, chosen.alignment, widths if direct else None)
 
     def _channel_ranges(self, node: Node, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest value kept of each channel (C,), which has `bits` (C,)."""
@@ -230,13 +303,22 @@ class _Aciq(Quantizer):
     ) -> tuple[QuantizedWeights, np.ndarray]:
         chosen, edge = self.chosen, layer.name in self.edges
         corrections = WeightSettings(chosen.per_channel_weights, chosen.mean_correction, chosen.variance_correction)
-        widths = None
-        if chosen.allocates_weights and not edge:
-            spread = parameters.weight.reshape(len(parameters.weight), -1)
-            spread = spread.std(1, ddof=min(1, spread.shape[1] - 1))
-            widths = allocate_bits(spread, chosen.weight_bits, chosen.allocation_rounding)
-        bits = chosen.edge_bits if edge else chosen.weight_bits
-        return quantize_weights(layer, parameters, source, bits, corrections, widths), parameters.bias
+        spread = parameters.weight.reshape(len(parameters.weight), -1)
+        spread = spread.std(1, ddof=min(1, spread.shape[1] - 1))
+        if chosen.mid_tread and not edge:
+            bins = (
+                allocate_bins(spread, chosen.weight_bits)
+                if chosen.allocates_weights
+                else np.full(len(spread), 1 << chosen.weight_bits)
+            )
+            weights = quantize_weights_to_bins(layer, parameters, source, bins, corrections)
+        else:
+            widths = None
+            if chosen.allocates_weights and not edge:
+                widths = allocate_bits(spread, chosen.weight_bits, chosen.allocation_rounding)
+            bits = chosen.edge_bits if edge else chosen.weight_bits
+            weights = quantize_weights(layer, parameters, source, bits, corrections, widths)
+        return replace(weights, coding=chosen.coding), parameters.bias
 
 
 def aciq(graph: Graph, spec: InputSpec, statistics: Statistics, settings: AciqSettings | None = None) -> QuantizedGraph:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..kernels.allocation import MAX_CHANNEL_BITS
 from ..kernels.correction import MAX_FRACTION, ZERO_POINT_BITS
 from ..kernels.errors import UnsupportedError
 from ..kernels.mac import signed_range
@@ -16,11 +17,36 @@ from ..sim.fixed_point import fraction_bits
 from .graph import Layer, Parameters
 from .quantized import QuantizedTensor, QuantizedWeights
 
-__all__ = ["WeightSettings", "common_zero_point", "quantize_weights", "tensor_grid"]
+__all__ = [
+    "WeightSettings",
+    "code_range",
+    "common_zero_point",
+    "holding_bits",
+    "quantize_weights",
+    "quantize_weights_to_bins",
+    "tensor_grid",
+]
 
 SCALE_FLOOR = 1e-8
 BIAS_BITS = 30
 """A bias must fit this many bits of the 32-bit accumulator's grid, which bounds the scale of a near-dead channel."""
+
+
+def code_range(bits: int, signed: bool) -> tuple[int, int]:
+    """Least and greatest code of so many bits."""
+    return signed_range(bits) if signed else (0, (1 << bits) - 1)
+
+
+def holding_bits(low: np.ndarray, high: np.ndarray, signed: bool) -> np.ndarray:
+    """The least bits, 0..8, that hold the whole codes from `low` to `high` (C,), zero among them: int64 (C,).
+
+    Where rounding put an end beyond 8 bits these are all there are.
+    """
+    bits = np.zeros(len(low), dtype=np.int64)
+    for more in range(MAX_CHANNEL_BITS):
+        least, greatest = code_range(more, signed) if more else (0, 0)
+        bits += (low < least) | (high > greatest)
+    return bits
 
 
 def tensor_grid(low: float, high: float, bits: int) -> tuple[float, int]:
@@ -79,26 +105,78 @@ def quantize_weights(
         low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
     greatest = (1 << (np.full(len(weight), bits) if widths is None else widths)[:, None]) - 1
     live, steps = greatest > 0, np.maximum(greatest, 1)
-    floor = np.maximum(SCALE_FLOOR, np.abs(parameters.bias)[:, None] / (source.scale * 2.0**BIAS_BITS))
+    floor = _scale_floor(parameters, source)
     # A channel of one value has no range of its own: zero joins it, and the value is then exact.
     constant = (high - low) / steps < SCALE_FLOOR
     low, high = np.where(constant, np.minimum(low, 0), low), np.where(constant, np.maximum(high, 0), high)
     scale = np.maximum((high - low) / steps, floor)
     zero_point = np.where(live, np.rint(-low / scale), 0)
     codes = np.rint(np.clip(weight / scale + zero_point, 0, greatest))
+    offset = ((greatest + 1) // 2 * live)[:, 0]
+    most = bits if widths is None else max(1, int(widths.max()))
+    return _corrected(layer.name, parameters.weight, scale, zero_point, codes, offset, floor, settings, most, widths)
+
+
+def quantize_weights_to_bins(
+    layer: Layer, parameters: Parameters, source: QuantizedTensor, bins: np.ndarray, settings: WeightSettings
+) -> QuantizedWeights:
+    """The mid-tread variant: an output channel's range over its number of `bins` (out,) is a step, and 0 is a code.
+
+    Codes are rounded half to even, and so are their bounds, of 8 bits at most; each channel has the width that holds
+    them. Without bins all its codes are 0. The corrections are those of `quantize_weights`.
+    """
+    weight = parameters.weight.reshape(parameters.weight.shape[0], -1)
+    low, high = (ends[:, None] for ends in (np.minimum(weight.min(1), 0), np.maximum(weight.max(1), 0)))
+    span = weight.max(1, keepdims=True) - weight.min(1, keepdims=True)
+    if not settings.per_channel:
+        low, high, span = np.full_like(low, low.min()), np.full_like(high, high.max()), np.full_like(span, span.max())
+    live = bins[:, None] > 0
+    floor = _scale_floor(parameters, source)
+    least, greatest = signed_range(MAX_CHANNEL_BITS)
+    step = np.maximum(span / np.maximum(bins[:, None], 1), np.maximum(high / greatest, low / least))
+    scale = np.maximum(step, floor)
+    codes = np.where(live, np.rint(weight / scale), 0).clip(least, greatest)
+    widths = holding_bits(codes.min(1), codes.max(1), signed=True)
+    nothing = np.zeros(len(weight))
+    return _corrected(
+        layer.name, parameters.weight, scale, nothing[:, None], codes, nothing, floor, settings,
+        max(1, int(widths.max())), widths,
+    )  # fmt: skip
+
+
+def _scale_floor(parameters: Parameters, source: QuantizedTensor) -> np.ndarray:
+    """The least scale of each output channel (out, 1), at which its bias fits the accumulator."""
+    return np.asarray(np.maximum(SCALE_FLOOR, np.abs(parameters.bias)[:, None] / (source.scale * 2.0**BIAS_BITS)))
+
+
+def _corrected(
+    name: str,
+    weights: np.ndarray,
+    scale: np.ndarray,
+    zero_point: np.ndarray,
+    codes: np.ndarray,
+    offset: np.ndarray,
+    floor: np.ndarray,
+    settings: WeightSettings,
+    bits: int,
+    widths: np.ndarray | None,
+) -> QuantizedWeights:
+    """Weights of these codes (out, n), ``scale * (code - zero_point)`` (out, 1), with their bias taken away.
+
+    Codes and zero points are stored less `offset` (out,).
+    """
+    weight = weights.reshape(len(weights), -1)
     if settings.mean_correction:
         zero_point = zero_point - (weight / scale - (codes - zero_point)).mean(1, keepdims=True)
     if settings.variance_correction:
         spread, rounded = weight.std(1, keepdims=True), (scale * codes).std(1, keepdims=True)
         scale = scale * np.where(rounded > 0, spread / np.where(rounded > 0, rounded, 1), 1)
     scale = np.maximum(scale, floor)
-    offset = (greatest + 1) // 2 * live
-    zero_point, fraction = _rounded_zero_points(
-        layer.name, (zero_point - offset)[:, 0], MAX_FRACTION if settings.mean_correction else 0
+    fixed, fraction = _rounded_zero_points(
+        name, zero_point[:, 0] - offset, MAX_FRACTION if settings.mean_correction else 0
     )
-    stored = (codes - offset).astype(np.int16).reshape(parameters.weight.shape)
-    most = bits if widths is None else max(1, int(widths.max()))
-    return QuantizedWeights(most, stored, scale[:, 0], zero_point, fraction, widths)
+    stored = (codes - offset[:, None]).astype(np.int16).reshape(weights.shape)
+    return QuantizedWeights(bits, stored, scale[:, 0], fixed, fraction, widths)
 
 
 def _rounded_zero_points(name: str, zero_points: np.ndarray, fraction: int) -> tuple[np.ndarray, int]:

@@ -115,9 +115,7 @@ def _evaluated(
     """What the node's outputs are, from the integer network's own codes: a copy from the form that it is made of."""
     with torch.no_grad():
         if isinstance(node.op, Input):
-            (name,) = node.outputs
-            real = torch.from_numpy(quantized.input.normalise(images))
-            return {name: quantized.tensors[name].quantize(real).numpy()}
+            return {node.outputs[0]: quantized.input_codes(images).numpy()}
         inputs = [torch.from_numpy(codes[name].astype(np.float64)) for name in node.inputs]
         made = quantized.apply(node, inputs)
         first, *copies = (quantized.tensors[name] for name in node.outputs)

@@ -272,14 +272,19 @@ class QuantizedGraph:
         with torch.no_grad():
             for node in self.nodes:
                 if isinstance(node.op, Input):
-                    real = torch.from_numpy(self.input.normalise(images))
-                    codes[node.outputs[0]] = self.tensors[node.outputs[0]].quantize(real)
+                    codes[node.outputs[0]] = self.input_codes(images)
                     continue
                 codes.update(self.apply(node, [codes[name] for name in node.inputs]))
                 for name in () if keep else dict.fromkeys(node.inputs):
                     if last_use[name] is node and name != self.output:
                         del codes[name]
         return codes
+
+    def input_codes(self, images: np.ndarray) -> Tensor:
+        """Codes of images (N, C, H, W) as the host makes them: it adds the zero point before it rounds."""
+        tensor = self.tensors[self.nodes[0].outputs[0]]
+        real = torch.from_numpy(self.input.normalise(images))
+        return (real / tensor.scale + tensor.zero_point).round().clamp(tensor.low, tensor.high)
 
     def apply(self, node: QuantizedNode, codes: list[Tensor]) -> dict[str, Tensor]:
         """Codes of a node's outputs by tensor name, from those of its inputs, (N, *shape); all float64."""

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from gatewise.kernels.allocation import allocate_bits, channel_bits
+from gatewise.kernels.allocation import allocate_bins, allocate_bits, channel_bits
 from gatewise.kernels.errors import FormatError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,3 +71,17 @@ def test_steering_comes_nearer_than_the_equation_alone():
 def test_spreads_that_are_none_are_refused(spread):
     with pytest.raises(FormatError, match="spreads of channels must be finite and not negative"):
         channel_bits(np.array(spread), 4.0)
+
+
+@given(spread=spreads, target=st.floats(0, 8))
+def test_bins_are_each_channels_part_of_all_steps(spread, target):
+    total = sum(a ** (2 / 3) for a in spread)
+    exact = np.array([len(spread) * 2**target * a ** (2 / 3) / total for a in spread])
+    found = allocate_bins(np.array(spread), target)
+    assert found.dtype == np.int64
+    assert np.abs(found - exact).max() <= 0.5 * (1 + 1e-9)
+
+
+def test_channels_without_spread_have_no_bins():
+    assert allocate_bins(np.array([0.0, 1.0, 1.0]), 2.0).tolist() == [0, 6, 6]
+    assert allocate_bins(np.zeros(2), 4.0).tolist() == [0, 0]

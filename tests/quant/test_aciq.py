@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from gatewise.kernels.align import alignment_factors
-from gatewise.kernels.allocation import allocate_bits
+from gatewise.kernels.allocation import allocate_bins, allocate_bits
 from gatewise.kernels.errors import FormatError
 from gatewise.quant.aciq import AciqSettings, aciq, align_steps
-from gatewise.quant.clipping import Clip, clip_factor, kld_clip
+from gatewise.quant.capture import capture
+from gatewise.quant.clipping import Clip, bin_factor, clip_factor, kld_clip
 from gatewise.quant.export import export_network
 from gatewise.quant.graph import Graph, Parameters
 from gatewise.quant.minmax import minmax
@@ -17,6 +18,7 @@ from gatewise.quant.quantized import accuracy
 from gatewise.quant.statistics import Statistics, collect
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 SPEC = InputSpec((3, 16, 16), (0.5, 0.4, 0.3), (0.2, 0.2, 0.25))
 STEPS = st.lists(st.floats(1e-4, 10.0), min_size=1, max_size=12).map(np.array)
@@ -39,6 +41,18 @@ def test_steps_rounded_up_never_clip_more(steps: np.ndarray) -> None:
     ratio = base * alignment_factors("shift", amounts) / steps
     assert np.all(ratio >= 1 - 1e-9)
     assert np.all(ratio[steps > steps.max() / 256] < 2 + 1e-9)
+
+
+@given(STEPS)
+def test_no_other_base_comes_nearer_to_the_steps(steps: np.ndarray) -> None:
+    base, amounts = align_steps(steps, "shift")
+
+    def cost(base: float, amounts: np.ndarray) -> float:
+        return float(np.sum(steps**2 * np.log2(base * 2.0**amounts / steps) ** 2))
+
+    found = cost(base, amounts)
+    for other in steps.max() * 2.0 ** (np.arange(16) / 16 - 8.5):
+        assert found <= cost(other, np.clip(np.rint(np.log2(steps / other)), 0, 8)) * (1 + 1e-9) + 1e-12
 
 
 @given(STEPS)
@@ -199,3 +213,52 @@ def test_allocation_that_hardware_does_not_have_is_refused() -> None:
     with pytest.raises(FormatError, match="bit allocation of activations must have a step for each channel"):
         AciqSettings(per_channel=False, allocate_activations=True)
     assert not AciqSettings(8, 8, allocate_weights=True).allocates_weights
+
+
+def test_mid_tread_steps_are_clipped_ranges_over_bins(residual: Graph, statistics: Statistics) -> None:
+    settings = AciqSettings(mid_tread=True, allocate_weights=True, allocate_activations=True, coding="huffman")
+    network = aciq(residual, SPEC, statistics, settings)
+    left, seen = network.tensors["left@4"], statistics["left"].channel
+    spread = np.where(seen.max > 0, seen.b, 0)
+    bins = allocate_bins(spread, 4)
+    alpha = bin_factor("laplace", bins, half=True) * seen.b
+    live = bins > 0
+    ratio = np.log2(left.steps[live] / (alpha[live] / bins[live]))
+    assert np.all(np.abs(ratio) <= 0.5 + 1e-9)
+    assert left.widths is not None
+    # Bounds are rounded to codes, and up to the greatest code of the channel's width.
+    top = np.rint(np.minimum(np.maximum(seen.mean, 0) + alpha, 6) / left.steps)[live]
+    assert np.all((1 << left.widths[live]) > top)
+    assert np.all((1 << left.widths[live]) <= 2 * np.maximum(top, 1))
+    assert (left.zero_point, left.low) == (0, 0)
+    assert {layer.weights.coding for layer in network.layers} == {"huffman"}
+    exported = export_network(network, "residual", {})
+    specs = [node.weights for node in exported.mac_nodes()]
+    assert {spec.coding for spec in specs} == {"huffman"}
+    images = np.random.default_rng(1).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
+    result = exported.run(images, trace=True)
+    trace: dict[str, np.ndarray] = {}
+    network.run(images, trace=trace)
+    assert np.mean(result.tensors["left"] != trace["left@4"]) < 1e-3
+
+
+def test_a_signed_tensors_mid_tread_codes_are_signed() -> None:
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(16, 3))
+    graph = capture(module.eval(), torch.zeros(1, 2, 8, 8))
+    spec = InputSpec((2, 8, 8), (0.5,), (0.25,))
+    images = np.random.default_rng(2).integers(0, 256, (8, 2, 8, 8), dtype=np.uint8)
+    statistics = collect(graph, torch.from_numpy(spec.normalise(images)))
+    network = aciq(graph, spec, statistics, AciqSettings(mid_tread=True, allocate_activations=True))
+    tensor = network.tensors["0@4"]
+    assert (tensor.signed, tensor.zero_point, tensor.widths) == (True, 0, None)
+    trace: dict[str, np.ndarray] = {}
+    network.run(images, trace=trace)
+    assert trace["0@4"].min() < 0 < trace["0@4"].max()
+    result = export_network(network, "signed", {}).run(images, trace=True)
+    np.testing.assert_array_equal(result.tensors["0"], trace["0@4"])
+
+
+def test_the_mid_tread_variant_has_clips_of_its_own() -> None:
+    with pytest.raises(FormatError, match="mid-tread variant must have analytical clips and shift alignment, not kld"):
+        AciqSettings(mid_tread=True, clip="kld")

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 from gatewise.kernels.errors import UnsupportedError
-from gatewise.quant.affine import WeightSettings, common_zero_point, quantize_weights, tensor_grid
+from gatewise.quant.affine import (
+    WeightSettings,
+    code_range,
+    common_zero_point,
+    holding_bits,
+    quantize_weights,
+    quantize_weights_to_bins,
+    tensor_grid,
+)
 from gatewise.quant.graph import Linear, Parameters
 from gatewise.quant.quantized import QuantizedTensor
 from hypothesis import given
@@ -92,3 +100,48 @@ def test_a_tensors_grid_always_holds_zero() -> None:
     assert tensor_grid(1.0, 15.0, 4) == (1.0, 0)
     assert tensor_grid(-15.0, -1.0, 4) == (1.0, 15)
     assert tensor_grid(0.0, 0.0, 4)[0] > 0
+
+
+def test_widths_of_channels_are_kept_by_their_codes() -> None:
+    widths = np.array([0, 1, 2, 3, 4, 5, 6, 8])
+    parameters = weights()
+    result = quantize_weights(LAYER, parameters, SOURCE, 4, MEAN, widths)
+    assert result.bits == 8
+    assert not result.codes[0].any()
+    np.testing.assert_allclose(result.real[0], parameters.weight[0].mean(), atol=result.scales[0] / 256)
+    for codes, bits in zip(result.codes[1:], widths[1:], strict=True):
+        assert (codes.min(), codes.max()) == (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    for bits in (4, 8):
+        alike = quantize_weights(LAYER, parameters, SOURCE, bits, MEAN, np.full(8, bits))
+        np.testing.assert_array_equal(alike.real, quantize_weights(LAYER, parameters, SOURCE, bits, MEAN).real)
+
+
+@pytest.mark.parametrize("settings", [PLAIN, MEAN])
+def test_bins_divide_a_channels_range_about_a_code_for_zero(settings: WeightSettings) -> None:
+    parameters = weights()
+    bins = np.array([0, 1, 3, 9, 14, 15, 100, 250])
+    result = quantize_weights_to_bins(LAYER, parameters, SOURCE, bins, settings)
+    weight, live = parameters.weight, bins > 0
+    span = np.ptp(weight, axis=1)
+    reach = np.maximum(weight.max(1) / 127, -weight.min(1) / 128)
+    np.testing.assert_allclose(result.scales[live], np.maximum(span / np.maximum(bins, 1), reach)[live])
+    np.testing.assert_array_equal(result.codes[live], np.rint(weight / result.scales[:, None])[live])
+    assert not result.codes[0].any()
+    assert result.widths is not None
+    for codes, bits in zip(result.codes, result.widths, strict=True):
+        low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if bits else (0, 0)
+        assert low <= codes.min()
+        assert codes.max() <= high
+        assert bits < 2 or codes.min() < low / 2 or codes.max() > high / 2
+    bias = np.abs((weight - result.real).mean(1))[live]
+    assert settings is PLAIN or np.all(bias <= result.scales[live] * 2.0**-9 * (1 + 1e-9))
+    assert settings is MEAN or not result.zero_points.any()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_holding_bits_are_the_least_whose_range_has_the_codes(signed: bool) -> None:
+    for bits in range(1, 9):
+        low, high = code_range(bits, signed)
+        for ends, wanted in (((low, high), bits), ((0, high), bits if high else 0), ((low, 0), bits if low else 0)):
+            assert holding_bits(*(np.array([end]) for end in ends), signed)[0] == wanted
+    assert holding_bits(np.array([0.0, -9e3]), np.array([0.0, 9e3]), True).tolist() == [0, 8]

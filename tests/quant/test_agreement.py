@@ -17,6 +17,7 @@ SETTINGS = [
     ("aciq", {}),
     ("aciq", {"alignment": "mul", "variance_correction": True}),
     ("aciq", {"allocate_weights": True, "allocate_activations": True}),
+    ("aciq", {"mid_tread": True, "allocate_weights": True, "allocate_activations": True, "coding": "huffman"}),
 ]
 
 
