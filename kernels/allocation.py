@@ -29,7 +29,7 @@ def _shares(spread: np.ndarray) -> np.ndarray:
         raise FormatError(f"spreads of channels must be finite and not negative, not {spread!r}")
     powers = spread ** (2 / 3)
     total = float(powers.sum())
-    return np.asarray(powers * len(powers) / total) if total else np.zeros(len(powers))
+    return np.asarray(powers * (len(powers) / total if total else 0.0))
 
 
 def allocate_bins(spread: np.ndarray, target: float) -> np.ndarray:

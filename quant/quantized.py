@@ -4,7 +4,7 @@ Every number here is one that hardware holds: signed weight codes, one activatio
 tensor, per-channel steps that are a common base times ``1 << k`` or ``m``, zero points of weights on
 their fraction grid, and the range of codes that a requantiser clamps to. `QuantizedGraph.run` is the
 fake-quantised network: codes move between nodes, sums are exact (integers and dyadic fractions in
-float64), and only the rescale between two steps is a real number instead of a 24-bit multiplier.
+float64), and only the rescale between two steps is a real number instead of a 31-bit multiplier.
 """
 
 from collections.abc import Mapping
