@@ -2,8 +2,8 @@
 
 Each node is evaluated on the integer network's own input codes, in float64: integers are exact there, one real scale
 for each output channel is what hardware has a multiplier for. With thresholds, which are bisected on that very
-function, no integer may differ; with multipliers of 31 bits hardly one does. What differs when both networks run by themselves
-is the free-running share.
+function, no integer may differ; with multipliers of 31 bits hardly one does. What differs when both networks run by
+themselves is the free-running share.
 """
 
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ __all__ = ["Requantise", "export_network", "file_names"]
 
 Requantise = Literal["scale", "threshold"]
 MULTIPLIER_BITS = 31
-"""As many as the engine's post lanes have: with 24, one in 10,000 codes of a 16-bit stream is another than in float64."""
+"""As many as the engine's post lanes have: with 24, one in 10,000 codes of a 16-bit stream differs from float64's."""
 
 
 def export_network(
