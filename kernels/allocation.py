@@ -27,9 +27,11 @@ def _shares(spread: np.ndarray) -> np.ndarray:
     spread = np.asarray(spread, dtype=np.float64)
     if spread.ndim != 1 or not np.isfinite(spread).all() or (spread < 0).any():
         raise FormatError(f"spreads of channels must be finite and not negative, not {spread!r}")
-    powers = spread ** (2 / 3)
-    total = float(powers.sum())
-    return np.asarray(powers * (len(powers) / total if total else 0.0))
+    shares: np.ndarray = spread ** (2 / 3)
+    total = float(shares.sum())
+    if total:
+        shares *= len(shares) / total
+    return shares
 
 
 def allocate_bins(spread: np.ndarray, target: float) -> np.ndarray:
@@ -37,7 +39,7 @@ def allocate_bins(spread: np.ndarray, target: float) -> np.ndarray:
 
     They are no powers of two, and none for a channel without spread. Half to even.
     """
-    return np.rint(_shares(spread) * 2.0**target).astype(np.int64)
+    return np.asarray(np.rint(_shares(spread) * 2.0**target), dtype=np.int64)
 
 
 def channel_bits(spread: np.ndarray, target: float, rounding: Literal["round", "ceil"] = "round") -> np.ndarray:
