@@ -22,6 +22,7 @@ __all__ = [
     "code_range",
     "common_zero_point",
     "holding_bits",
+    "live_scales",
     "quantize_weights",
     "quantize_weights_to_bins",
     "tensor_grid",
@@ -72,6 +73,15 @@ def common_zero_point(low: np.ndarray, high: np.ndarray, bits: int) -> tuple[np.
             best = steps, zero_point
     assert best is not None
     return best
+
+
+def live_scales(scales: np.ndarray, bias: np.ndarray, source: QuantizedTensor) -> tuple[np.ndarray, np.ndarray]:
+    """Scales of symmetric weights (out,), raised where a bias would not fit, and which channels are not near dead.
+
+    Beside the bias of a near-dead channel its weights count for nothing: they are to be zero.
+    """
+    floor = np.maximum(SCALE_FLOOR, np.abs(bias) / (source.scale * 2.0**BIAS_BITS))
+    return np.maximum(scales, floor), scales >= floor
 
 
 @dataclass(frozen=True)

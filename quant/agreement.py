@@ -120,8 +120,8 @@ def _evaluated(
         made = quantized.apply(node, inputs)
         first, *copies = (quantized.tensors[name] for name in node.outputs)
         if copies and not isinstance(node.op, Clamp):
-            source = first.dequantize(torch.from_numpy(codes[first.name].astype(np.float64)))
-            made |= {copy.name: copy.quantize(source) for copy in copies}
+            written = torch.from_numpy(codes[first.name].astype(np.float64))
+            made |= {copy.name: copy.copied(written, first) for copy in copies}
         return {name: value.numpy() for name, value in made.items()}
 
 

@@ -16,6 +16,7 @@ from ..kernels.mac import DIGIT_BITS, MacFormat, signed_range
 from ..sim.builder import Grid, MacSettings, NetworkBuilder, Tensor, Thresholds
 from ..sim.manifest import InputSpec
 from ..sim.network import Network
+from ..sim.weights import WeightCodes
 from .graph import (
     Add,
     AvgPool2d,
@@ -30,7 +31,7 @@ from .graph import (
     MaxPool2d,
     StrideSlice,
 )
-from .quantized import QuantizedGraph, QuantizedLayer, QuantizedNode, QuantizedTensor
+from .quantized import QuantizedGraph, QuantizedLayer, QuantizedNode, QuantizedTensor, QuantizedWeights
 
 __all__ = ["Requantise", "export_network", "file_names"]
 
@@ -105,6 +106,8 @@ class _Export:
 
     @staticmethod
     def _grid(tensor: QuantizedTensor) -> Grid:
+        if tensor.basis is not None:
+            return Grid.of_planes(tensor.basis)
         uniform = not tensor.amounts.any() if tensor.alignment == "shift" else (tensor.amounts == 1).all()
         return Grid(
             tensor.scale,
@@ -159,22 +162,29 @@ class _Export:
 
     def _layer(self, node: QuantizedLayer, name: str, source: Tensor, result: QuantizedTensor) -> Tensor:
         weights = node.weights
-        constants: MacSettings = {
-            "bits": weights.bits if weights.widths is None else weights.widths,
-            "coding": weights.coding,
-            "scale": weights.scales,
-            "zero_point": weights.zero_points,
-            "bias": node.bias,
-            "out": self._grid(result),
-        }
-        if self.requantise == "threshold" and result.bits <= DIGIT_BITS and result.widths is None:
+        constants: MacSettings
+        if isinstance(weights, QuantizedWeights):
+            codes: np.ndarray | WeightCodes = weights.codes
+            constants = {
+                "bits": weights.bits if weights.widths is None else weights.widths,
+                "coding": weights.coding,
+                "scale": weights.scales,
+                "zero_point": weights.zero_points,
+                "bias": node.bias,
+                "out": self._grid(result),
+            }
+        else:
+            codes = weights.codes
+            constants = {"scale": weights.given, "bias": node.bias, "out": self._grid(result)}
+        counted = result.bits <= DIGIT_BITS and result.widths is None and result.basis is None
+        if self.requantise == "threshold" and counted:
             constants["thresholds"] = self._thresholds(node, result)
         if isinstance(node.op, Conv2d):
             conv = node.op.conv
             return self.builder.conv2d(
                 name,
                 source,
-                weights.codes,
+                codes,
                 stride=conv.stride,
                 padding=conv.padding,
                 dilation=conv.dilation,
@@ -183,7 +193,7 @@ class _Export:
             )
         if source.shape[1:] != (1, 1):
             source = self.builder.flatten(f"{name}.flat", source)
-        return self.builder.linear(name, source, weights.codes, **constants)
+        return self.builder.linear(name, source, codes, **constants)
 
     def _thresholds(self, node: QuantizedLayer, result: QuantizedTensor) -> Thresholds:
         """The least accumulators at which the layer gives each code but the least, (channels, 2**bits - 1).

@@ -8,13 +8,15 @@ share one grid: one base scale, one zero point, each its own alignment amounts.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from ..kernels.align import Alignment
 from ..kernels.mac import signed_range
+from ..sim.plane_basis import PlaneBasis
 from .graph import (
     AvgPool2d,
     ChannelPad,
@@ -34,10 +36,18 @@ from .graph import (
     StrideSlice,
 )
 from .preprocess import InputSpec
-from .quantized import STREAM_BITS, QuantizedGraph, QuantizedLayer, QuantizedNode, QuantizedTensor, QuantizedWeights
+from .quantized import (
+    STREAM_BITS,
+    EncodedWeights,
+    QuantizedGraph,
+    QuantizedLayer,
+    QuantizedNode,
+    QuantizedTensor,
+    QuantizedWeights,
+)
 from .statistics import Statistics
 
-__all__ = ["INPUT_BITS", "Grid", "Quantizer", "edge_layers", "lower", "stream_grid"]
+__all__ = ["INPUT_BITS", "Grid", "Quantizer", "Read", "edge_layers", "lower", "reads", "stream_grid"]
 
 INPUT_BITS = 8
 STREAM_HEADROOM = 2.0
@@ -51,7 +61,8 @@ AVERAGES = (AvgPool2d, GlobalAvgPool)
 class Grid:
     """The grid of one or several joined tensors; `amounts` (int64) for all their producers' channels in order.
 
-    So are `widths`, the bits of each channel's codes, where they have different ones.
+    So are `widths`, the bits of each channel's codes, where they have different ones. With a `basis` codes are words of
+    activation planes, of as many planes as `bits`, and `zero_point` is the word that padding feeds.
     """
 
     bits: int
@@ -61,6 +72,12 @@ class Grid:
     amounts: np.ndarray
     alignment: Alignment = "shift"
     widths: np.ndarray | None = None
+    basis: PlaneBasis | None = None
+
+    @classmethod
+    def of_planes(cls, basis: PlaneBasis, channels: int) -> "Grid":
+        """Words of planes."""
+        return cls(len(basis.spec.beta), False, 1.0, basis.pad, np.zeros(channels, dtype=np.int64), basis=basis)
 
 
 class Quantizer(ABC):
@@ -95,7 +112,7 @@ class Quantizer(ABC):
     @abstractmethod
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor
-    ) -> tuple[QuantizedWeights, np.ndarray]:
+    ) -> tuple[QuantizedWeights | EncodedWeights, np.ndarray]:
         """Quantised weights and real bias (out,) of a layer that reads `source`."""
 
 
@@ -128,7 +145,22 @@ def edge_layers(graph: Graph) -> frozenset[str]:
 
 def lower(graph: Graph, spec: InputSpec, quantizer: Quantizer) -> QuantizedGraph:
     """Quantise `graph`, whose input is `spec`, by the decisions of `quantizer`."""
-    return _Lowering(graph, spec, quantizer).result()
+    return _Lowering(graph, spec, quantizer.input_bits, quantizer).result()
+
+
+class Read(NamedTuple):
+    """What a layer reads: the nodes that write it, which share its grid, and whether they write nothing else.
+
+    What is not written `direct` is copied from a 16-bit stream, or is the network's input.
+    """
+
+    producers: tuple[str, ...]
+    direct: bool
+
+
+def reads(graph: Graph, spec: InputSpec, input_bits: Callable[[Layer], int]) -> dict[str, Read]:
+    """What each layer reads, by its name, as `lower` will have it of a quantiser with these `input_bits`."""
+    return _Lowering(graph, spec, input_bits).reads()
 
 
 Form = tuple[str, int]
@@ -136,10 +168,20 @@ Form = tuple[str, int]
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, spec: InputSpec, quantizer: Quantizer) -> None:
+    quantizer: Quantizer
+
+    def __init__(
+        self,
+        graph: Graph,
+        spec: InputSpec,
+        input_bits: Callable[[Layer], int],
+        quantizer: Quantizer | None = None,
+    ) -> None:
         self.graph = graph
         self.spec = spec
-        self.quantizer = quantizer
+        self.input_bits = input_bits
+        if quantizer is not None:
+            self.quantizer = quantizer
         self.bits: dict[str, list[int]] = {node.name: [] for node in graph.nodes}
         self.joined: dict[Form, Form] = {}
         self.grids: dict[Form, Grid] = {}
@@ -174,7 +216,7 @@ class _Lowering:
     def _source_bits(self, node: Node, bits: int) -> int:
         """The form in which `node` reads its inputs to give `bits`."""
         if isinstance(node, Layer):
-            return self.quantizer.input_bits(node)
+            return self.input_bits(node)
         return bits if self._moves(node, bits) else STREAM_BITS
 
     def _find_needs(self) -> None:
@@ -205,20 +247,38 @@ class _Lowering:
         if first != second:
             self.joined[second] = first
 
-    def _choose_grids(self) -> None:
-        """One grid for each set of joined forms, from the nodes that write it."""
+    def reads(self) -> dict[str, Read]:
+        self._find_needs()
+        producers = self._producers()
+        found = {}
+        for layer in self.graph.layers:
+            root = self._root((layer.inputs[0], self.input_bits(layer)))
+            nodes = producers[root]
+            found[layer.name] = Read(tuple(node.name for node in nodes), self._direct(nodes, root[1]))
+        return found
+
+    def _producers(self) -> dict[Form, list[Node]]:
+        """The nodes that write each set of joined forms."""
         producers: dict[Form, list[Node]] = {}
         for node in self.graph.nodes:
             for bits in self.bits[node.name]:
                 if not self._moves(node, bits):
                     producers.setdefault(self._root((node.name, bits)), []).append(node)
+        return producers
+
+    def _direct(self, nodes: Sequence[Node], bits: int) -> bool:
+        """Whether the nodes are layers that write this form alone."""
+        return all(isinstance(node, Layer) and self.bits[node.name] == [bits] for node in nodes)
+
+    def _choose_grids(self) -> None:
+        """One grid for each set of joined forms, from the nodes that write it."""
+        producers = self._producers()
         for root, nodes in producers.items():
             bits = root[1]
-            layers = [node for node in nodes if isinstance(node, Conv2d | Linear) and self.bits[node.name] == [bits]]
             if bits == STREAM_BITS:
                 grid = self.quantizer.stream_grid(nodes)
-            elif len(layers) == len(nodes):
-                grid = self.quantizer.direct_grid(layers, bits)
+            elif self._direct(nodes, bits):
+                grid = self.quantizer.direct_grid([node for node in nodes if isinstance(node, Layer)], bits)
             else:
                 grid = self.quantizer.activation_grid(nodes, bits)
             self.grids[root] = grid
@@ -251,10 +311,10 @@ class _Lowering:
         container = signed_range(grid.bits) if grid.signed else (0, (1 << grid.bits) - 1)
         whole = QuantizedTensor(
             self._tensor_name(form), node.shape, grid.bits, grid.signed, grid.scale, grid.zero_point, grid.alignment,
-            self.amounts[form], *container, self.widths.get(form),
+            self.amounts[form], *container, self.widths.get(form), grid.basis,
         )  # fmt: skip
         tensor = whole
-        if isinstance(node, Clamping) and whole.widths is None:
+        if isinstance(node, Clamping) and whole.widths is None and whole.basis is None:
             low, high = (
                 np.clip(np.rint(end / whole.steps) + grid.zero_point, *container) for end in (node.low, node.high)
             )

@@ -14,10 +14,14 @@ from ..kernels.errors import FormatError
 from ..sim.images import ImageSet
 from ..sim.network import Network as ExportedNetwork
 from ..sim.validation import first_problem
+from .abcnet import AbcNetSettings, abcnet
 from .aciq import AciqSettings, aciq
 from .capture import capture_unfolded
 from .export import Requantise, export_network
+from .fixed8 import Fixed8Settings, fixed8
 from .graph import Graph
+from .inq import InqSettings, inq
+from .lqnet import LqNetSettings, lqnet
 from .minmax import MinMaxSettings, minmax
 from .networks import load_network
 from .preprocess import InputSpec
@@ -61,6 +65,10 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "aciq": Method(AciqSettings, aciq),
     "minmax": Method(MinMaxSettings, minmax),
+    "fixed8": Method(Fixed8Settings, fixed8),
+    "inq": Method(InqSettings, fine_tune=inq),
+    "lqnet": Method(LqNetSettings, fine_tune=lqnet),
+    "abcnet": Method(AbcNetSettings, fine_tune=abcnet),
 }
 
 

@@ -12,7 +12,7 @@ from .preprocess import InputSpec
 from .quantized import QuantizedGraph, QuantizedTensor, QuantizedWeights
 from .statistics import Statistics
 
-__all__ = ["MinMaxSettings", "minmax", "minmax_grid"]
+__all__ = ["MinMaxSettings", "minmax", "minmax_grid", "observed_range"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class MinMaxSettings:
     per_channel_weights: bool = False
 
 
-def minmax_grid(producers: Sequence[Node], bits: int, statistics: Statistics, spec: InputSpec) -> Grid:
-    """One unsigned grid for all channels, over what calibration saw; over every uint8 image for the input."""
+def observed_range(producers: Sequence[Node], statistics: Statistics, spec: InputSpec) -> tuple[float, float]:
+    """Least and greatest value that calibration saw behind the clamps; of every uint8 image for the input."""
     lows, highs = [], []
     for node in producers:
         if isinstance(node, Input):
@@ -38,7 +38,12 @@ def minmax_grid(producers: Sequence[Node], bits: int, statistics: Statistics, sp
             low, high = (min(max(end, node.low), node.high) for end in (low, high))
         lows.append(low)
         highs.append(high)
-    scale, zero_point = tensor_grid(min(lows), max(highs), bits)
+    return min(lows), max(highs)
+
+
+def minmax_grid(producers: Sequence[Node], bits: int, statistics: Statistics, spec: InputSpec) -> Grid:
+    """One unsigned grid for all channels, over what calibration saw; over every uint8 image for the input."""
+    scale, zero_point = tensor_grid(*observed_range(producers, statistics, spec), bits)
     return Grid(bits, False, scale, zero_point, np.zeros(sum(node.channels for node in producers), dtype=np.int64))
 
 

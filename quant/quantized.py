@@ -7,7 +7,7 @@ fake-quantised network: codes move between nodes, sums are exact (integers and d
 float64), and only the rescale between two steps is a real number instead of a 31-bit multiplier.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,12 +20,15 @@ from ..kernels.errors import FormatError
 from ..kernels.mac import signed_range
 from ..kernels.requant import narrowed
 from ..sim.manifest import Coding
+from ..sim.plane_basis import PlaneBasis
+from ..sim.weights import WeightCodes
 from ..sim.widths import check_codes, check_widths, fewer_bits
 from .graph import Add, AvgPool2d, Clamp, Conv2d, GlobalAvgPool, Input, Linear, Node, apply
 from .preprocess import InputSpec
 
 __all__ = [
     "STREAM_BITS",
+    "EncodedWeights",
     "QuantizedGraph",
     "QuantizedLayer",
     "QuantizedNode",
@@ -53,6 +56,8 @@ class QuantizedTensor:
     low, high : the codes that the writer clamps to; a ReLU has `low` at the zero point
     widths : bits of each channel's codes, int64 (C,), 0..`bits`, where they have different ones: the channel's
         clamp is ``[low >> n, high >> n]`` with n the bits that it has less, [0, 0] without any. The zero point is 0
+    basis : where codes are words of activation planes: what they are worth, and the values that become them. The scale
+        is 1 then, the amounts are 0, and `zero_point` is the word that padding feeds
     """
 
     name: str
@@ -66,6 +71,7 @@ class QuantizedTensor:
     low: int
     high: int
     widths: np.ndarray | None = None
+    basis: PlaneBasis | None = None
 
     def __post_init__(self) -> None:
         least, greatest = self.container
@@ -111,11 +117,41 @@ class QuantizedTensor:
         return torch.as_tensor(values, dtype=torch.float64).reshape(-1, *(1,) * (len(self.shape) - 1))
 
     def quantize(self, real: Tensor) -> Tensor:
-        """Codes (float64, whole numbers) of real values (N, *shape): rounded half to even, then clamped."""
+        """Codes (float64, whole numbers) of real values (N, *shape).
+
+        Rounded half to even, then clamped; words of planes by how many thresholds a value reaches.
+        """
+        if self.basis is not None:
+            thresholds = torch.tensor(self.basis.thresholds, dtype=torch.float64)
+            return _words(torch.bucketize(real, thresholds, right=True), self.basis.words)
         codes = (real / self._per_channel(self.steps)).round() + self.zero_point
         if self.widths is None:
             return codes.clamp(self.low, self.high)
         return torch.clamp(codes, *(self._per_channel(end) for end in self.channel_clamp))
+
+    def copied(self, codes: Tensor, source: "QuantizedTensor") -> Tensor:
+        """What these codes of `source` are here: a requantiser comes to words of planes by equal steps."""
+        real = source.dequantize(codes)
+        if self.basis is None:
+            return self.quantize(real)
+        counts = self.basis.uniform(source.scale)
+        reached = ((real / counts.step).round() + counts.zero).clamp(0, len(counts.table) - 1)
+        return _words(reached.to(torch.int64), counts.table)
+
+    def operands(self, codes: Tensor) -> list[tuple[Tensor, float]]:
+        """What layers multiply, in units of `scale`: integers less what padding feeds, and that.
+
+        One pair, whose padding is 0; for words of planes one for each plane.
+        """
+        if self.basis is None:
+            return [(self.integers(codes), 0.0)]
+        signs, words = self.basis.spec.signs, codes.to(torch.int64)
+        pairs = []
+        for plane in range(self.bits):
+            values = (words >> plane & 1).to(torch.float64)
+            pad = float(self.basis.pad >> plane & 1)
+            pairs.append((2 * (values - pad), 2 * pad - 1) if signs else (values - pad, pad))
+        return pairs
 
     def integers(self, codes: Tensor) -> Tensor:
         """``factors * (code - zero_point)``: what the accumulator sums, in units of `scale`."""
@@ -123,6 +159,8 @@ class QuantizedTensor:
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Real values of codes."""
+        if self.basis is not None:
+            return torch.from_numpy(self.basis.worth(codes.to(torch.int64).numpy()))
         return self.integers(codes) * self.scale
 
 
@@ -182,9 +220,70 @@ class QuantizedWeights:
         return np.asarray(self.codes - self._per_output(self.zero_points))
 
     @property
+    def parts(self) -> np.ndarray:
+        """`integers` as the only part, as `EncodedWeights` has them."""
+        return self.integers[None]
+
+    @property
     def real(self) -> np.ndarray:
         """The weights that the hardware multiplies by, float64."""
         return np.asarray(self.integers * self._per_output(self.scales))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedWeights:
+    """Weights of a layer in another scheme than ``int``: real value = ``scales[o] * integers[o]``; `shift`, `basis`.
+
+    Parameters
+    ----------
+    codes : what the file holds, in units of `given`
+    given : float64 (out,), positive
+    parts : exact integers in float64, (planes, out, in / groups, ky, kx) or (planes, out, in): those that each plane of
+        the activations meets, or one part for activations that are numbers
+    """
+
+    codes: WeightCodes
+    given: np.ndarray
+    parts: np.ndarray
+    fraction = 0
+
+    def __post_init__(self) -> None:
+        if not np.all(np.isfinite(self.given) & (self.given > 0)):
+            raise FormatError("weight scales must be positive")
+
+    @classmethod
+    def shift(cls, sign: np.ndarray, exponent: np.ndarray, scales: np.ndarray, exponent_bits: int) -> "EncodedWeights":
+        """Weights ``scales * sign * 2**exponent``."""
+        codes = WeightCodes.shift(sign, exponent, exponent_bits)
+        return cls(codes, scales, (sign * np.exp2(exponent) / codes.unit)[None])
+
+    @classmethod
+    def basis(
+        cls, signs: np.ndarray, alpha: np.ndarray, scales: np.ndarray, activations: PlaneBasis | None
+    ) -> "EncodedWeights":
+        """Weights ``scales * sum_p alpha[p] * signs[p]``, `alpha` (planes, out) rounded as hardware holds it.
+
+        With planes of `activations` it is the products of the two kinds of coefficients that are rounded.
+        """
+        codes = WeightCodes.basis(signs, alpha).meeting(None if activations is None else activations.spec)
+        assert codes.coefs is not None
+        coefs = codes.coefs.reshape(len(signs), -1, *codes.coefs.shape[1:], *(1,) * (signs.ndim - 2))
+        return cls(codes, scales, (coefs * signs[:, None].astype(np.float64)).sum(axis=0))
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight."""
+        return self.codes.spec.bits
+
+    @property
+    def scales(self) -> np.ndarray:
+        """What one step of the integers is worth, float64 (out,)."""
+        return np.asarray(self.given * self.codes.unit)
+
+    @property
+    def real(self) -> np.ndarray:
+        """The weights that the hardware multiplies by, float64; of planes of activations what they share."""
+        return np.asarray(self.parts.mean(axis=0) * self.scales.reshape(-1, *(1,) * (self.parts.ndim - 2)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +309,7 @@ class QuantizedNode:
 class QuantizedLayer(QuantizedNode):
     """A convolution or linear layer; `bias` is real, float64 (out,)."""
 
-    weights: QuantizedWeights
+    weights: QuantizedWeights | EncodedWeights
     bias: np.ndarray
 
     def fixed_bias(self, scale: float) -> np.ndarray:
@@ -304,22 +403,29 @@ class QuantizedGraph:
             case AvgPool2d() | GlobalAvgPool():
                 return {node.outputs[0]: _average(node.op, codes[0])}
             case Clamp():
-                real = inputs[0].dequantize(codes[0])
+                return {tensor.name: tensor.copied(codes[0], inputs[0]) for tensor in outputs}
             case op:
                 centred = [code - tensor.zero_point for tensor, code in zip(inputs, codes, strict=True)]
                 return {node.outputs[0]: apply(op, centred) + outputs[0].zero_point}
         first, *copies = outputs
         result = {first.name: first.quantize(real)}
         # The post lanes make a copy from the codes that they write, not from the exact result.
-        source = real if isinstance(node.op, Clamp) else first.dequantize(result[first.name])
-        return result | {copy.name: copy.quantize(source) for copy in copies}
+        return result | {copy.name: copy.copied(result[first.name], first) for copy in copies}
 
     @staticmethod
     def _layer(node: QuantizedLayer, source: QuantizedTensor, codes: Tensor) -> Tensor:
         """Exact accumulator and bias times the layer's scale: real values before the clamp."""
-        integers = torch.from_numpy(node.weights.integers)
-        total = apply(node.op, [source.integers(codes)], integers, torch.from_numpy(node.fixed_bias(source.scale)))
+        total = torch.from_numpy(node.fixed_bias(source.scale))
+        total = total.reshape(-1, *(1,) * (len(node.op.shape) - 1))
+        for (values, pad), part in zip(source.operands(codes), node.weights.parts, strict=True):
+            summed = pad * part.reshape(len(part), -1).sum(axis=1)
+            total = total + apply(node.op, [values], torch.from_numpy(part), torch.from_numpy(summed))
         return node.rescaled(total, source)
+
+
+def _words(counts: Tensor, words: Sequence[int]) -> Tensor:
+    """The words (float64) of counts."""
+    return torch.tensor(words, dtype=torch.float64)[counts]
 
 
 def _average(op: Node, codes: Tensor) -> Tensor:

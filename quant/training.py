@@ -289,6 +289,7 @@ def _measure_norms(network: TrainableGraph, images: TrainingImages, settings: Tr
     if not settings.norm_images or not network.structure.norms:
         return
     network.train()
+    network.quantizer.eval()
     generator = epoch_generator(settings.seed, settings.epochs)
     momentum = network.norm_momentum
     for count, (x, _) in enumerate(images.shuffled(settings.batch, generator, Augmentation())):

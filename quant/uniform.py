@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..kernels.mac import signed_range
 from .graph import Graph, Layer
 from .preprocess import InputSpec
-from .quantized import QuantizedGraph, QuantizedLayer, QuantizedNode, QuantizedTensor, QuantizedWeights
+from .quantized import QuantizedGraph, QuantizedLayer, QuantizedTensor, QuantizedWeights
 from .statistics import Statistics, collect
 from .trainable import ByName, FakeQuantizer, TrainableGraph, folded_weight, per_output, straight_through
 
@@ -26,7 +26,10 @@ Apply = Callable[[Graph, InputSpec, Statistics], QuantizedGraph]
 
 
 class _Grids(nn.Module):
-    """The two grids of a layer as float32 buffers: its weights' by output channel, its input's by input channel."""
+    """The two grids of a layer as float32 buffers: its weights' by output channel, its input's by input channel.
+
+    Weights of other schemes than integers have no grid here.
+    """
 
     weight_scale: Tensor
     weight_zero: Tensor
@@ -46,18 +49,13 @@ class _Grids(nn.Module):
 
     @staticmethod
     def _values(layer: QuantizedLayer, source: QuantizedTensor) -> dict[str, np.ndarray]:
-        least, greatest = _code_ends(layer.weights)
         low, high = source.channel_clamp
-        return {
-            "weight_scale": layer.weights.scales,
-            "weight_zero": layer.weights.zero_points,
-            "weight_low": least,
-            "weight_high": greatest,
-            "step": source.steps,
-            "zero": np.array(source.zero_point),
-            "low": low,
-            "high": high,
-        }
+        values = {"step": source.steps, "zero": np.array(source.zero_point), "low": low, "high": high}
+        weights = layer.weights
+        if isinstance(weights, QuantizedWeights):
+            values |= {"weight_scale": weights.scales, "weight_zero": weights.zero_points}
+            values |= dict(zip(("weight_low", "weight_high"), _code_ends(weights), strict=True))
+        return values
 
     def refresh(self, layer: QuantizedLayer, source: QuantizedTensor) -> None:
         """Take over other grids."""
@@ -138,17 +136,19 @@ class UniformTraining(FakeQuantizer):
         if self.refresh:
             return self._lowered(network)
         graph = network.graph().folded()
-        nodes = tuple(self._with_weights(node, graph) for node in self.first.nodes)
+        nodes = tuple(
+            self.with_weights(node, network, graph) if isinstance(node, QuantizedLayer) else node
+            for node in self.first.nodes
+        )
         return replace(self.first, nodes=nodes)
 
-    @staticmethod
-    def _with_weights(node: QuantizedNode, graph: Graph) -> QuantizedNode:
-        if not isinstance(node, QuantizedLayer):
-            return node
-        (weight, bias), kept = graph.parameters[node.name], node.weights
+    def with_weights(self, layer: QuantizedLayer, network: TrainableGraph, graph: Graph) -> QuantizedLayer:
+        """A layer with the weights and the bias of the end, which `graph` has folded, on its first grid."""
+        (weight, bias), kept = graph.parameters[layer.name], layer.weights
+        assert isinstance(kept, QuantizedWeights)
         scales, zeros, low, high = (
             values.reshape(-1, *(1,) * (weight.ndim - 1))
             for values in (kept.scales, kept.zero_points, *_code_ends(kept))
         )
         codes = np.clip(np.rint(weight / scales + zeros), low, high).astype(np.int16)
-        return replace(node, weights=replace(kept, codes=codes), bias=bias)
+        return replace(layer, weights=replace(kept, codes=codes), bias=bias)
