@@ -63,8 +63,9 @@ types: $(VENV)/full
 	@mkdir -p build/typing && ln -sfn ../.. build/typing/gatewise
 	@MYPYPATH=build/typing $(BIN)/mypy -p gatewise.kernels -p gatewise.sim -p gatewise.quant -p gatewise.rtl -p gatewise.cli
 
+# Each process takes a half of the tests in order, so that tests of one build mostly meet in one process.
 test: setup lint types
-	@$(BIN)/python -m pytest -n 2 --durations=10
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 
 regress: setup
 	@$(BIN)/gatewise regress
