@@ -19,6 +19,7 @@ from .aciq import AciqSettings, aciq
 from .capture import capture_unfolded
 from .export import Requantise, export_network
 from .fixed8 import Fixed8Settings, fixed8
+from .focused import FocusedSettings, focused_training
 from .graph import Graph
 from .inq import InqSettings, inq
 from .lqnet import LqNetSettings, lqnet
@@ -66,6 +67,7 @@ METHODS: Mapping[str, Method] = {
     "aciq": Method(AciqSettings, aciq),
     "minmax": Method(MinMaxSettings, minmax),
     "fixed8": Method(Fixed8Settings, fixed8),
+    "focused": Method(FocusedSettings, fine_tune=focused_training),
     "inq": Method(InqSettings, fine_tune=inq),
     "lqnet": Method(LqNetSettings, fine_tune=lqnet),
     "abcnet": Method(AbcNetSettings, fine_tune=abcnet),

@@ -19,7 +19,7 @@ from ..kernels.correction import MAX_FRACTION, ZERO_POINT_BITS
 from ..kernels.errors import FormatError
 from ..kernels.mac import signed_range
 from ..kernels.requant import narrowed
-from ..sim.manifest import Coding
+from ..sim.manifest import Coding, FocusedWeights, ShiftWeights
 from ..sim.plane_basis import PlaneBasis
 from ..sim.weights import WeightCodes
 from ..sim.widths import check_codes, check_widths, fewer_bits
@@ -232,7 +232,8 @@ class QuantizedWeights:
 
 @dataclass(frozen=True, eq=False)
 class EncodedWeights:
-    """Weights of a layer in another scheme than ``int``: real value = ``scales[o] * integers[o]``; `shift`, `basis`.
+    """Weights of a layer in another scheme than ``int``: real value = ``scales[o] * integers[o]``; `shift`, `focused`,
+    `basis`.
 
     Parameters
     ----------
@@ -252,10 +253,37 @@ class EncodedWeights:
             raise FormatError("weight scales must be positive")
 
     @classmethod
-    def shift(cls, sign: np.ndarray, exponent: np.ndarray, scales: np.ndarray, exponent_bits: int) -> "EncodedWeights":
+    def shift(
+        cls, sign: np.ndarray, exponent: np.ndarray, scales: np.ndarray, exponent_bits: int, coding: Coding = "raw"
+    ) -> "EncodedWeights":
         """Weights ``scales * sign * 2**exponent``."""
-        codes = WeightCodes.shift(sign, exponent, exponent_bits)
-        return cls(codes, scales, (sign * np.exp2(exponent) / codes.unit)[None])
+        return cls._of_symbols(WeightCodes.shift(sign, exponent, exponent_bits, coding), scales)
+
+    @classmethod
+    def focused(
+        cls,
+        sign: np.ndarray,
+        exponent: np.ndarray,
+        component: np.ndarray,
+        pruned: np.ndarray,
+        scales: np.ndarray,
+        *,
+        minus: tuple[int, int],
+        plus: tuple[int, int],
+        exponent_bits: int,
+        coding: Coding,
+    ) -> "EncodedWeights":
+        """Weights ``scales * (sign * 2**exponent + mu)`` and zeros, mu a signed power of two of each component."""
+        codes = WeightCodes.focused(
+            sign, exponent, component, pruned, minus=minus, plus=plus, exponent_bits=exponent_bits, coding=coding
+        )
+        return cls._of_symbols(codes, scales)
+
+    @classmethod
+    def _of_symbols(cls, codes: WeightCodes, scales: np.ndarray) -> "EncodedWeights":
+        spec = codes.spec
+        assert isinstance(spec, ShiftWeights | FocusedWeights)
+        return cls(codes, scales, spec.format.weights(codes.values)[None].astype(np.float64))
 
     @classmethod
     def basis(

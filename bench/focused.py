@@ -1,0 +1,187 @@
+"""Focused quantisation of ResNet-20: a training, its export, and what each stage costs and has right.
+
+    python bench/focused.py OUT [--data DIR] [--epochs N] [--seed N] [--images N] [--device cuda] [--option k=v ..]
+
+writes OUT.gw and OUT.json. The stages are those of the paper's size breakdown: dense, pruned (a bit a weight says which
+are there), encoded (runs of zeros in Huffman codes) and quantised, which is the whole ``.gw`` file. Nothing
+is chosen on test images: they are counted at each stage, and settings are compared on the held-out training images.
+Needs the data folder (GATEWISE_DATA, or ../shared/data beside the checkout).
+"""
+
+import argparse
+import os
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gatewise.kernels.huffman import HuffmanCode, entropy
+from gatewise.quant.capture import capture_unfolded
+from gatewise.quant.export import export_network
+from gatewise.quant.focused import FocusedSettings, FocusedTraining
+from gatewise.quant.graph import Graph
+from gatewise.quant.methods import parse_settings
+from gatewise.quant.networks import load_network
+from gatewise.quant.pruning import sparse_bytes
+from gatewise.quant.quantized import EncodedWeights, QuantizedGraph
+from gatewise.quant.training import EpochReport, Progress, TrainingSettings, fine_tune, training_device
+from gatewise.sim.atomic import write_json
+from gatewise.sim.engine import EngineConfig
+from gatewise.sim.file import save_network
+from gatewise.sim.images import ImageSet, load_images
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
+NETWORK = "cifar-resnet20"
+CALIBRATION = 32
+EPOCHS = 80
+RECIPE: dict[str, object] = {"learning_rate": 0.02, "flip": True, "crop": 4}
+"""Of the training, unless options say otherwise."""
+ENGINE = EngineConfig(array="shift", decoder="huffman")
+
+
+class Lines(Progress):
+    """A line for each epoch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def epoch(self, report: EpochReport) -> None:
+        """Print it."""
+        print(
+            f"{self.name} epoch {report.epoch + 1} loss {report.loss:.4f} top1 {report.training_top1:.4f} "
+            f"held out {report.held_out_top1:.4f} {report.seconds:.1f} s",
+            flush=True,
+        )
+
+
+def tops(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Top-1 and top-5, of equal logits the first."""
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels[:, None]
+    return {"top1": float(order[:, 0].mean()), "top5": float(order.any(axis=1).mean())}
+
+
+def float_tops(graph: Graph, inputs: np.ndarray, labels: np.ndarray, device: torch.device) -> dict[str, float]:
+    """Of a float network in float32."""
+    x = torch.from_numpy(inputs)
+    with torch.no_grad():
+        parts = [graph.run(part.to(device), torch.float32).cpu().numpy() for part in x.split(100)]
+    return tops(np.concatenate(parts), labels)
+
+
+def layers(quantized: QuantizedGraph) -> list[dict[str, Any]]:
+    """Of each layer: scheme, shape, share of zeros, and bits a weight as stored, by Huffman and by entropy."""
+    found: list[dict[str, Any]] = []
+    for layer in quantized.layers:
+        weights = layer.weights
+        facts: dict[str, Any] = {"name": layer.name, "scheme": "int", "bits": weights.bits}
+        if isinstance(weights, EncodedWeights):
+            codes = np.asarray(weights.codes.values)
+            counts = np.bincount(codes.reshape(-1).astype(np.int64), minlength=1 << weights.bits)
+            facts |= {
+                "scheme": weights.codes.spec.scheme,
+                "shape": list(codes.shape),
+                "zeros": round(float(np.mean(weights.parts == 0)), 4),
+                "symbols": int(np.count_nonzero(counts)),
+                "huffman_bits": round(HuffmanCode.of(counts).average_bits(counts), 4),
+                "entropy_bits": round(float(entropy(counts)), 4),
+            }
+        found.append(facts)
+    return found
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train, export and count; writes the network, returns what the JSON file holds."""
+    began = time.monotonic()
+    options = dict(text.partition("=")[::2] for text in arguments.option)
+    method = {key: value for key, value in options.items() if key in FocusedSettings.__dataclass_fields__}
+    settings: FocusedSettings = parse_settings(FocusedSettings, {"seed": arguments.seed} | method)
+    rest = {key: value for key, value in options.items() if key not in method}
+    named = {"epochs": arguments.epochs, "seed": arguments.seed}
+    training: TrainingSettings = parse_settings(TrainingSettings, RECIPE | named | rest)
+    folder, device = arguments.data / "cifar10", training_device(arguments.device)
+    loaded = load_network(NETWORK, folder / "resnet20.safetensors")
+    graph = capture_unfolded(loaded.module, loaded.example)
+    train, test = load_images(folder / "train.npz"), load_images(folder / "test.npz")[: arguments.test]
+    quantizer = FocusedTraining(loaded.input, settings, training)
+    trained = fine_tune(
+        graph, loaded.input, quantizer, train.images[:CALIBRATION], _part(train, arguments.images), training,
+        device=arguments.device, progress=Lines(arguments.out.name),
+    )  # fmt: skip
+    provenance: dict[str, str | int | float] = {
+        "source": NETWORK,
+        "method": "focused",
+        "seed": arguments.seed,
+        "epochs": arguments.epochs,
+        "options": " ".join(arguments.option),
+    }
+    network = export_network(trained.quantized, NETWORK, provenance)
+    size = save_network(network, _beside(arguments.out, ".gw"))
+    assert test.labels is not None
+    inputs = loaded.input.normalise(test.images)
+    assert quantizer.pruned is not None
+    pruned = quantizer.pruned.folded()
+    sparse = sparse_bytes(pruned)
+    dense, left = (float_tops(each, inputs, test.labels, device) for each in (graph.folded(), pruned))
+    logits = trained.quantized.run(test.images)
+    result = network.run(test, ENGINE)
+    integer = {"top1": result.top(1), "top5": result.top(5)}
+    stages = {
+        "dense": {"bytes": sparse["dense"], **dense},
+        "pruned": {"bytes": sparse["pruned"], **left},
+        "encoded": {"bytes": sparse["encoded"], **left},
+        "quantised": {"bytes": size, **integer},
+    }
+    facts = layers(trained.quantized)
+    return {
+        "schema": 1,
+        "options": arguments.option,
+        "settings": asdict(settings),
+        "training": asdict(training),
+        "test_images": len(test),
+        "held_out_top1": trained.history[-1].held_out_top1 if trained.history else None,
+        "stages": stages,
+        "compression": sparse["dense"] / size,
+        "fake_quantised": tops(logits, test.labels),
+        "predictions_agree": float(np.mean(logits.argmax(axis=1) == result.predictions)),
+        "cycles_per_image": int(result.cycles_per_image),
+        "schemes": dict(Counter(layer["scheme"] for layer in facts)),
+        "layers": facts,
+        "epochs": [asdict(report) for report in trained.history],
+        "device": str(device),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _part(images: ImageSet, count: int | None) -> ImageSet:
+    return images if count is None else images[:count]
+
+
+def main() -> None:
+    """Train as the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="of the two files, without suffix")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=None, help="training images (default: all)")
+    parser.add_argument("--test", type=int, default=None, help="test images (default: all)")
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--option", action="append", default=[], metavar="K=V", help="of the method or the training")
+    arguments = parser.parse_args()
+    found = measure(arguments)
+    write_json(_beside(arguments.out, ".json"), found)
+    for stage, facts in found["stages"].items():
+        print(f"{stage}: {facts['bytes']:,} bytes, top-1 {facts['top1']:.4f}, top-5 {facts['top5']:.4f}")
+    print(f"compression {found['compression']:.2f}, held out {found['held_out_top1']}, {found['seconds']} s")
+
+
+if __name__ == "__main__":
+    main()
