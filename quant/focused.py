@@ -270,6 +270,7 @@ class FocusedTraining(UniformTraining):
 
         super().__init__(before, spec, training.refresh)
         self.settings = settings
+        self.phase: Phase | None = None
         self.pruned: Graph | None = None
         """The pruned float network, unfolded, before anything was quantised; none where a checkpoint came later."""
 
@@ -336,13 +337,14 @@ class FocusedTraining(UniformTraining):
         if layer.name not in self.focused:
             return super().weight(layer, weight, gain)
         pruned = self.pruning.apply_to(layer.name, _positive(weight, gain))
-        quantised: Tensor = self.focused[layer.name](pruned)
-        return _positive(quantised, gain)
+        if self.phase is None or self.phase.portion:  # before the first portion that would change nothing
+            pruned = self.focused[layer.name](pruned)
+        return _positive(pruned, gain)
 
     def end_step(self, network: TrainableGraph) -> None:
         """Operate on the masks while nothing is quantised."""
-        if not self.phase.portion:
-            self.pruning.end_step(self._weights(network))
+        if self.phase is not None and not self.phase.portion and self.pruning.operates():
+            self.pruning.operate(self._weights(network))
 
     def end(self, network: TrainableGraph) -> None:
         """Without epochs: prune and quantise all at once."""

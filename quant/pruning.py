@@ -108,16 +108,15 @@ class Pruning(nn.Module):
             return
         for mask, _, threshold in self._thresholds(weights, sparsity):
             mask.threshold.copy_(threshold)
-        self._operate(weights)
+        self.operate(weights)
 
-    def end_step(self, weights: Mapping[str, Tensor]) -> None:
-        """Move the surgery's masks, or not, as torch's generator says."""
-        if self.kind == "surgery":
-            self.steps += 1
-            if float(torch.rand(())) < (1 + RATE * int(self.steps)) ** -POWER:
-                self._operate(weights)
+    def operates(self) -> bool:
+        """Count a step; whether the surgery's masks are to move after it, as torch's generator says."""
+        self.steps += 1
+        return self.kind == "surgery" and float(torch.rand(())) < (1 + RATE * int(self.steps)) ** -POWER
 
-    def _operate(self, weights: Mapping[str, Tensor]) -> None:
+    def operate(self, weights: Mapping[str, Tensor]) -> None:
+        """Move the surgery's masks."""
         for mask, weight in self._pairs(weights):
             magnitudes = weight.abs()
             stays = mask.kept & (magnitudes > BAND[0] * mask.threshold)

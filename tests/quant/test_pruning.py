@@ -68,22 +68,17 @@ def test_surgery_splices_back_what_has_grown_and_keeps_what_is_between() -> None
     pruning.apply_to("a", weight).sum().backward()
     assert torch.equal(weight.grad, torch.ones(10, 10))
     found["a"][0, :3] = torch.tensor([0.6, -0.7, 0.54])
-    torch.manual_seed(0)
-    pruning.end_step(found)  # the first step's masks always move, or nearly: (1 + 0.01)**-1
+    pruning.operate(found)
     assert pruning.kept("a")[0, :3].tolist() == [True, True, False]
 
 
 def test_the_surgery_becomes_rare() -> None:
-    found = {"a": torch.ones(1, 1)}
-    pruning = Pruning(found, "surgery", "layer")
-    moved = []
-    pruning._operate = lambda _: moved.append(int(pruning.steps))  # type: ignore[method-assign,assignment]
+    pruning = Pruning({"a": torch.ones(1, 1)}, "surgery", "layer")
     torch.manual_seed(0)
-    for _ in range(2000):
-        pruning.end_step(found)
-    early, late = (sum(begin < at <= begin + 200 for at in moved) for begin in (0, 1800))
-    assert 80 < early < 140  # integral of 1 / (1 + i / 100) from 0 to 200: 110
-    assert 2 < late < 25  # 10
+    moved = [pruning.operates() for _ in range(2000)]
+    assert 80 < sum(moved[:200]) < 140  # integral of 1 / (1 + i / 100) from 0 to 200: 110
+    assert 2 < sum(moved[1800:]) < 25  # 10
+    assert not any(Pruning({}, "magnitude", "layer").operates() for _ in range(9))
 
 
 def network(weight: np.ndarray) -> Graph:
