@@ -5,11 +5,14 @@ Channel pad and stride slice are the parameter-free shortcut of ResNet's option 
 weights say which weight is the n-th of a stream that cannot be re-tiled.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from .errors import FormatError
 
 __all__ = [
+    "TileOrder",
     "channel_pad",
     "stream_weights",
     "stride_slice",
@@ -48,17 +51,48 @@ def unfold_x_weights(weights: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weights.transpose(0, 3, 1, 2).reshape(out, width * channels, height, 1))
 
 
-def tile_order(shape: tuple[int, int, int, int], groups: int, rows: int, lanes: int) -> np.ndarray:
+class TileOrder(NamedTuple):
+    """How an array takes the weights of a layer: `rows` x `lanes` at a time.
+
+    `size` is the (height, width) of the map that was flattened before a linear layer, which an array takes as a
+    convolution over that map; `unfolded` says that the host unfolds the layer's input in x.
+    """
+
+    rows: int
+    lanes: int
+    size: tuple[int, int] = (1, 1)
+    unfolded: bool = False
+
+
+def tile_order(
+    shape: tuple[int, int, int, int],
+    groups: int,
+    rows: int,
+    lanes: int,
+    size: tuple[int, int] = (1, 1),
+    unfolded: bool = False,
+) -> np.ndarray:
     """Places in flat (out, in per group, ky, kx) weights in the order in which an array of `rows` x `lanes` takes them.
 
     A permutation, int64 (count,). From the slowest: convolution group, row group, ky, kx, lane group, row, lane; rows
     and lanes that a tile does not use are left out. Input channel 0 is in lane 0 of a word, and groups follow each
     other through the words. Depthwise layers use the diagonal of the array: row groups of min(rows, lanes)
-    channels, then ky, kx, channel.
+    channels, then ky, kx, channel. `size` and `unfolded` are those of `TileOrder`.
     """
     if min(rows, lanes) < 1:
         raise FormatError(f"a tile must have rows and lanes, not {rows} x {lanes}")
     out, inputs, ky, kx = shape
+    if size != (1, 1):
+        pixels = size[0] * size[1]
+        if (groups, ky, kx) != (1, 1, 1) or inputs % pixels or unfolded:
+            raise FormatError(f"weights over a map of {size} must be those of its features, not of shape {shape}")
+        # Features are numbered channel by channel, as the taps of a kernel are: the places are the same.
+        return tile_order((out, inputs // pixels, *size), 1, rows, lanes)
+    if unfolded:
+        if groups != 1:
+            raise FormatError(f"weights unfolded in x must be of 1 group, not {groups}")
+        places = unfold_x_weights(np.arange(out * inputs * ky * kx).reshape(shape))
+        return np.asarray(places.reshape(-1)[tile_order((out, kx * inputs, ky, 1), 1, rows, lanes)])
     output, channel, y, x = np.ogrid[:out, :inputs, :ky, :kx]
     if inputs == 1 and out == groups:
         rows = min(rows, lanes)
@@ -75,10 +109,10 @@ def tile_order(shape: tuple[int, int, int, int], groups: int, rows: int, lanes: 
     )
 
 
-def weight_stream(weights: np.ndarray, groups: int = 1, tile: tuple[int, int] | None = None) -> np.ndarray:
+def weight_stream(weights: np.ndarray, groups: int = 1, tile: TileOrder | tuple[int, int] | None = None) -> np.ndarray:
     """Weights (out, in per group, ky, kx) in stream order, flat.
 
-    That is (out, ky, kx, in), or, with a tile of (rows, lanes), `tile_order`.
+    That is (out, ky, kx, in), or, with a tile of (rows, lanes) or a `TileOrder`, `tile_order`.
     """
     if tile is None:
         return np.ascontiguousarray(weights.transpose(0, 2, 3, 1)).reshape(-1)
@@ -87,7 +121,10 @@ def weight_stream(weights: np.ndarray, groups: int = 1, tile: tuple[int, int] | 
 
 
 def stream_weights(
-    stream: np.ndarray, shape: tuple[int, int, int, int], groups: int = 1, tile: tuple[int, int] | None = None
+    stream: np.ndarray,
+    shape: tuple[int, int, int, int],
+    groups: int = 1,
+    tile: TileOrder | tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Undo `weight_stream`: the weights, of `shape`."""
     if tile is None:

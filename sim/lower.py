@@ -162,7 +162,7 @@ class _Lowerer:
             np.unpackbits(part, count=network.slices(count) * network.n_in, bitorder="little").reshape(-1, network.n_in)
             for part, network in zip(parts, chosen, strict=True)
         )
-        tile = (spec.tile.rows, spec.tile.lanes) if spec.tile else None
+        tile = spec.tile.order if spec.tile else None
         places = stream_weights(np.arange(count), shape, mac.shape.groups, tile)
         return XorSigns(chosen, slices, self._arranged(replace(mac, codes=places)).codes)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from ..kernels.addressing import TileOrder
 from ..kernels.align import Alignment
 from ..kernels.digits import BYTE_BITS
 from ..kernels.errors import FormatError
@@ -246,10 +247,21 @@ class XorNetworkSpec(_Model):
 
 
 class Tile(_Model):
-    """Rows and lanes of the array in whose order a stream stands."""
+    """Rows and lanes of the array in whose order a stream stands, and how the layer's input lies in its memory.
+
+    `size` is the (height, width) of the map that was flattened before a linear layer; `unfolded` says that the host
+    unfolds the input in x.
+    """
 
     rows: Side
     lanes: Side
+    size: tuple[Side, Side] = (1, 1)
+    unfolded: bool = False
+
+    @property
+    def order(self) -> TileOrder:
+        """The same for the kernels."""
+        return TileOrder(self.rows, self.lanes, self.size, self.unfolded)
 
 
 class XorWeights(_Model):

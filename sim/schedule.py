@@ -17,7 +17,7 @@ from .memory import Lifetime, Memory, place, tensor_bytes
 from .network import Network
 from .views import Stored, View, arrange
 
-__all__ = ["EngineLayer", "Schedule", "input_value", "schedule"]
+__all__ = ["EngineLayer", "Schedule", "input_value", "schedule", "unfolding_pays"]
 
 
 @dataclass(slots=True)
@@ -187,8 +187,13 @@ def _unfolded(network: Network, engine: EngineConfig) -> str | None:
         return None
     channels, width = source.shape[0], readers[0].kernel[1]
     layer = network.layers[readers[0].name]
-    unfolded = -(-channels * width // step_lanes(layer.unfold(), engine))
-    return layer.node.name if unfolded < width * -(-channels // step_lanes(layer, engine)) else None
+    pays = unfolding_pays(channels, width, step_lanes(layer.unfold(), engine), step_lanes(layer, engine))
+    return layer.node.name if pays else None
+
+
+def unfolding_pays(channels: int, width: int, unfolded_lanes: int, lanes: int) -> bool:
+    """Whether a kernel of this width takes fewer steps with its columns as channels, given the lanes of a step."""
+    return -(-channels * width // unfolded_lanes) < width * -(-channels // lanes)
 
 
 def input_value(network: Network, unfolded: str | None) -> Value:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.addressing import stream_weights, weight_stream
+from ..kernels.addressing import TileOrder, stream_weights, weight_stream
 from ..kernels.conv import ConvShape
 from ..kernels.errors import FormatError
 from ..kernels.huffman import HuffmanCode
@@ -131,7 +131,7 @@ def _decode_planes(
 ) -> np.ndarray:
     count = int(np.prod(shape.weight_shape))
     sizes = plane_bytes(spec, count, networks)
-    tile = (spec.tile.rows, spec.tile.lanes) if isinstance(spec, XorWeights) and spec.tile else None
+    tile = spec.tile.order if isinstance(spec, XorWeights) and spec.tile else None
     planes = np.empty((len(sizes), *shape.weight_shape), dtype=np.uint8)
     for plane, part in enumerate(np.split(data, np.cumsum(sizes)[:-1])):
         if isinstance(spec, XorWeights):
@@ -349,7 +349,7 @@ class WeightCodes:
         shape: tuple[int, ...],
         *,
         fraction: int = 0,
-        tile: tuple[int, int] | None = None,
+        tile: TileOrder | tuple[int, int] | None = None,
     ) -> "WeightCodes":
         """Scheme ``xor``: weights as for `basis`, their signs decoded from encrypted bits.
 
@@ -359,7 +359,7 @@ class WeightCodes:
         networks : for each plane the network that decodes it
         coefs, fraction : as for `basis`
         shape : of the weights
-        tile : (rows, lanes) of the array in whose order the signs stand
+        tile : (rows, lanes) of the array in whose order the signs stand, or a `TileOrder`
             (`gatewise.kernels.addressing.tile_order`); unless given the order is (out, ky, kx, in)
         """
         if len(encrypted) != len(networks):
@@ -372,7 +372,7 @@ class WeightCodes:
                 raise FormatError(f"encrypted bits must have shape {wanted}, not {bits.shape}")
             streams.append(pack_codes(bits, 1, signed=False))
         named = {_network_name(network): _network_spec(network) for network in networks}
-        order = {} if tile is None else {"order": "tile", "tile": {"rows": tile[0], "lanes": tile[1]}}
+        order = {} if tile is None else {"order": "tile", "tile": TileOrder(*tile)._asdict()}
         spec = checked(XorWeights, planes=tuple(_network_name(network) for network in networks), **order)
         numbers = _coefficients(coefs, len(networks), shape[0], fraction)
         return cls(spec, tuple(shape), np.concatenate(streams), **numbers, networks=named)
@@ -387,7 +387,7 @@ class WeightCodes:
         importance: np.ndarray | None = None,
         groups: int = 1,
         fraction: int = 0,
-        tile: tuple[int, int] | None = None,
+        tile: TileOrder | tuple[int, int] | None = None,
     ) -> "WeightCodes":
         """Scheme ``xor`` from the signs themselves, as for `basis`: encrypted to the nearest that the networks give.
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from gatewise.kernels.addressing import (
+    TileOrder,
     channel_pad,
     stream_weights,
     stride_slice,
@@ -219,3 +220,34 @@ def test_tilings_and_groupings_differ():
 
 def test_a_tile_far_larger_than_the_layer_takes_no_room():
     assert tile_order((1, 1, 512, 512), 1, 64, 64).tolist() == list(range(1 << 18))
+
+
+def test_a_linear_layer_over_a_map_is_taken_as_a_convolution_over_it():
+    order = tile_order((9, 7 * 6, 1, 1), 1, 4, 4, (2, 3))
+    assert order.tolist() == tile_order((9, 7, 2, 3), 1, 4, 4).tolist()
+    assert order.tolist() != tile_order((9, 42, 1, 1), 1, 4, 4).tolist()
+    weights = np.arange(9 * 42).reshape(9, 42, 1, 1)
+    tile = TileOrder(4, 4, (2, 3))
+    assert stream_weights(weight_stream(weights, 1, tile), weights.shape, 1, tile).tolist() == weights.tolist()
+
+
+def test_an_unfolded_stem_is_taken_with_its_columns_as_channels():
+    weights = np.arange(5 * 3 * 2 * 4).reshape(5, 3, 2, 4)
+    tile = TileOrder(4, 8, unfolded=True)
+    stream = weight_stream(weights, 1, tile)
+    assert stream.tolist() == weight_stream(unfold_x_weights(weights), 1, (4, 8)).tolist()
+    assert stream_weights(stream, weights.shape, 1, tile).tolist() == weights.tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "tile", "message"),
+    [
+        ((4, 8, 3, 3), 1, TileOrder(4, 4, (2, 2)), "must be those of its features, not of shape"),
+        ((4, 9, 1, 1), 1, TileOrder(4, 4, (2, 2)), "must be those of its features, not of shape"),
+        ((4, 8, 1, 1), 1, TileOrder(4, 4, (2, 2), True), "must be those of its features, not of shape"),
+        ((4, 2, 3, 3), 2, TileOrder(4, 4, unfolded=True), "weights unfolded in x must be of 1 group, not 2"),
+    ],
+)
+def test_an_order_that_no_array_takes_is_refused(shape, groups, tile, message):
+    with pytest.raises(FormatError, match=message):
+        weight_stream(np.zeros(shape), groups, tile)

@@ -62,7 +62,9 @@ def opposite_bits(original):
 
 
 def another_tile(original):
-    return lambda stream, shape, groups=1, tile=None: original(stream, shape, groups, tile and tile[::-1])
+    return lambda stream, shape, groups=1, tile=None: original(
+        stream, shape, groups, tile and (*tile[1::-1], *tile[2:])
+    )
 
 
 def ungrouped(original):
