@@ -19,6 +19,7 @@ from .aciq import AciqSettings, aciq
 from .capture import capture_unfolded
 from .export import Requantise, export_network
 from .fixed8 import Fixed8Settings, fixed8
+from .flexor import FlexorSettings, flexor_training
 from .focused import FocusedSettings, focused_training
 from .graph import Graph
 from .inq import InqSettings, inq
@@ -71,6 +72,7 @@ METHODS: Mapping[str, Method] = {
     "inq": Method(InqSettings, fine_tune=inq),
     "lqnet": Method(LqNetSettings, fine_tune=lqnet),
     "abcnet": Method(AbcNetSettings, fine_tune=abcnet),
+    "flexor": Method(FlexorSettings, fine_tune=flexor_training),
 }
 
 

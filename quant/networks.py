@@ -3,8 +3,9 @@
 The built-in ones are the option-A ResNets for CIFAR-10 of He et al., "Deep residual learning for
 image recognition" (2016), section 4.2: three stages of n basic blocks, shortcuts without parameters
 (every second pixel, then zero channels on both sides). Parameter names follow the widely
-used PyTorch checkpoints of these networks. The LeNet-5 for MNIST is the one without padding of Bayesian Bits (32C5-MP2,
-64C5-MP2, 1024-512-10: 582,026 weights and biases); it comes untrained.
+used PyTorch checkpoints of these networks. The LeNet-5 for MNIST are FleXOR's, whose maps are padded to keep their size
+(32C5-MP2-64C5-MP2-512FC-10: 1,663,370 weights and biases), and the one without padding of Bayesian Bits (1024-512-10:
+582,026); they come untrained.
 """
 
 import importlib
@@ -83,22 +84,24 @@ class CifarResNet(nn.Module):
 
 
 class LeNet5(nn.Sequential):
-    """Two 5 x 5 convolutions without padding and two linear layers for 28 x 28 grey images and ten classes."""
+    """Two 5 x 5 convolutions, whose maps keep their size or not, and two linear layers for 28 x 28 grey images."""
 
     gatewise_input = InputSpec((1, 28, 28))
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, padded: bool, classes: int = 10) -> None:
+        padding, pixels = (2, 7 * 7) if padded else (0, 4 * 4)
         super().__init__(
-            nn.Conv2d(1, 32, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, classes),
+            nn.Conv2d(1, 32, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 5, padding=padding), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(64 * pixels, 512), nn.ReLU(), nn.Linear(512, classes),
         )  # fmt: skip
 
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "cifar-resnet20": partial(CifarResNet, 3),
     "cifar-resnet32": partial(CifarResNet, 5),
-    "lenet5-unpadded": LeNet5,
+    "lenet5": partial(LeNet5, True),
+    "lenet5-unpadded": partial(LeNet5, False),
 }
 """Built-in networks: name to factory."""
 

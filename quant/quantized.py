@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels.addressing import TileOrder, stream_weights
 from ..kernels.align import Alignment, alignment_factors
 from ..kernels.correction import MAX_FRACTION, ZERO_POINT_BITS
 from ..kernels.errors import FormatError
 from ..kernels.mac import signed_range
 from ..kernels.requant import narrowed
+from ..kernels.xor import XorNetwork
 from ..sim.manifest import Coding, FocusedWeights, ShiftWeights
 from ..sim.plane_basis import PlaneBasis
 from ..sim.weights import WeightCodes
@@ -297,6 +299,28 @@ class EncodedWeights:
         assert codes.coefs is not None
         coefs = codes.coefs.reshape(len(signs), -1, *codes.coefs.shape[1:], *(1,) * (signs.ndim - 2))
         return cls(codes, scales, (coefs * signs[:, None].astype(np.float64)).sum(axis=0))
+
+    @classmethod
+    def xor(
+        cls,
+        encrypted: Sequence[np.ndarray],
+        networks: Sequence[XorNetwork],
+        alpha: np.ndarray,
+        scales: np.ndarray,
+        shape: tuple[int, ...],
+        groups: int = 1,
+        order: TileOrder | None = None,
+    ) -> "EncodedWeights":
+        """Weights ``scales * sum_p alpha[p] * signs[p]``, as for `basis`, the signs decoded: see `WeightCodes.xor`."""
+        codes = WeightCodes.xor(encrypted, networks, alpha, shape, tile=order)
+        assert codes.coefs is not None
+        axes = (*shape, 1, 1)[:4]
+        parts = np.zeros((1, *shape))
+        for slices, network, coefs in zip(encrypted, networks, codes.coefs.astype(np.float64), strict=True):
+            bits = network.decode(slices).reshape(-1)[: parts.size]
+            signs = 2.0 * stream_weights(bits, (axes[0], axes[1], axes[2], axes[3]), groups, order) - 1
+            parts[0] += signs.reshape(shape) * coefs.reshape(-1, *(1,) * (len(shape) - 1))
+        return cls(codes, scales, parts)
 
     @property
     def bits(self) -> int:
