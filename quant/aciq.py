@@ -19,9 +19,10 @@ the greatest code of the channel's width, or of the tensor's where its channels 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from ..kernels.align import MAX_MULTIPLIER, MAX_SHIFT, Alignment
 from ..kernels.allocation import MAX_CHANNEL_BITS, allocate_bins, allocate_bits
@@ -37,14 +38,23 @@ from .affine import (
     quantize_weights_to_bins,
 )
 from .clipping import Clip, Constants, Prior, bin_factor, clip_factor, kld_clip
-from .graph import Clamping, Graph, Layer, Node, Parameters
+from .graph import ChannelPad, Clamping, Flatten, Graph, Layer, MaxPool2d, Node, Parameters, StrideSlice
 from .lowering import Grid, Quantizer, edge_layers, lower, stream_grid
 from .minmax import minmax_grid
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph, QuantizedTensor, QuantizedWeights
-from .statistics import Moments, Statistics
+from .statistics import Moments, Statistics, collect
 
-__all__ = ["AciqSettings", "StepRounding", "aciq", "align_steps", "clip_range"]
+__all__ = [
+    "AciqSettings",
+    "StepRatio",
+    "StepRounding",
+    "aciq",
+    "align_steps",
+    "clip_range",
+    "kld_ratios",
+    "run_time_logits",
+]
 
 StepRounding = Literal["round", "ceil"]
 PHASES = 32
@@ -328,3 +338,56 @@ def aciq(graph: Graph, spec: InputSpec, statistics: Statistics, settings: AciqSe
     >>> logits = aciq(graph, spec, statistics).run(test_images)
     """
     return lower(graph, spec, _Aciq(graph, spec, statistics, settings or AciqSettings(), edge_layers(graph)))
+
+
+def run_time_logits(
+    graph: Graph, spec: InputSpec, images: np.ndarray, settings: AciqSettings | None = None, batch: int = 32
+) -> np.ndarray:
+    """Logits (N, classes) of the fake-quantised network with clips, widths and steps from each batch itself.
+
+    This is how the paper's headline figures were made. It has no hardware form: the constants of every batch are
+    others, and come of the float network's values, which hardware never has. A last batch that is smaller has
+    statistics of fewer images.
+    """
+    parts = []
+    for first in range(0, len(images), batch):
+        part = images[first : first + batch]
+        statistics = collect(graph, torch.from_numpy(spec.normalise(part)))
+        parts.append(aciq(graph, spec, statistics, settings).run(part))
+    return np.concatenate(parts)
+
+
+class StepRatio(NamedTuple):
+    """The step (the clip, that is) of ACIQ over that of least Kullback-Leibler divergence, behind one node."""
+
+    name: str
+    tensor: float
+    """One step for the tensor."""
+    channels: float
+    """Steps of single channels: the mean of their ratios, over channels that are ever positive."""
+
+
+def kld_ratios(graph: Graph, statistics: Statistics, settings: AciqSettings | None = None) -> tuple[StepRatio, ...]:
+    """For every rectified tensor that an inner layer reads, in execution order."""
+    chosen, edges = settings or AciqSettings(), edge_layers(graph)
+    read = {_writer(graph, name) for layer in graph.layers if layer.name not in edges for name in layer.inputs}
+    found = []
+    for node in graph.nodes:
+        if node.name not in read or not isinstance(node, Clamping) or node.low != 0:
+            continue
+        ratios = []
+        for seen in (statistics[node.name].tensor, statistics[node.name].channel):
+            bits = np.full(len(seen.mean), chosen.activation_bits)
+            ends = [clip_range(seen, bits, True, replace(chosen, clip=clip))[1] for clip in ("analytical", "kld")]
+            live = seen.max > 0
+            ratios.append(float(np.mean(ends[0][live] / ends[1][live])) if live.any() else float("nan"))
+        found.append(StepRatio(node.name, *ratios))
+    return tuple(found)
+
+
+def _writer(graph: Graph, name: str) -> str:
+    """The node that makes the values which `name` hands on."""
+    node = graph.by_name[name]
+    while isinstance(node, MaxPool2d | Flatten | ChannelPad | StrideSlice):
+        node = graph.by_name[node.inputs[0]]
+    return node.name

@@ -6,7 +6,7 @@ import torch
 from gatewise.kernels.align import alignment_factors
 from gatewise.kernels.allocation import allocate_bins, allocate_bits
 from gatewise.kernels.errors import FormatError
-from gatewise.quant.aciq import AciqSettings, aciq, align_steps
+from gatewise.quant.aciq import AciqSettings, aciq, align_steps, kld_ratios, run_time_logits
 from gatewise.quant.capture import capture
 from gatewise.quant.clipping import Clip, bin_factor, clip_factor, kld_clip
 from gatewise.quant.export import export_network
@@ -262,3 +262,23 @@ def test_a_signed_tensors_mid_tread_codes_are_signed() -> None:
 def test_the_mid_tread_variant_has_clips_of_its_own() -> None:
     with pytest.raises(FormatError, match="mid-tread variant must have analytical clips and shift alignment, not kld"):
         AciqSettings(mid_tread=True, clip="kld")
+
+
+def test_run_time_statistics_are_those_of_each_batch(residual: Graph, residual_images: np.ndarray) -> None:
+    logits = run_time_logits(residual, SPEC, residual_images, batch=10)
+    own = collect(residual, torch.from_numpy(SPEC.normalise(residual_images[10:20])))
+    np.testing.assert_array_equal(logits[10:20], aciq(residual, SPEC, own).run(residual_images[10:20]))
+    assert logits.shape == (24, 5)
+    assert not np.array_equal(logits[:10], aciq(residual, SPEC, own).run(residual_images[:10]))
+
+
+def test_step_ratios_are_those_of_the_two_clips(residual: Graph, statistics: Statistics) -> None:
+    ratios = kld_ratios(residual, statistics)
+    assert [each.name for each in ratios] == ["stem.0", "left"]
+    steps = [
+        aciq(residual, SPEC, statistics, AciqSettings(alignment="mul", clip=clip, per_channel=False))
+        .tensors["stem.0@4"]
+        .steps[0]
+        for clip in ("analytical", "kld")
+    ]
+    assert ratios[0].tensor == pytest.approx(steps[0] / steps[1])
