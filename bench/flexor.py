@@ -1,0 +1,219 @@
+"""FleXOR's trainings, their exports, and what these have right on the engine.
+
+    python bench/flexor.py train OUT RUN [--seed N] [--epochs N] [--images N] [--data DIR] [--device cuda]
+    python bench/flexor.py count OUT [--images N] [--data DIR]
+
+`train` writes OUT.gw and OUT.json: one of `RUNS`. `count` adds to OUT.json what the export has right and how long it
+takes, on the test images and the engine in whose order its signs stand, and how its integers agree with the
+fake-quantised ones. Nothing is chosen on test images: settings were compared on the held-out training images, and the
+last epoch is what counts. Needs the data folder (GATEWISE_DATA, or ../shared/data beside the checkout).
+"""
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gatewise import EngineConfig
+from gatewise.quant.capture import capture_unfolded
+from gatewise.quant.export import export_network
+from gatewise.quant.flexor import FlexorSettings, account
+from gatewise.quant.graph import Graph
+from gatewise.quant.methods import METHODS, parse_settings
+from gatewise.quant.networks import load_network
+from gatewise.quant.preprocess import InputSpec
+from gatewise.quant.training import EpochReport, Progress, TrainingSettings, fine_tune, training_device
+from gatewise.sim.atomic import write_json
+from gatewise.sim.file import load, save_network
+from gatewise.sim.images import ImageSet, load_images
+from gatewise.sim.inspect import inspect_file
+
+__all__ = ["RUNS", "Run", "main"]
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
+CALIBRATION = 64
+ENGINE = EngineConfig(array="sign", decoder="xor")
+DIGIT_ENGINE = EngineConfig()
+"""Of the integer networks beside."""
+SCORED = 500
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training: network, method, its options as text (the training's among them), epochs."""
+
+    network: str
+    options: dict[str, str]
+    epochs: int
+    method: str = "flexor"
+
+    @property
+    def folder(self) -> str:
+        """Of its images."""
+        return "mnist" if self.network.startswith("lenet") else "cifar10"
+
+    def weights(self, data: Path) -> Path | None:
+        """The float weights that are given."""
+        return None if self.folder == "mnist" else data / "cifar10" / "resnet20.safetensors"
+
+
+ADAM = {"optimizer": "adam", "learning_rate": "0.001", "weight_decay": "0"}
+LENET = ADAM | {"edges": "encrypted", "alpha": "0", "taps": "0", "batch": "100", "held_out": "0.08334"}
+LENET |= {"slope": "100", "slope_start": "100", "slope_warmup": "0"}
+RESNET = ADAM | {"n_in": "16", "begin": "float", "flip": "true", "crop": "4"}
+ABLATION = RESNET
+INT4 = {"weight_bits": "4", "activation_bits": "8", "edge_bits": "8", "per_channel_weights": "true"}
+
+RUNS = {
+    **{f"lenet5-{n_in / 20}": Run("lenet5", LENET | {"n_in": str(n_in)}, 18) for n_in in (16, 12, 8)},
+    "resnet20-0.8": Run("cifar-resnet20", RESNET, 60),
+    "resnet20-0.8-random": Run("cifar-resnet20", RESNET | {"begin": "random"}, 60),
+    "resnet20-0.47": Run("cifar-resnet20", RESNET | {"n_in": "19,16,7"}, 60),
+    "resnet20-1.6": Run("cifar-resnet20", RESNET | {"planes": "2"}, 60),
+    **{
+        f"ablation-{gradient}": Run("cifar-resnet20", ABLATION | {"gradient": gradient}, 40)
+        for gradient in ("tanh", "straight-through", "analog")
+    },
+    "lenet5-int4": Run("lenet5", ADAM | INT4 | {"batch": "100", "held_out": "0.08334"}, 12, "minmax"),
+}
+"""By name. The ablations are for several seeds."""
+
+
+class Lines(Progress):
+    """A line for each epoch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def epoch(self, report: EpochReport) -> None:
+        """Print it."""
+        print(
+            f"{self.name} epoch {report.epoch + 1} loss {report.loss:.4f} top1 {report.training_top1:.4f} "
+            f"held out {report.held_out_top1:.4f} {report.seconds:.1f} s",
+            flush=True,
+        )
+
+
+def settings_of(run: Run, seed: int, epochs: int) -> tuple[Any, TrainingSettings]:
+    """The method's settings and the training's."""
+    kind = METHODS[run.method].settings
+    own = {each.name for each in fields(kind)}
+    named: dict[str, object] = {key: value for key, value in run.options.items() if key in own}
+    if "seed" in own:
+        named["seed"] = seed
+    rest: dict[str, object] = {key: value for key, value in run.options.items() if key not in own}
+    training: TrainingSettings = parse_settings(TrainingSettings, rest | {"seed": seed, "epochs": epochs})
+    return parse_settings(kind, named), training
+
+
+def top1(graph: Graph, spec: InputSpec, test: ImageSet, device: torch.device) -> float:
+    """Top-1 of a graph in float32."""
+    right = 0
+    for first in range(0, len(test), SCORED):
+        part = test[first : first + SCORED]
+        x = torch.from_numpy(spec.normalise(part.images)).to(device)
+        right += int(np.sum(graph.run(x, torch.float32).argmax(1).cpu().numpy() == part.labels))
+    return right / len(test)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train one of the runs; write the export and what it came from."""
+    began = time.monotonic()
+    run = RUNS[arguments.run]
+    settings, training = settings_of(run, arguments.seed, run.epochs if arguments.epochs is None else arguments.epochs)
+    device = training_device(arguments.device)
+    images, test = (load_images(arguments.data / run.folder / f"{part}.npz") for part in ("train", "test"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(arguments.seed)
+        loaded = load_network(run.network, run.weights(arguments.data))
+    graph = capture_unfolded(loaded.module, loaded.example)
+    trained = fine_tune(
+        graph, loaded.input, METHODS[run.method].quantizer(graph, loaded.input, settings, training),
+        images.images[:CALIBRATION], images[: arguments.images], training,
+        device=arguments.device, progress=Lines(arguments.out.name),
+    )  # fmt: skip
+    provenance: dict[str, str | int | float] = {
+        "source": run.network,
+        "method": run.method,
+        **{key: value if isinstance(value, int | float) else str(value) for key, value in asdict(settings).items()},
+        "training_epochs": training.epochs,
+        "training_images": len(images[: arguments.images]),
+    }
+    network = export_network(trained.quantized, run.network, provenance)
+    size = save_network(network, _beside(arguments.out, ".gw"))
+    facts = {
+        "schema": 1,
+        "run": arguments.run,
+        "seed": arguments.seed,
+        "method": asdict(settings),
+        "training": asdict(training),
+        "images": len(images[: arguments.images]),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "seconds": round(time.monotonic() - began, 1),
+        "bytes": size,
+        "held_out_top1": trained.history[-1].held_out_top1 if trained.history else None,
+        "real_activations_top1": top1(trained.graph, loaded.input, test, device),
+        "epochs": [asdict(report) for report in trained.history],
+    }
+    if isinstance(settings, FlexorSettings):
+        counted = account(trained.graph, settings)
+        facts["encrypted_bits_per_weight"] = counted.encrypted_bits_per_weight
+        facts["bits_per_weight"] = counted.bits_per_weight
+    write_json(_beside(arguments.out, ".json"), facts)
+    print(f"{arguments.out.name} {size:,} bytes, {facts['seconds']} s", flush=True)
+
+
+def count(arguments: argparse.Namespace) -> None:
+    """Count what an export has right on the test images, and its cycles."""
+    path = _beside(arguments.out, ".json")
+    facts = json.loads(path.read_text())
+    run = RUNS[facts["run"]]
+    test = load_images(arguments.data / run.folder / "test.npz")[: arguments.images]
+    network = load(_beside(arguments.out, ".gw"))
+    engine = ENGINE if run.method == "flexor" else DIGIT_ENGINE
+    result = network.run(test, engine)
+    inspected = inspect_file(_beside(arguments.out, ".gw"))
+    facts |= {
+        "test_images": len(test),
+        "integer_top1": result.top(1),
+        "cycles": int(result.cycles_per_image),
+        "weight_bytes": inspected.coded_bytes,
+        "bytes_read": sum(layer.bytes_read for layer in result.layers),
+    }
+    write_json(path, facts)
+    print(f"{arguments.out.name}: {100 * (result.top(1) or 0):.2f} % of {len(test)}, {facts['cycles']:,} cycles")
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = parser.add_subparsers(required=True)
+    for verb, does in (("train", train), ("count", count)):
+        own = verbs.add_parser(verb)
+        own.set_defaults(does=does)
+        own.add_argument("out", type=Path)
+        if verb == "train":
+            own.add_argument("run", choices=list(RUNS))
+            own.add_argument("--seed", type=int, default=0)
+            own.add_argument("--epochs", type=int, default=None, help="(default: the run's own)")
+            own.add_argument("--device", default=None, help="cuda where there is one unless given")
+        own.add_argument("--images", type=int, default=None, help="(default: all)")
+        own.add_argument("--data", type=Path, default=DATA)
+    arguments = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    arguments.does(arguments)
+
+
+if __name__ == "__main__":
+    main()
