@@ -12,7 +12,7 @@ __all__ = ["quantize"]
 
 
 def quantize(
-    method: Annotated[str, typer.Option(metavar="M", help="aciq or minmax.")],
+    method: Annotated[str, typer.Option(metavar="M", help="aciq, bayesian, minmax, ..")],
     network: Annotated[str, typer.Option(metavar="NAME|pkg.mod:factory", help="A built-in network or your own.")],
     calibration: Annotated[Path, typer.Option(metavar="F.npz", help="Images for the statistics.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.gw", help="The file to write.")],
@@ -23,6 +23,10 @@ def quantize(
     bits: Annotated[int | None, typer.Option(min=1, max=8, help="Weights and activations; edge layers have 8.")] = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A setting of the method; repeatable.")
+    ] = None,
+    target_bops: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Of the BOPs in 32 x 32 bits: bayesian bisects its strength for it."),
     ] = None,
     requantise: Annotated[
         str, typer.Option(metavar="scale|threshold", help="How layers come to codes: multipliers, or exact thresholds.")
@@ -60,12 +64,14 @@ def quantize(
     from ..quant.methods import quantize as quantize_network
     from ..quant.progress import TerminalProgress
 
-    options = {}
+    options: dict[str, str] = {}
     for text in option or []:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise FormatError(f"option must be name=value, not {text!r}")
         options[key.strip()] = value.strip()
+    if target_bops is not None:
+        options["target_bops"] = str(target_bops)
     pictures = load_images(calibration)
     labelled = None if test is None else load_images(test)
     learnt = None if train is None else load_images(train)

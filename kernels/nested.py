@@ -22,14 +22,14 @@ from .errors import FormatError
 from .mac import signed_range
 from .requant import ThresholdRequantizer
 
-__all__ = ["FULL_BITS", "NESTED_BITS", "LayerBops", "NestedGrid", "bops", "relative_bops"]
+__all__ = ["CLIP", "FULL_BITS", "NESTED_BITS", "LayerBops", "NestedGrid", "bops", "relative_bops"]
 
 NESTED_BITS = (0, 2, 4, 8, 16)
 """Widths of the grids; 0 is pruned."""
 FULL_BITS = 32
 """Width of both operands of the network that BOPs are compared with."""
 
-_CLIP = 1e-7
+CLIP = 1e-7
 """Share of the range that clipping stays inside it, so that nothing rounds past its end (the authors' code)."""
 
 
@@ -73,7 +73,7 @@ class NestedGrid:
             raise FormatError(f"limit of a nested grid must be positive, not {limit}")
         if self.bits == 0:
             return []
-        end = 1 - _CLIP
+        end = 1 - CLIP
         inside = np.clip(np.asarray(values, dtype=np.float64) / limit, -end if self.signed else 0.0, end)
         rest = inside * (3 / 2 if self.signed else 3)
         parts = [np.rint(rest)]

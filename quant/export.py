@@ -108,6 +108,8 @@ class _Export:
     def _grid(tensor: QuantizedTensor) -> Grid:
         if tensor.basis is not None:
             return Grid.of_planes(tensor.basis)
+        if tensor.rounding == "nested":
+            return Grid(tensor.scale, tensor.bits, tensor.signed, rounding="nested")
         uniform = not tensor.amounts.any() if tensor.alignment == "shift" else (tensor.amounts == 1).all()
         return Grid(
             tensor.scale,

@@ -10,12 +10,13 @@ share one grid: one base scale, one zero point, each its own alignment amounts.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..kernels.align import Alignment
 from ..kernels.mac import signed_range
+from ..kernels.nested import NestedGrid
 from ..sim.plane_basis import PlaneBasis
 from .graph import (
     AvgPool2d,
@@ -47,7 +48,7 @@ from .quantized import (
 )
 from .statistics import Statistics
 
-__all__ = ["INPUT_BITS", "Grid", "Quantizer", "Read", "edge_layers", "lower", "reads", "stream_grid"]
+__all__ = ["INPUT_BITS", "Grid", "Quantizer", "Read", "edge_layers", "last_layers", "lower", "reads", "stream_grid"]
 
 INPUT_BITS = 8
 STREAM_HEADROOM = 2.0
@@ -62,7 +63,8 @@ class Grid:
     """The grid of one or several joined tensors; `amounts` (int64) for all their producers' channels in order.
 
     So are `widths`, the bits of each channel's codes, where they have different ones. With a `basis` codes are words of
-    activation planes, of as many planes as `bits`, and `zero_point` is the word that padding feeds.
+    activation planes, of as many planes as `bits`, and `zero_point` is the word that padding feeds. With the rounding
+    "nested" codes are those of `kernels.nested.NestedGrid`.
     """
 
     bits: int
@@ -73,6 +75,14 @@ class Grid:
     alignment: Alignment = "shift"
     widths: np.ndarray | None = None
     basis: PlaneBasis | None = None
+    rounding: Literal["direct", "nested"] = "direct"
+
+    @property
+    def container(self) -> tuple[int, int]:
+        """Least and greatest code."""
+        if self.rounding == "nested":
+            return NestedGrid(self.bits, self.signed).code_range
+        return signed_range(self.bits) if self.signed else (0, (1 << self.bits) - 1)
 
     @classmethod
     def of_planes(cls, basis: PlaneBasis, channels: int) -> "Grid":
@@ -129,11 +139,16 @@ def stream_grid(producers: Sequence[Node], statistics: Statistics) -> Grid:
 
 def edge_layers(graph: Graph) -> frozenset[str]:
     """Names of the first layers (they read the network's input) and the last (nothing quantises behind them)."""
-    first, last = {graph.input.name}, {graph.output}
-    edges: set[str] = set()
+    first, edges = {graph.input.name}, set(last_layers(graph))
     for node in graph.nodes:
         if first.intersection(node.inputs):
             (edges if isinstance(node, Layer) else first).add(node.name)
+    return frozenset(edges)
+
+
+def last_layers(graph: Graph) -> frozenset[str]:
+    """Names of the layers behind which nothing quantises."""
+    last, edges = {graph.output}, set()
     for node in reversed(graph.nodes):
         if node.name in last:
             if isinstance(node, Layer):
@@ -308,10 +323,10 @@ class _Lowering:
         grid = self.grids[self._root(form)]
         if self._moves(node, bits):
             self.amounts[form] = self._moved_amounts(node, bits)
-        container = signed_range(grid.bits) if grid.signed else (0, (1 << grid.bits) - 1)
+        container = grid.container
         whole = QuantizedTensor(
             self._tensor_name(form), node.shape, grid.bits, grid.signed, grid.scale, grid.zero_point, grid.alignment,
-            self.amounts[form], *container, self.widths.get(form), grid.basis,
+            self.amounts[form], *container, self.widths.get(form), grid.basis, grid.rounding,
         )  # fmt: skip
         tensor = whole
         if isinstance(node, Clamping) and whole.widths is None and whole.basis is None:

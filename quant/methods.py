@@ -1,8 +1,9 @@
 """Quantisation methods by name, and the whole path from a trained network to an exported one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..sim.network import Network as ExportedNetwork
 from ..sim.validation import first_problem
 from .abcnet import AbcNetSettings, abcnet
 from .aciq import AciqSettings, aciq
+from .bayesian import BayesianSettings, bayesian, searched
 from .capture import capture_unfolded
 from .export import Requantise, export_network
 from .fixed8 import Fixed8Settings, fixed8
@@ -30,11 +32,12 @@ from .preprocess import InputSpec
 from .quantized import QuantizedGraph, accuracy
 from .statistics import Statistics, collect
 from .trainable import FakeQuantizer
-from .training import EpochReport, Progress, TrainingSettings, fine_tune
+from .training import EpochReport, Progress, Trained, TrainingSettings, fine_tune
 from .uniform import UniformTraining
 
 __all__ = ["METHODS", "Method", "Quantisation", "parse_settings", "quantize"]
 
+BIT_OPTIONS = ("weight_bits", "activation_bits", "open_bits")
 INPUT_OPTIONS = ("mean", "std", "divide")
 DEFAULT_IMAGES = 32
 """Calibration images of the paper's offline statistics."""
@@ -46,12 +49,15 @@ class Method:
 
     `fine_tune` makes the method's quantiser of the unfolded float graph, its input, and the method's and the training's
     settings; unless given, that of `UniformTraining`, which asks no more than that `apply` ends in uniform integers. A
-    method without `apply` is what its quantiser converts to without training.
+    method without `apply` is what its quantiser converts to without training. `training` are its own defaults of
+    `TrainingSettings`; `search` chooses settings by trainings on the training images, each with settings of its own.
     """
 
     settings: type[Any]
     apply: Callable[[Graph, InputSpec, Statistics, Any], QuantizedGraph] | None = None
     fine_tune: Callable[[Graph, InputSpec, Any, TrainingSettings], FakeQuantizer] | None = None
+    training: Mapping[str, object] = field(default_factory=dict)
+    search: Callable[[Any, TrainingSettings, Callable[[Any, TrainingSettings], Trained]], Any] | None = None
 
     def quantizer(self, graph: Graph, spec: InputSpec, settings: Any, training: TrainingSettings) -> FakeQuantizer:
         """What the method does to an unfolded graph in training."""
@@ -64,6 +70,8 @@ class Method:
         )
 
 
+ADAM: Mapping[str, object] = {"optimizer": "adam", "learning_rate": 1e-3, "weight_decay": 0.0}
+
 METHODS: Mapping[str, Method] = {
     "aciq": Method(AciqSettings, aciq),
     "minmax": Method(MinMaxSettings, minmax),
@@ -73,6 +81,7 @@ METHODS: Mapping[str, Method] = {
     "lqnet": Method(LqNetSettings, fine_tune=lqnet),
     "abcnet": Method(AbcNetSettings, fine_tune=abcnet),
     "flexor": Method(FlexorSettings, fine_tune=flexor_training),
+    "bayesian": Method(BayesianSettings, fine_tune=bayesian, training=ADAM, search=searched),
 }
 
 
@@ -135,7 +144,7 @@ def quantize(
     network : a key of `networks.NETWORKS`, or ``package.module:factory``
     weights : a .safetensors, .pt or .pth file; without one the network is what its factory draws by the seed
     calibration : the first `images` of them give the statistics; labels are not used
-    bits : of weights and activations, first and last layers apart
+    bits : of weights and activations, first and last layers apart; where they are learnt, at the beginning
     options : the method's settings by name, as text, and those of `TrainingSettings`; also ``mean``, ``std`` (values
         joined by commas) and ``divide`` for a module without an input specification of its own
     requantise : how layers come to codes: by "scale", or by "threshold" where hardware can (at most 4 bits)
@@ -155,8 +164,8 @@ def quantize(
     chosen = dict(options or {})
     given = {key: chosen.pop(key) for key in INPUT_OPTIONS if key in chosen}
     kind = METHODS[method].settings
-    training = _training_settings(chosen, kind, 0 if train is None else epochs, seed)
-    widths: dict[str, object] = {} if bits is None else {"weight_bits": bits, "activation_bits": bits}
+    training = _training_settings(chosen, METHODS[method], 0 if train is None else epochs, seed)
+    widths: dict[str, object] = {} if bits is None else {name: bits for name in BIT_OPTIONS if _has(kind, name)}
     drawn: dict[str, object] = {"seed": seed} if seed is not None and _has(kind, "seed") else {}
     settings = parse_settings(kind, widths | drawn | chosen)
     spec = _input_spec(given, calibration) if given else None
@@ -172,12 +181,24 @@ def quantize(
         statistics = collect(graph, torch.from_numpy(loaded.input.normalise(pixels)))
         quantized = apply(graph, loaded.input, statistics, settings)
     else:
-        quantizer = METHODS[method].quantizer(unfolded, loaded.input, settings, training)
-        what = {"method": method, **asdict(settings)}
-        trained = fine_tune(
-            unfolded, loaded.input, quantizer, pixels, train, training,
-            resume=resume, what=what, device=device, progress=progress,
-        )  # fmt: skip
+
+        def fitted(settings: Any, training: TrainingSettings, folder: str | Path | None) -> Trained:
+            quantizer = METHODS[method].quantizer(unfolded, loaded.input, settings, training)
+            what = {"method": method, **asdict(settings)}
+            return fine_tune(
+                unfolded, loaded.input, quantizer, pixels, train, training,
+                resume=folder, what=what, device=device, progress=progress,
+            )  # fmt: skip
+
+        search, trials = METHODS[method].search, count()
+        if search is not None:
+
+            def tried(settings: Any, training: TrainingSettings) -> Trained:
+                trial = next(trials)
+                return fitted(settings, training, None if resume is None else Path(resume) / f"search-{trial}")
+
+            settings = search(settings, training, tried)
+        trained = fitted(settings, training, resume)
         quantized, history = trained.quantized, trained.history
     name = loaded.name.rpartition(":")[2]
     provenance: dict[str, str | int | float] = {
@@ -204,14 +225,15 @@ def _has(kind: type[Any], name: str) -> bool:
 
 
 def _training_settings(
-    chosen: dict[str, str], kind: type[Any], epochs: int | None, seed: int | None
+    chosen: dict[str, str], method: Method, epochs: int | None, seed: int | None
 ) -> TrainingSettings:
     """The training's settings, taken out of the options; a method's own setting of the same name stays."""
-    names = [field.name for field in fields(TrainingSettings) if not _has(kind, field.name)]
+    names = [field.name for field in fields(TrainingSettings) if not _has(method.settings, field.name)]
     own: dict[str, object] = {name: chosen.pop(name) for name in names if name in chosen}
     named = {"epochs": epochs, "seed": seed}
     training: TrainingSettings = parse_settings(
-        TrainingSettings, own | {name: value for name, value in named.items() if value is not None}
+        TrainingSettings,
+        {**method.training, **own} | {name: value for name, value in named.items() if value is not None},
     )
     return training
 

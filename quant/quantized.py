@@ -9,6 +9,7 @@ float64), and only the rescale between two steps is a real number instead of a 3
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from ..kernels.align import Alignment, alignment_factors
 from ..kernels.correction import MAX_FRACTION, ZERO_POINT_BITS
 from ..kernels.errors import FormatError
 from ..kernels.mac import signed_range
+from ..kernels.nested import NestedGrid
 from ..kernels.requant import narrowed
 from ..kernels.xor import XorNetwork
 from ..sim.manifest import Coding, FocusedWeights, ShiftWeights
@@ -60,6 +62,8 @@ class QuantizedTensor:
         clamp is ``[low >> n, high >> n]`` with n the bits that it has less, [0, 0] without any. The zero point is 0
     basis : where codes are words of activation planes: what they are worth, and the values that become them. The scale
         is 1 then, the amounts are 0, and `zero_point` is the word that padding feeds
+    rounding : "direct", half to even, or "nested", on Bayesian Bits' grid (`kernels.nested`): the zero point is 0 then,
+        and all channels have one step
     """
 
     name: str
@@ -74,6 +78,7 @@ class QuantizedTensor:
     high: int
     widths: np.ndarray | None = None
     basis: PlaneBasis | None = None
+    rounding: Literal["direct", "nested"] = "direct"
 
     def __post_init__(self) -> None:
         least, greatest = self.container
@@ -126,6 +131,9 @@ class QuantizedTensor:
         if self.basis is not None:
             thresholds = torch.tensor(self.basis.thresholds, dtype=torch.float64)
             return _words(torch.bucketize(real, thresholds, right=True), self.basis.words)
+        if self.rounding == "nested":
+            grid = NestedGrid(self.bits, self.signed)
+            return torch.from_numpy(grid.codes(real.numpy() / self.scale, 1 / grid.step(1.0))).to(torch.float64)
         codes = (real / self._per_channel(self.steps)).round() + self.zero_point
         if self.widths is None:
             return codes.clamp(self.low, self.high)

@@ -93,6 +93,10 @@ class FakeQuantizer(nn.Module):
     def end(self, network: "TrainableGraph") -> None:
         """Called after the last epoch, before batch norms are measured anew."""
 
+    def facts(self, network: "TrainableGraph") -> Mapping[str, float]:
+        """Figures for an epoch's report, measured at its end."""
+        return {}
+
     def quantized(self, network: "TrainableGraph", spec: InputSpec, statistics: Statistics) -> QuantizedGraph:
         """The network for the hardware, given statistics of the fake-quantised one in eval mode."""
         raise NotImplementedError(f"{type(self).__name__} has no form in hardware")

@@ -10,7 +10,7 @@ import io
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,13 +98,17 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What an epoch came to: mean loss and top-1 on its own steps, top-1 on the held-out images (NaN without any)."""
+    """What an epoch came to: mean loss and top-1 on its own steps, top-1 on the held-out images (NaN without any).
+
+    `facts` are the method's own figures.
+    """
 
     epoch: int
     loss: float
     training_top1: float
     held_out_top1: float
     seconds: float
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Progress:
@@ -236,7 +240,8 @@ def train(
             if not math.isfinite(loss):
                 raise FormatError(f"training loss must be finite, and is not in epoch {epoch}: lower the learning rate")
             seconds = time.monotonic() - began
-            history.append(EpochReport(epoch, loss / count, right / count, _top1(network, held), seconds))
+            held_top1, facts = _top1(network, held), network.quantizer.facts(network)
+            history.append(EpochReport(epoch, loss / count, right / count, held_top1, seconds, facts))
             if checkpoints is not None:
                 checkpoints.write(network, optimizer, history)
             listener.epoch(history[-1])

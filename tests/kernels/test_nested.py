@@ -244,7 +244,7 @@ def direct(self, value):
 FAULTS = {
     "direct rounding": lambda patch: patch.setattr(NestedGrid, "round_exact", direct),
     "another radix": lambda patch: patch.setattr(NestedGrid, "radices", property(lambda self: (4,))),
-    "no clipping": lambda patch: patch.setattr(nested, "_CLIP", -0.3),
+    "no clipping": lambda patch: patch.setattr(nested, "CLIP", -0.3),
     "full range": lambda patch: patch.setattr(NestedGrid, "code_range", property(lambda self: (-8, 7))),
     "ties the other way": lambda patch: patch.setattr(
         NestedGrid,

@@ -95,6 +95,23 @@ def test_rivals_train_and_run_as_they_trained(method: str, bits: int, digits: tu
     assert compared.worst("scale") < 1e-3
 
 
+def test_bayesian_bits_finds_the_strength_for_its_target(digits: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
+    calibration, test = digits
+    options = {"target_bops": "0.03", "strength": "0.01", "search_runs": "2", "search_epochs": "1", "batch": "32"}
+    options |= {"initial_gate": "1", "gate_rate": "0.2", "learning_rate": "0.003"}
+    found = quantize(
+        "bayesian", FACTORY, WEIGHTS, calibration, train=calibration, epochs=4, options=options, resume=tmp_path
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "search-0", "search-1"]
+    provenance = found.network.manifest.provenance
+    assert provenance["bops"] == found.history[-1].facts["bops"] <= 0.03
+    assert provenance["training_optimizer"] == "adam"
+    assert (found.network.run(test[:50]).top(1) or 0.0) > 0.8
+    compared = agreement(found, test.images[:24])
+    assert compared.worst("threshold") == 0
+    assert compared.worst("scale") < 1e-3
+
+
 def test_input_options_stand_in_for_the_modules_own(digits: tuple[ImageSet, ImageSet]) -> None:
     found = quantize("minmax", FACTORY, WEIGHTS, digits[0], options={"mean": "0.25", "std": "0.5", "divide": "128"})
     spec = found.network.manifest.input
