@@ -73,7 +73,7 @@ def binary_bases(weight: Tensor, planes: int, per_channel: bool) -> tuple[Tensor
     products = torch.einsum("prn,qrn->rpq", signs, signs).double()
     sums = torch.einsum("prn,rn->rp", signs, rows).double()
     ridge = RIDGE * rows.shape[1] * torch.eye(planes, dtype=torch.float64, device=weight.device)
-    alpha = torch.linalg.solve(products + ridge, sums).T.to(weight.dtype)
+    alpha = torch.linalg.solve_ex(products + ridge, sums).result.T.to(weight.dtype)
     return signs.reshape(planes, *weight.shape), alpha.expand(planes, len(weight))
 
 
@@ -88,6 +88,7 @@ class AbcActivation(PlaneActivation):
     def fit(self, values: Tensor) -> None:
         """Lloyd's algorithm from equal steps, the lowest level being 0."""
         planes = len(self.beta)
+        values = values.contiguous()
         positive = values[values > 0]
         if not len(positive):
             return

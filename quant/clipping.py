@@ -16,8 +16,6 @@ from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import erfc, lambertw
 
 from ..kernels.errors import FormatError
 
@@ -56,6 +54,8 @@ def clipping_mse(prior: Prior, alpha: float | np.ndarray, bits: float, half: boo
     if prior == "laplace":
         clipped = 2 * np.exp(-alpha)
     else:
+        from scipy.special import erfc
+
         tail = erfc(alpha / math.sqrt(2))
         clipped = (1 + alpha**2) * tail - math.sqrt(2 / math.pi) * alpha * np.exp(-(alpha**2) / 2)
     return np.asarray((clipped + alpha**2 / (3 * 4 ** (bits + half))) / (1 + half))
@@ -89,8 +89,12 @@ def clip_factor(prior: Prior, bits: int, half: bool = False, constants: Constant
 def _optimum(prior: Prior, cells: float) -> float:
     """Best clip of a full range that is divided into `cells`, which need not be whole."""
     if prior == "laplace":
+        from scipy.special import lambertw
+
         return float(np.real(lambertw(3 * cells**2)))
     bits = math.log2(cells)
+    from scipy.optimize import minimize_scalar
+
     model = minimize_scalar(
         lambda alpha: float(clipping_mse("gauss", alpha, bits)), bounds=(1e-3, 12.0), method="bounded",
         options={"xatol": 1e-9},

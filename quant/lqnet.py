@@ -93,7 +93,7 @@ def _least_squares(products: Tensor, sums: Tensor, basis: Tensor) -> Tensor:
     """The basis (..., K) that solves ``products @ v = sums``, kept near the present one where that is singular."""
     eye = torch.eye(basis.shape[-1], dtype=torch.float64, device=basis.device)
     ridged = products.double() + RIDGE * eye
-    solved: Tensor = torch.linalg.solve(ridged, sums.double() + RIDGE * basis.double())
+    solved: Tensor = torch.linalg.solve_ex(ridged, sums.double() + RIDGE * basis.double()).result
     return solved.to(basis.dtype)
 
 
@@ -110,7 +110,8 @@ class LqActivation(PlaneActivation):
     def fit(self, values: Tensor) -> None:
         """Begin with equal steps up to the greatest value, and make some turns."""
         greatest = values.max().clamp(min=1e-6)
-        self.beta.copy_(greatest * 2.0 ** torch.arange(len(self.beta)) / ((1 << len(self.beta)) - 1))
+        planes = len(self.beta)
+        self.beta.copy_(greatest * 2.0 ** torch.arange(planes, device=values.device) / ((1 << planes) - 1))
         for _ in range(self.turns):
             self.beta.copy_(self._turn(values, self._thresholds()))
 

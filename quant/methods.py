@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,7 @@ def quantize(
         quantized, history = trained.quantized, trained.history
     name = loaded.name.rpartition(":")[2]
     provenance: dict[str, str | int | float] = {
-        "gatewise": version("gatewise"),
+        "gatewise": _version(),
         "source": loaded.name,
         "method": method,
         "calibration_images": images,
@@ -218,6 +218,13 @@ def quantize(
     provenance["float_top1"] = accuracy(found.float_logits(test.images), test.labels)
     provenance["float_images"] = len(test)
     return replace(found, network=export_network(quantized, name, provenance, requantise))
+
+
+def _version() -> str:
+    try:
+        return version("gatewise")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _has(kind: type[Any], name: str) -> bool:

@@ -57,13 +57,12 @@ class PlaneActivation(nn.Module):
     Once `fixed`, thresholds are those that hardware has, and nothing changes any more.
     """
 
-    fixed: Tensor
     met: Tensor
 
     def __init__(self, thresholds: int, direct: bool) -> None:
         super().__init__()
         self.direct = direct
-        self.register_buffer("fixed", torch.tensor(False))
+        self.fixed = False
         self.register_buffer("met", torch.zeros(thresholds))
 
     @abstractmethod
@@ -85,7 +84,7 @@ class PlaneActivation(nn.Module):
             basis = self.basis()
             thresholds = basis.thresholds if self.direct else stepped(basis)
             self.met.copy_(torch.tensor(thresholds, dtype=torch.float64))
-            self.fixed.fill_(True)
+            self.fixed = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -217,7 +217,9 @@ def train(
     checkpoints = None if resume is None else _Checkpoints(Path(resume), {**asdict(settings), **(what or {})})
     history = [] if checkpoints is None else checkpoints.restore(network, optimizer)
     listener.start(settings.epochs, steps, len(history))
-    with torch.random.fork_rng(devices=[network.device] if network.device.type == "cuda" else []):
+    # TF32 would round what quantisation made exact.
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with exact, torch.random.fork_rng(devices=[network.device] if network.device.type == "cuda" else []):
         for epoch in range(len(history), settings.epochs):
             began = time.monotonic()
             generator = epoch_generator(settings.seed, epoch)
@@ -245,9 +247,9 @@ def train(
             if checkpoints is not None:
                 checkpoints.write(network, optimizer, history)
             listener.epoch(history[-1])
-    with torch.no_grad():
-        network.quantizer.end(network)
-        _measure_norms(network, own, settings)
+        with torch.no_grad():
+            network.quantizer.end(network)
+            _measure_norms(network, own, settings)
     return history
 
 

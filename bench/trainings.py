@@ -1,0 +1,166 @@
+"""All the trainings behind the tables of accuracies, side by side in processes, on a GPU where there is one.
+
+    python bench/trainings.py OUT [--only NAME ..] [--processes N] [--epochs N] [--images N] [--device cuda]
+
+writes to the folder OUT, for each training, the export ``NAME.gw`` and ``NAME.json`` with its settings and epochs;
+its checkpoint, from which the same command goes on, is in ``OUT/checkpoints/NAME``. Needs the data folder
+(GATEWISE_DATA, or ../shared/data beside the checkout), and of Python packages only what networks run with: no rich, no
+SciPy.
+
+A tenth of the training images is held out and does not train. Learning rates and numbers of epochs were set before any
+training; no test image is looked at.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shlex
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+__all__ = ["TRAININGS", "Training", "main", "run"]
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
+CALIBRATION = 32
+SECONDS_BETWEEN_LINES = 15
+
+
+@dataclass(frozen=True)
+class Training:
+    """A method, its options as text (the training's among them), and how long it trains."""
+
+    method: str
+    options: dict[str, str]
+    epochs: int
+    network: str = "cifar-resnet20"
+    seed: int = 0
+    common: dict[str, str] = field(default_factory=lambda: {"flip": "true", "crop": "4"})
+
+    @property
+    def weights(self) -> Path:
+        """The float weights that training begins with."""
+        return DATA / "cifar10" / f"{self.network.removeprefix('cifar-')}.safetensors"
+
+    @property
+    def command(self) -> str:
+        """What a user types for it."""
+        options = [f"--option {shlex.quote(f'{key}={value}')}" for key, value in (self.common | self.options).items()]
+        return (
+            f"gatewise quantize --method {self.method} --network {self.network} --weights {self.weights.name} "
+            f"--calibration train.npz --train train.npz --epochs {self.epochs} --seed {self.seed} {' '.join(options)}"
+        )
+
+
+def widths(weights: int, activations: int, **others: str) -> dict[str, str]:
+    """Options that say how many bits."""
+    return {"weight_bits": str(weights), "activation_bits": str(activations), **others}
+
+
+TRAININGS = {
+    "resnet20-fixed8": Training("fixed8", {"learning_rate": "0.003"}, 15),
+    "resnet20-minmax-w4a4": Training("minmax", widths(4, 4, per_channel_weights="true", learning_rate="0.01"), 40),
+    "resnet20-inq-w5": Training("inq", widths(5, 8, learning_rate="0.01"), 40),
+    "resnet20-inq-w4": Training("inq", widths(4, 8, learning_rate="0.01"), 40),
+    "resnet20-lqnet-w2a2": Training("lqnet", widths(2, 2, learning_rate="0.02"), 60),
+    "resnet20-abcnet-w5a5": Training("abcnet", widths(5, 5, learning_rate="0.01"), 40),
+}
+"""Of the tables, by the names of their exports."""
+
+
+def run(name: str, training: Training, out: Path, images: int | None, device: str | None) -> str:
+    """Train, and write the export and what it came from; the last epoch in a line."""
+    import torch
+    from gatewise.quant.methods import quantize
+    from gatewise.quant.training import EpochReport, Progress
+    from gatewise.sim.atomic import write_json
+    from gatewise.sim.file import save_network
+    from gatewise.sim.images import load_images
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    began = time.monotonic()
+
+    class Lines(Progress):
+        spoke = 0.0
+        began = 0.0
+
+        def start(self, epochs: int, steps: int, done: int) -> None:
+            self.epochs, self.done, self.began = epochs, done, time.monotonic()
+            print(f"{name}: {epochs} epochs of {steps} steps, {done} done", flush=True)
+
+        def epoch(self, report: EpochReport) -> None:
+            now, count = time.monotonic(), report.epoch + 1
+            if now - self.spoke > SECONDS_BETWEEN_LINES or count == self.epochs:
+                self.spoke = now
+                left = (now - self.began) / (count - self.done) * (self.epochs - count)
+                print(
+                    f"{name}: epoch {count}/{self.epochs}, loss {report.loss:.3f}, top-1 "
+                    f"{100 * report.training_top1:.1f} %, held out {100 * report.held_out_top1:.1f} %, "
+                    f"{left:.0f} s left",
+                    flush=True,
+                )
+
+    pictures = load_images(DATA / "cifar10" / "train.npz")
+    found = quantize(
+        training.method, training.network, str(training.weights), pictures, images=CALIBRATION,
+        options=training.common | training.options, train=pictures[:images], epochs=training.epochs,
+        seed=training.seed, resume=out / "checkpoints" / name, device=device, progress=Lines(),
+    )  # fmt: skip
+    size = save_network(found.network, out / f"{name}.gw")
+    facts = {
+        "schema": 1,
+        "command": training.command,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() and device != "cpu" else "cpu",
+        "seconds": round(time.monotonic() - began, 1),
+        "epochs": [asdict(report) for report in found.history],
+    }
+    write_json(out / f"{name}.json", facts)
+    held = f", held out {100 * found.history[-1].held_out_top1:.1f} %" if found.history else ""
+    return f"{name}: {size:,} bytes, {len(found.history)} epochs{held}, {facts['seconds']} s"
+
+
+def main() -> None:
+    """Run the trainings that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument("--only", nargs="+", choices=sorted(TRAININGS), help="these trainings (default: all)")
+    parser.add_argument("--processes", type=int, default=None, help="at once (default: all on a GPU, else one)")
+    parser.add_argument("--epochs", type=int, default=None, help="of every training (default: its own)")
+    parser.add_argument("--images", type=int, default=None, help="training images (default: all)")
+    parser.add_argument("--device", default=None, help="cuda where there is one unless given")
+    arguments = parser.parse_args()
+    if not (DATA / "cifar10").is_dir():
+        sys.exit(f"error: the data folder must hold cifar10/: set GATEWISE_DATA, found nothing at {DATA}")
+    import torch
+    from gatewise.kernels.errors import GatewiseError
+
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    names = arguments.only or list(TRAININGS)
+    on_gpu = arguments.device != "cpu" and torch.cuda.is_available()
+    failed = 0
+    with ProcessPoolExecutor(
+        arguments.processes or (len(names) if on_gpu else 1), multiprocessing.get_context("spawn")
+    ) as pool:
+        futures = {}
+        for name in names:
+            training = TRAININGS[name]
+            if arguments.epochs is not None:
+                training = Training(**{**vars(training), "epochs": arguments.epochs})
+            futures[pool.submit(run, name, training, arguments.out, arguments.images, arguments.device)] = name
+        for future in as_completed(futures):
+            try:
+                print(future.result(), flush=True)
+            except GatewiseError as error:
+                failed += 1
+                print(f"{futures[future]}: error: {error}", flush=True)
+    print(json.dumps({"done": len(names) - failed, "failed": failed}))
+    sys.exit(min(failed, 1))
+
+
+if __name__ == "__main__":
+    main()
