@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gatewise.kernels.errors import FormatError
+from gatewise.kernels.errors import FormatError, ToolMissingError
 from gatewise.kernels.shift import Midpoint, ShiftFormat, nearest_codes
 from gatewise.quant.capture import capture_unfolded
 from gatewise.quant.export import export_network
@@ -13,8 +13,12 @@ from gatewise.quant.graph import Graph
 from gatewise.quant.preprocess import InputSpec
 from gatewise.quant.quantized import EncodedWeights, QuantizedWeights
 from gatewise.quant.training import EpochReport, Progress, Trained, TrainingSettings, fine_tune
+from gatewise.rtl.cxxrtl import find_compiler
+from gatewise.rtl.engine.cosim import compile_engine, regress_network
+from gatewise.sim.compile import compile_network
 from gatewise.sim.engine import EngineConfig
-from gatewise.sim.images import ImageSet
+from gatewise.sim.images import ImageSet, quantise_images
+from gatewise.sim.random_cases import ENGINES
 from small_networks import shaken
 from torch import nn
 
@@ -207,6 +211,27 @@ def test_a_resumed_training_goes_on_bit_for_bit(graph: Graph, images: ImageSet, 
         )
         for first, second in zip(whole.quantized.layers, resumed.quantized.layers, strict=True):
             np.testing.assert_array_equal(first.weights.real, second.weights.real)
+
+
+def test_a_trained_network_runs_in_rtl_as_in_the_simulator(graph: Graph, images: ImageSet) -> None:
+    """Focused, plain shift and integer layers behind Huffman decoders: the engine that other tests build as well."""
+    try:
+        find_compiler()
+    except ToolMissingError:
+        pytest.skip("no C++ compiler is installed")
+    name = "8x4/128 huffman shift"
+    design = compile_engine(ENGINES[name], formats=True)
+    for separation, schemes in ((2.0, {"int", "focused"}), (5.0, {"int", "shift"})):
+        found, _ = trained(graph, images, FocusedSettings(separation=separation), replace(TRAINING, epochs=2))
+        network = export_network(found.quantized, "stack", {})
+        assert {node.weights.scheme for node in network.mac_nodes()} == schemes
+        compiled = compile_network(network, ENGINES[name])
+        codes = quantise_images(images[:2], network.manifest.input)
+        for stall in (0.0, 0.3):
+            result = regress_network(design, compiled, codes, stall=stall)
+            assert result.mismatch is None
+            assert result.images == 2
+            assert result.overflows == 0
 
 
 def test_refreshed_activations_are_those_of_the_pruned_network(graph: Graph, images: ImageSet) -> None:
