@@ -121,42 +121,56 @@ def layers(quantized: QuantizedGraph) -> list[dict[str, Any]]:
     return found
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train, export and count; writes the network, returns what the JSON file holds."""
+def measure(
+    out: Path,
+    chosen: list[str],
+    epochs: int,
+    seed: int = 0,
+    *,
+    data: Path = DATA,
+    images: int | None = None,
+    tested: int | None = None,
+    device: str | None = None,
+    run: bool = True,
+) -> dict[str, Any]:
+    """Train, export and count; writes both files and returns what the JSON file holds.
+
+    `out` is their path without suffix, `chosen` are options as text; `images` and `tested` limit the images; without
+    `run` the integers are left to another time.
+    """
     began = time.monotonic()
-    options = dict(text.partition("=")[::2] for text in arguments.option)
+    options = dict(text.partition("=")[::2] for text in chosen)
     method = {key: value for key, value in options.items() if key in FocusedSettings.__dataclass_fields__}
-    settings: FocusedSettings = parse_settings(FocusedSettings, {"seed": arguments.seed} | method)
+    settings: FocusedSettings = parse_settings(FocusedSettings, {"seed": seed} | method)
     rest = {key: value for key, value in options.items() if key not in method}
-    named = {"epochs": arguments.epochs, "seed": arguments.seed}
-    training: TrainingSettings = parse_settings(TrainingSettings, RECIPE | named | rest)
-    folder, device = arguments.data / "cifar10", training_device(arguments.device)
+    training: TrainingSettings = parse_settings(TrainingSettings, RECIPE | {"epochs": epochs, "seed": seed} | rest)
+    folder, where = data / "cifar10", training_device(device)
     loaded = load_network(NETWORK, folder / "resnet20.safetensors")
     graph = capture_unfolded(loaded.module, loaded.example)
-    train, test = load_images(folder / "train.npz"), load_images(folder / "test.npz")[: arguments.test]
+    train, test = load_images(folder / "train.npz"), load_images(folder / "test.npz")[:tested]
     quantizer = _Kept(loaded.input, settings, training)
     trained = fine_tune(
-        graph, loaded.input, quantizer, train.images[:CALIBRATION], _part(train, arguments.images), training,
-        device=arguments.device, progress=Lines(arguments.out.name),
+        graph, loaded.input, quantizer, train.images[:CALIBRATION], train[:images], training,
+        device=device, progress=Lines(out.name),
     )  # fmt: skip
     provenance: dict[str, str | int | float] = {
         "source": NETWORK,
         "method": "focused",
-        "seed": arguments.seed,
-        "epochs": arguments.epochs,
-        "options": " ".join(arguments.option),
+        "seed": seed,
+        "epochs": epochs,
+        "options": " ".join(chosen),
     }
     network = export_network(trained.quantized, NETWORK, provenance)
-    size = save_network(network, _beside(arguments.out, ".gw"))
+    size = save_network(network, _beside(out, ".gw"))
     assert test.labels is not None
     inputs = loaded.input.normalise(test.images)
     assert quantizer.pruned is not None
     pruned = quantizer.pruned.folded()
     sparse = sparse_bytes(pruned)
-    dense, left = (float_tops(on_device(each, device), inputs, test.labels) for each in (graph.folded(), pruned))
-    pixels, labels = _held_out(_part(train, arguments.images), training)
-    quantised = quantizer.network.to(device).eval()
-    integer = count(_beside(arguments.out, ".gw"), test) if arguments.run else {}
+    dense, left = (float_tops(on_device(each, where), inputs, test.labels) for each in (graph.folded(), pruned))
+    pixels, labels = _held_out(train[:images], training)
+    quantised = quantizer.network.to(where).eval()
+    integer = count(_beside(out, ".gw"), test) if run else {}
     stages = {
         "dense": {"bytes": sparse["dense"], **dense},
         "pruned": {"bytes": sparse["pruned"], **left},
@@ -164,22 +178,24 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "quantised": {"bytes": size, **integer},
     }
     facts = layers(trained.quantized)
-    return {
+    found = {
         "schema": 1,
-        "options": arguments.option,
+        "options": chosen,
         "settings": asdict(settings),
         "training": asdict(training),
         "test_images": len(test),
-        "held_out": float_tops(lambda x: quantised(x.to(device)), loaded.input.normalise(pixels), labels),
+        "held_out": float_tops(lambda x: quantised(x.to(where)), loaded.input.normalise(pixels), labels),
         "stages": stages,
         "compression": sparse["dense"] / size,
-        "fake_quantised": float_tops(lambda x: quantised(x.to(device)), inputs, test.labels),
+        "fake_quantised": float_tops(lambda x: quantised(x.to(where)), inputs, test.labels),
         "schemes": dict(Counter(layer["scheme"] for layer in facts)),
         "layers": facts,
         "epochs": [asdict(report) for report in trained.history],
-        "device": str(device),
+        "device": str(where),
         "seconds": round(time.monotonic() - began, 1),
     }
+    write_json(_beside(out, ".json"), found)
+    return found
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -190,10 +206,6 @@ def _held_out(images: ImageSet, training: TrainingSettings) -> tuple[np.ndarray,
     """Pixels and labels that did not train."""
     held = TrainingImages.of(images, InputSpec((3, 32, 32))).split(training.held_out, training.seed)[1]
     return held.pixels.numpy(), held.labels.numpy()
-
-
-def _part(images: ImageSet, count: int | None) -> ImageSet:
-    return images if count is None else images[:count]
 
 
 def main() -> None:
@@ -209,8 +221,10 @@ def main() -> None:
     parser.add_argument("--no-run", dest="run", action="store_false", help="leave the integers to another time")
     parser.add_argument("--option", action="append", default=[], metavar="K=V", help="of the method or the training")
     arguments = parser.parse_args()
-    found = measure(arguments)
-    write_json(_beside(arguments.out, ".json"), found)
+    found = measure(
+        arguments.out, arguments.option, arguments.epochs, arguments.seed, data=arguments.data,
+        images=arguments.images, tested=arguments.test, device=arguments.device, run=arguments.run,
+    )  # fmt: skip
     for stage, facts in found["stages"].items():
         print(stage, facts)
     print(f"compression {found['compression']:.2f}, held out {found['held_out']}, {found['seconds']} s")

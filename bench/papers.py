@@ -17,11 +17,13 @@ from pathlib import Path
 from gatewise.sim.atomic import write_bytes
 from page import DATA, ROOT, Data, Section, stored, write
 from papers_aciq import aciq_section
+from papers_focused import focused_section
 from rich.console import Console
 
 PARTS: dict[str, Callable[[Data], Section]] = {
     "aciq-resnet20": aciq_section("cifar-resnet20"),
     "aciq-resnet32": aciq_section("cifar-resnet32"),
+    "focused": focused_section,
 }
 """The page's sections in its order."""
 

@@ -1,0 +1,207 @@
+"""Focused Quantisation's part of `bench/papers.py`: trained ResNet-20s by stages, sparsities and widths."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from focused import DATA as TRAINING_DATA
+from focused import ENGINE, NETWORK
+from focused import measure as train
+from gatewise.kernels.errors import FormatError
+from gatewise.quant.agreement import agreement
+from gatewise.quant.methods import quantize
+from gatewise.sim.engine import EngineConfig
+from gatewise.sim.file import load
+from gatewise.sim.network import Network
+from page import DATA, ROOT, Data, Section, Table, integer_run, percent
+
+__all__ = ["focused_section"]
+
+TRAINED = ROOT / "bench" / "trained"
+BUDGETS = {"9x": 9, "11x": 11}
+"""Compressions that are wanted of 5 bits."""
+AGREEMENT_IMAGES = 64
+CALIBRATION = 32
+GATES = ROOT / "docs" / "engine.md"
+
+TEXT = """
+ResNet-20, CIFAR-10: pruned, then focused, fine-tuned on the 8,068 lossless training images less a tenth that is held
+out; first and last layers are 8-bit integers, activations have 8 bits. Exports, settings and epochs are in
+`bench/trained/` (`python bench/focused.py` trains one; weights come of the network of akamaster/pytorch_resnet_cifar10,
+BSD licence, Y. Idelbayev). Bytes are those of the whole `.gw` file, manifest and constants included;
+compression is against the {dense:,} bytes of the float32 network with folded batch norms. *Held out* is the
+fake-quantised network on the held-out training images, which the float network has seen in its own training.
+
+**Rule of choice.** For each compression that is wanted, of the 5-bit exports that reach it the one with the least
+cross-entropy on the held-out images; test images chose nothing, the last epoch is reported.
+
+The stages: *pruned* stores the float32 weights that are left and a bit for each weight that says which they are,
+*encoded* the same with Huffman-coded runs of zeros, *quantised* is the file.
+"""
+
+
+def focused_section(data: Data) -> Section:
+    """Count every export that is there."""
+    found = {path.stem: _counted(path, data) for path in sorted(TRAINED.glob("focused-*.json"))}
+    if not found:
+        raise FormatError(f"{TRAINED} must hold exports of bench/focused.py, focused-*.gw and .json, and has none")
+    chosen = {title: _chosen(found, factor) for title, factor in BUDGETS.items()}
+    tables = [_stages(found, chosen), _rows(found, chosen), _agreement(data), _beside(found, chosen, data), _paper()]
+    dense = next(iter(found.values()))["stages"]["dense"]["bytes"]
+    return Section("Focused Quantisation", TEXT.format(dense=dense), tables, list(found.values()))
+
+
+def _counted(path: Path, data: Data) -> dict[str, Any]:
+    """What the training wrote, with the integers counted now."""
+    facts: dict[str, Any] = json.loads(path.read_text())
+    if data.train:
+        train(
+            path.with_suffix(""), facts["options"], facts["training"]["epochs"], facts["training"]["seed"],
+            data=TRAINING_DATA, run=False,
+        )  # fmt: skip
+        facts = json.loads(path.read_text())
+    network = load(path.with_suffix(".gw"))
+    result = integer_run(network, data.test, ENGINE)
+    top1 = result.top(1) or 0.0
+    facts["stages"]["quantised"] |= {"top1": top1, "top5": result.top(5) or 0.0}
+    facts |= {
+        "name": path.stem,
+        "error": (top1 * (1 - top1) / len(data.test)) ** 0.5,
+        "cycles": int(result.cycles_per_image),
+        "payload": _payload(network),
+        "tested": len(data.test),
+    }
+    quantised = facts["stages"]["quantised"]
+    data.say(f"{path.stem}: {quantised['bytes']:,} bytes, {percent(top1)} %, held out {facts['held_out']['loss']:.4f}")
+    return facts
+
+
+def _payload(network: Network) -> int:
+    """Bytes of coded weights and their tables."""
+    return sum(array.nbytes for name, array in network.arrays.items() if name.endswith((".weight", ".huffman")))
+
+
+def _chosen(found: dict[str, dict[str, Any]], factor: float) -> str | None:
+    """The export of 5 bits that the rule takes for a compression."""
+    reach = [
+        name
+        for name, facts in found.items()
+        if facts["settings"]["weight_bits"] == 5 and facts["compression"] >= factor and _focused(facts)
+    ]
+    return min(reach, key=lambda name: float(found[name]["held_out"]["loss"]), default=None)
+
+
+def _focused(facts: dict[str, Any]) -> bool:
+    """Whether any layer is recentralised."""
+    return "focused" in facts["schemes"]
+
+
+def _stages(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> Table:
+    columns = ["wanted", "export", "stage", "bytes", "compression", "top-1 %", "top-5 %", "top-1 less than float"]
+    lines = []
+    for title, name in chosen.items():
+        if name is None:
+            lines.append([title, "none reaches it", *[""] * 6])
+            continue
+        stages = found[name]["stages"]
+        for stage, facts in stages.items():
+            lost = stages["dense"]["top1"] - facts["top1"]
+            ratio = stages["dense"]["bytes"] / facts["bytes"]
+            lines.append(
+                [title, name, stage, f"{facts['bytes']:,}", f"{ratio:.2f}x", percent(facts["top1"]),
+                 percent(facts["top5"]), percent(lost)]
+            )  # fmt: skip
+    return Table(columns, lines, "**From dense to quantised**, of the two exports that the rule chose")
+
+
+def _rows(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> Table:
+    columns = ["export", "bits", "pruned %", "plain shift layers", "bits a weight: Huffman (entropy)", "bytes"]
+    columns += ["compression", "held out: loss, top-1 %", "integer top-1 %", "SE", "top-5 %", "cycles", "options"]
+    lines = []
+    for name, facts in sorted(found.items(), key=lambda each: each[1]["stages"]["quantised"]["bytes"]):
+        inner = [layer for layer in facts["layers"] if "shape" in layer]
+        sizes = [_size(layer["shape"]) for layer in inner]
+
+        def mean(key: str, inner: list[dict[str, Any]] = inner, sizes: list[int] = sizes) -> float:
+            return sum(float(layer[key]) * size for layer, size in zip(inner, sizes, strict=True)) / sum(sizes)
+
+        plain = [layer["name"] for layer in inner if layer["scheme"] == "shift"]
+        shown = "none" if not plain else "all" if len(plain) == len(inner) else ", ".join(plain)
+        quantised, held = facts["stages"]["quantised"], facts["held_out"]
+        marked = [title for title, each in chosen.items() if each == name]
+        lines.append(
+            [f"**{name}** ({', '.join(marked)})" if marked else name, str(facts["settings"]["weight_bits"]),
+             percent(mean("zeros"), 1), shown, f"{mean('huffman_bits'):.2f} ({mean('entropy_bits'):.2f})",
+             f"{quantised['bytes']:,}", f"{facts['compression']:.2f}x", f"{held['loss']:.4f}, {percent(held['top1'])}",
+             percent(quantised["top1"]), percent(facts["error"]), percent(quantised["top5"]), f"{facts['cycles']:,}",
+             f"`--epochs {facts['training']['epochs']} {' '.join(facts['options'])}`"]
+        )  # fmt: skip
+    return Table(columns, lines, "**Every export**, the smallest first")
+
+
+def _size(shape: list[int]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size
+
+
+def _agreement(data: Data) -> Table:
+    """Integer layers beside fake-quantised ones; converted without training, which changes no rule."""
+    weights = DATA / "cifar10" / "resnet20.safetensors"
+    lines = []
+    for bits in (3, 5, 7):
+        found = quantize(
+            "focused", NETWORK, str(weights), data.training, images=CALIBRATION,
+            options={"weight_bits": str(bits), "sparsity": "0.3"},
+        )  # fmt: skip
+        compared = agreement(found, data.test.images[:AGREEMENT_IMAGES])
+        free = max(tensor.free_running_share for tensor in compared.layers)
+        lines.append([str(bits), f"{compared.worst('scale'):.1e}", f"{free:.1e}", percent(compared.predictions)])
+    columns = ["bits", "worst layer: share of integers that differ", "free running", "predictions that agree %"]
+    caption = (
+        f"**Integer layers beside the fake-quantised ones**, each fed the integer network's own inputs, on "
+        f"{AGREEMENT_IMAGES} images"
+    )
+    return Table(columns, lines, caption)
+
+
+def _beside(found: dict[str, dict[str, Any]], chosen: dict[str, str | None], data: Data) -> Table:
+    """Cycles, bytes and gates beside integers of 4 bits in the same network."""
+    weights = DATA / "cifar10" / "resnet20.safetensors"
+    integers = quantize(
+        "minmax", NETWORK, str(weights), data.training, images=CALIBRATION,
+        options={"weight_bits": "4", "activation_bits": "8", "per_channel_weights": "true"},
+    ).network  # fmt: skip
+    cycles = int(integer_run(integers, data.test[:1], EngineConfig()).cycles_per_image)
+    gates = _gates()
+    lines = [["int, 4 bits", "digit, raw", f"{cycles:,}", f"{_payload(integers):,}", gates["digit", "raw"]]]
+    lines += [
+        [f"focused, 5 bits, {title}", "shift, huffman", f"{found[name]['cycles']:,}", f"{found[name]['payload']:,}",
+         gates["shift", "huffman"]]
+        for title, name in chosen.items() if name is not None
+    ]  # fmt: skip
+    columns = ["inner layers", "array, decoder", "cycles an image", "bytes of weights and tables"]
+    columns += ["gates of the compute unit (docs/engine.md)"]
+    return Table(columns, lines, "**Beside 4-bit integers**, 8-bit activations, on engines of 16 x 16")
+
+
+def _gates() -> dict[tuple[str, str], str]:
+    """Gates by array and decoder, as `bench/engine.py` wrote them."""
+    found = {}
+    for line in GATES.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] in ("digit", "shift") and len(cells) > 2 and (cells[0], cells[1]) not in found:
+            found[cells[0], cells[1]] = cells[2]
+    return found
+
+
+def _paper() -> Table:
+    columns = ["ResNet-18 on ImageNet", "top-1 %", "top-5 %", "sparsity %", "MB", "compression"]
+    lines = [
+        ["dense", "68.94", "88.67", "0", "46.76", ""],
+        ["pruned", "69.24", "89.05", "74.86", "8.31", "5.69x"],
+        ["5 bits", "68.36", "88.45", "74.86", "2.86", "16.33x"],
+        ["7 bits", "68.57", "88.53", "74.86", "2.94", "15.92x"],
+    ]
+    return Table(columns, lines, "**The paper's own** (Zhao et al. 2019, table 1), another network and other data")
