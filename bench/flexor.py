@@ -4,9 +4,9 @@
     python bench/flexor.py count OUT [--images N] [--data DIR]
 
 `train` writes OUT.gw and OUT.json: one of `RUNS`. `count` adds to OUT.json what the export has right and how long it
-takes, on the test images and the engine in whose order its signs stand, and how its integers agree with the
-fake-quantised ones. Nothing is chosen on test images: settings were compared on the held-out training images, and the
-last epoch is what counts. Needs the data folder (GATEWISE_DATA, or ../shared/data beside the checkout).
+takes, on the test images and the engine in whose order its signs stand. Nothing is chosen on test images: settings were
+compared on the held-out training images, and the last epoch is what counts. Needs the data folder (GATEWISE_DATA, or
+../shared/data beside the checkout).
 """
 
 import argparse
@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from gatewise import EngineConfig
+from gatewise.quant.agreement import agreement
 from gatewise.quant.capture import capture_unfolded
 from gatewise.quant.export import export_network
 from gatewise.quant.flexor import FlexorSettings, account
 from gatewise.quant.graph import Graph
-from gatewise.quant.methods import METHODS, parse_settings
+from gatewise.quant.methods import METHODS, Quantisation, parse_settings
 from gatewise.quant.networks import load_network
 from gatewise.quant.preprocess import InputSpec
 from gatewise.quant.training import EpochReport, Progress, TrainingSettings, fine_tune, training_device
@@ -42,6 +43,9 @@ ENGINE = EngineConfig(array="sign", decoder="xor")
 DIGIT_ENGINE = EngineConfig()
 """Of the integer networks beside."""
 SCORED = 500
+"""Images at once."""
+COMPARED = 32
+"""Test images on which integers are held to the fake-quantised network, layer by layer."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,14 @@ def train(arguments: argparse.Namespace) -> None:
         facts["bits_per_weight"] = counted.bits_per_weight
     write_json(_beside(arguments.out, ".json"), facts)
     print(f"{arguments.out.name} {size:,} bytes, {facts['seconds']} s", flush=True)
+    compared = agreement(Quantisation(trained.graph, trained.quantized, network), test.images[:COMPARED])
+    facts["agreement"] = {
+        "images": compared.images,
+        "worst_layer": compared.worst("scale"),
+        "predictions": compared.predictions,
+    }
+    write_json(_beside(arguments.out, ".json"), facts)
+    print(f"{arguments.out.name} integers that differ: {compared.worst('scale'):.2e}", flush=True)
 
 
 def count(arguments: argparse.Namespace) -> None:

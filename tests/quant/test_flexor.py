@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gatewise import EngineConfig
-from gatewise.kernels.errors import FormatError
+from gatewise.kernels.errors import FormatError, ToolMissingError
 from gatewise.quant.agreement import agreement
 from gatewise.quant.capture import capture_unfolded
 from gatewise.quant.export import export_network
@@ -16,9 +16,13 @@ from gatewise.quant.networks import load_network
 from gatewise.quant.preprocess import InputSpec
 from gatewise.quant.trainable import TrainableGraph
 from gatewise.quant.training import EpochReport, Progress, Trained, TrainingSettings, fine_tune
+from gatewise.rtl.cxxrtl import find_compiler
+from gatewise.rtl.engine.cosim import compile_engine, regress_network
+from gatewise.sim.compile import compile_network
 from gatewise.sim.file import save_network
-from gatewise.sim.images import ImageSet
+from gatewise.sim.images import ImageSet, quantise_images
 from gatewise.sim.inspect import inspect_file
+from gatewise.sim.random_cases import ENGINES
 from small_networks import shaken
 from torch import nn
 
@@ -245,3 +249,30 @@ def test_wrong_settings_are_named(values: dict[str, str], message: str) -> None:
 def test_rates_must_fit_the_layers(graph: Graph) -> None:
     with pytest.raises(FormatError, match="one for each of 4 stages or one for each of 4 encrypted layers, not 3"):
         account(graph, replace(SETTINGS, n_in="6,6,6"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(SETTINGS, planes=2, n_in="6,5,7,8", engine="4x8"),
+        replace(SETTINGS, n_in=12, n_out=15, edges="integer", engine="4x8", activation_bits=8),
+    ],
+    ids=["two planes of several rates", "edges of integers"],
+)
+def test_a_trained_network_runs_in_rtl_as_in_the_simulator(
+    graph: Graph, images: ImageSet, settings: FlexorSettings
+) -> None:
+    try:
+        find_compiler()
+    except ToolMissingError:
+        pytest.skip("no C++ compiler is installed")
+    engine = ENGINES["4x8/64 xor sign"]
+    network = quantisation(trained(graph, images, settings, epochs=2)).network
+    schemes = [node.weights.scheme for node in network.mac_nodes()]
+    assert schemes == (["xor"] * 4 if settings.edges == "encrypted" else ["int", "xor", "xor", "int"])
+    compiled = compile_network(network, engine)
+    codes = quantise_images(images[:2], network.manifest.input)
+    for stall in (0.0, 0.3):
+        result = regress_network(compile_engine(engine, formats=True), compiled, codes, stall=stall)
+        assert result.mismatch is None
+        assert (result.images, result.overflows) == (2, 0)
