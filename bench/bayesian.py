@@ -1,44 +1,67 @@
-"""Bayesian Bits on the LeNet-5 without padding and MNIST, in one mode at several strengths.
+"""Bayesian Bits' trainings on MNIST by the LeNet-5 without padding, their exports, and what these have right.
 
-    python bench/bayesian.py JOB --data FOLDER --output FOLDER [--mode full] [--strengths 0.01 0.03] [--seed 0] ..
+    python bench/bayesian.py train OUT [--mode full] [--strengths 0.1 0.3] [--seed N] [--epochs N] [--data DIR] ..
+    python bench/bayesian.py count OUT [--images N] [--data DIR]
 
-Trains the float network from scratch, then each strength from there, on all training images but 5,000, drawn by the
-seed, on which strengths are chosen. Writes JOB-STRENGTH.gw, and in JOB.json settings, losses, the evolution of bits and
-BOPs, and accuracies: of the last epoch on the held-out images, and of the exported integers on the test images.
+`train` trains the float network from scratch, and each strength from there, on all training images but 5,000, which the
+seed draws and on which strengths are chosen. It writes OUT-STRENGTH.gw, in OUT.json settings, losses and the evolution
+of bits and BOPs, and where the mode is "full" the float network with 4 bits and without training, OUT-int4.gw. `count`
+adds to OUT.json what the exports have right on the test images, and their cycles. The last epoch is what counts. Needs
+the data folder (GATEWISE_DATA, or ../shared/data beside the checkout).
 """
 
 import argparse
+import json
+import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import numpy as np
 import torch
-from gatewise.quant.bayesian import BayesianBits, BayesianSettings
+from gatewise import EngineConfig
+from gatewise.quant.agreement import agreement
+from gatewise.quant.bayesian import BayesianBits, BayesianSettings, Gates, Mode
 from gatewise.quant.capture import capture_unfolded
 from gatewise.quant.export import export_network
 from gatewise.quant.graph import Graph
+from gatewise.quant.methods import Quantisation
+from gatewise.quant.minmax import MinMaxSettings, minmax
 from gatewise.quant.networks import load_network
 from gatewise.quant.preprocess import InputSpec
 from gatewise.quant.progress import line
-from gatewise.quant.quantized import accuracy
+from gatewise.quant.statistics import collect
 from gatewise.quant.trainable import TrainableGraph
-from gatewise.quant.training import EpochReport, Progress, TrainingSettings, fine_tune, train, training_device
+from gatewise.quant.training import (
+    EpochReport,
+    Progress,
+    Trained,
+    TrainingSettings,
+    fine_tune,
+    train,
+    training_device,
+)
 from gatewise.quant.training_data import TrainingImages
 from gatewise.sim.atomic import write_json
-from gatewise.sim.file import save_network
+from gatewise.sim.file import load, save_network
 from gatewise.sim.images import ImageSet, load_images
+from gatewise.sim.inspect import inspect_file
+from gatewise.sim.prune import pruned
+from gatewise.sim.run import run
 
-__all__ = ["NETWORK", "arguments", "main"]
+__all__ = ["NETWORK", "main"]
 
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
 NETWORK = "lenet5-unpadded"
 HELD_OUT = 5000
 CALIBRATION = 256
-TEST_BATCH = 100
+COMPARED = 32
+"""Test images on which integers are held to the fake-quantised network, layer by layer."""
+ENGINES = {array: EngineConfig(array=array) for array in ("digit", "fusion")}
 
 
-class Printed(Progress):
+class Lines(Progress):
     """A line for each epoch."""
 
     def __init__(self, name: str) -> None:
@@ -47,119 +70,157 @@ class Printed(Progress):
     def epoch(self, report: EpochReport) -> None:
         """Print it."""
         bops = f", {100 * report.facts['bops']:.3f} % BOPs" if report.facts else ""
-        print(f"{self.name}: {line(report)}{bops}", flush=True)
+        print(f"{self.name} {line(report)}{bops}", flush=True)
 
 
-def float_start(images: ImageSet, training: TrainingSettings, device: str | None) -> tuple[Graph, InputSpec, float]:
+def float_start(
+    name: str, images: ImageSet, training: TrainingSettings, device: str | None
+) -> tuple[Graph, InputSpec, float]:
     """The network trained in float32 from what the seed draws, its input, and top-1 on the held-out images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         network = load_network(NETWORK)
     graph, chosen = capture_unfolded(network.module, network.example), training_device(device)
     trainable = TrainableGraph(graph).to(chosen)
-    history = train(
-        trainable,
-        TrainingImages.of(images, network.input, chosen),
-        training,
-        progress=Printed(f"float {training.seed}"),
-    )
+    data = TrainingImages.of(images, network.input, chosen)
+    history = train(trainable, data, training, progress=Lines(f"{name} float"))
     return trainable.graph(), network.input, history[-1].held_out_top1
 
 
-def fitted(
+def four_bits(start: tuple[Graph, InputSpec, float], images: ImageSet, path: Path) -> None:
+    """Write the float network in 4 bits, by the extremes of weights and activations."""
+    graph, spec, _ = start
+    folded = graph.folded()
+    statistics = collect(folded, torch.from_numpy(spec.normalise(images.images[:CALIBRATION])))
+    quantized = minmax(folded, spec, statistics, MinMaxSettings(per_channel_weights=True))
+    save_network(export_network(quantized, f"{NETWORK}-int4", {"method": "minmax", "source": NETWORK}), path)
+
+
+def train_all(told: argparse.Namespace) -> None:
+    """Train a job's strengths, one after another."""
+    images = load_images(told.data / "mnist" / "train.npz")[: told.images]
+    test = load_images(told.data / "mnist" / "test.npz").images[:COMPARED]
+    training = TrainingSettings(
+        told.float_epochs, told.seed, told.batch, "adam", told.learning_rate, weight_decay=0.0, crop=told.crop,
+        held_out=min(HELD_OUT / len(images), 0.5),
+    )  # fmt: skip
+    out: Path = told.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    start = float_start(out.name, images, training, told.device)
+    if told.mode == "full":
+        four_bits(start, images, _beside(out, "-int4.gw"))
+    training = replace(training, epochs=told.epochs)
+    settings = BayesianSettings(
+        mode=told.mode, gates=told.gates, gate_rate=told.gate_rate, range_rate=told.range_rate,
+        initial_gate=told.initial_gate, coding="huffman",
+    )  # fmt: skip
+    content: dict[str, Any] = {
+        "schema": 1,
+        "network": NETWORK,
+        "settings": asdict(settings),
+        "training": asdict(training),
+        "float_epochs": told.float_epochs,
+        "float_held_out_top1": start[2],
+        "images": len(images),
+        "runs": [],
+    }
+    kept = []
+    for strength in told.strengths:
+        began = time.monotonic()
+        name = f"{out.name}-{strength:g}"
+        found = _trained(name, start, images, replace(settings, strength=strength), training, told.device)
+        last = found.history[-1]
+        facts = {"bops": last.facts["bops"], "held_out_top1": last.held_out_top1}
+        provenance = {"method": "bayesian", "source": NETWORK, "seed": training.seed, "strength": strength, **facts}
+        network = export_network(found.quantized, f"{NETWORK}-{name}", {**provenance, "mode": told.mode})
+        size = save_network(network, _beside(out, f"-{strength:g}.gw"))
+        seconds = round(time.monotonic() - began, 1)
+        epochs = [asdict(report) for report in found.history]
+        content["runs"].append({"strength": strength, **facts, "seconds": seconds, "epochs": epochs})
+        # Written anew each time: a job that is cut off leaves what it has.
+        write_json(_beside(out, ".json"), content)
+        print(f"{name} {100 * facts['bops']:.3f} % BOPs, {size:,} bytes, {seconds} s", flush=True)
+        kept.append(Quantisation(found.graph, found.quantized, network, found.history))
+    for each, facts in zip(kept, content["runs"], strict=True):
+        compared = agreement(each, test)
+        facts["agreement"] = {
+            "images": compared.images,
+            "worst_scale": compared.worst("scale"),
+            "worst_threshold": compared.worst("threshold"),
+            "predictions": compared.predictions,
+        }
+        write_json(_beside(out, ".json"), content)
+
+
+def _trained(
     name: str,
     start: tuple[Graph, InputSpec, float],
     images: ImageSet,
-    test: ImageSet,
     settings: BayesianSettings,
     training: TrainingSettings,
-    output: Path,
     device: str | None,
-) -> dict[str, Any]:
-    """Train, export and measure at one strength."""
-    began = time.monotonic()
+) -> Trained:
     graph, spec, _ = start
     quantizer = BayesianBits(graph, spec, settings, training)
-    found = fine_tune(
-        graph, spec, quantizer, images.images[:CALIBRATION], images, training, device=device, progress=Printed(name)
-    )
-    last = found.history[-1]
-    facts = {
-        "method": "bayesian", "source": NETWORK, "seed": training.seed, "strength": settings.strength,
-        "mode": settings.mode, "bops": last.facts["bops"], "held_out_top1": last.held_out_top1,
-    }  # fmt: skip
-    network = export_network(found.quantized, f"{NETWORK}-{name}", facts)
-    save_network(network, output / f"{name}.gw")
-    trained = time.monotonic() - began
-    right = accuracy(found.quantized.run(test.images, batch=TEST_BATCH), np.asarray(test.labels))
-    print(f"{name}: {trained:.0f} s, {100 * last.facts['bops']:.3f} % BOPs, test {100 * right:.2f} %", flush=True)
-    return {
-        "name": name,
-        **{key: value for key, value in facts.items() if key not in ("method", "source")},
-        "test_top1": right,
-        "test_images": len(test),
-        "seconds": trained,
-        "epochs": [asdict(report) for report in found.history],
-    }
+    calibration = images.images[:CALIBRATION]
+    return fine_tune(graph, spec, quantizer, calibration, images, training, device=device, progress=Lines(name))
 
 
-def arguments() -> argparse.ArgumentParser:
-    """What the program is told."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("job", help="name of the files that are written")
-    parser.add_argument("--data", type=Path, required=True, help="folder with mnist/train.npz and mnist/test.npz")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--mode", choices=("full", "quantise", "prune"), default="full")
-    parser.add_argument("--gates", choices=("hard_concrete", "gumbel"), default="hard_concrete")
-    parser.add_argument("--strengths", type=float, nargs="+", default=[0.05])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--float-epochs", type=int, default=6)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--gate-rate", type=float, default=BayesianSettings.gate_rate)
-    parser.add_argument("--range-rate", type=float, default=BayesianSettings.range_rate)
-    parser.add_argument("--initial-gate", type=float, default=BayesianSettings.initial_gate)
-    parser.add_argument("--images", type=int, default=None, help="training images (default: all)")
-    parser.add_argument("--test-images", type=int, default=None, help="test images (default: all)")
-    parser.add_argument("--device", default=None)
-    return parser
+def count(told: argparse.Namespace) -> None:
+    """Count what a job's exports have right on the test images, and their cycles on each array."""
+    path = _beside(told.out, ".json")
+    content = json.loads(path.read_text())
+    test = load_images(told.data / "mnist" / "test.npz")[: told.images]
+    for facts in content["runs"]:
+        facts |= counted(_beside(told.out, f"-{facts['strength']:g}.gw"), test)
+        print(f"{told.out.name}-{facts['strength']:g} {100 * facts['integer_top1']:.2f} % of {len(test)}", flush=True)
+    if content["settings"]["mode"] == "full":
+        content["int4"] = counted(_beside(told.out, "-int4.gw"), test)
+    write_json(path, content)
+
+
+def counted(path: Path, test: ImageSet) -> dict[str, Any]:
+    """An export's figures: top-1, BOPs without pruned channels, bytes, and cycles by array."""
+    network = load(path)
+    facts: dict[str, Any] = {}
+    for array, engine in ENGINES.items():
+        images = test if not facts else test[:1]  # cycles do not depend on images
+        result = run(pruned(network, engine), images, engine, whole=network)
+        if not facts:
+            facts = {"test_images": len(test), "integer_top1": result.top(1), "relative_bops": result.relative_bops}
+        facts |= {f"cycles_{array}": result.cycles_per_image, f"bytes_read_{array}": result.bytes_read}
+    inspected = inspect_file(path)
+    return {**facts, "weight_bytes": inspected.coded_bytes, "file_bytes": inspected.file_bytes}
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)
 
 
 def main() -> None:
-    """Train all strengths of a job."""
-    told = arguments().parse_args()
-    torch.set_num_threads(1)
-    images = load_images(told.data / "mnist" / "train.npz")[: told.images]
-    test = load_images(told.data / "mnist" / "test.npz")[: told.test_images]
-    training = TrainingSettings(
-        told.float_epochs, told.seed, told.batch, "adam", told.learning_rate, weight_decay=0.0,
-        held_out=min(HELD_OUT / len(images), 0.5),
-    )  # fmt: skip
-    told.output.mkdir(parents=True, exist_ok=True)
-    start = float_start(images, training, told.device)
-    training = replace(training, epochs=told.epochs)
-    rows = []
-    for strength in told.strengths:
-        settings = BayesianSettings(
-            strength, told.mode, gates=told.gates, gate_rate=told.gate_rate, range_rate=told.range_rate,
-            initial_gate=told.initial_gate, coding="huffman",
-        )  # fmt: skip
-        name = f"{told.job}-{strength:g}"
-        rows.append(fitted(name, start, images, test, settings, training, told.output, told.device))
-        # Written anew after each, so that a job that is cut off leaves what it has.
-        write_json(
-            told.output / f"{told.job}.json",
-            {
-                "schema": 1,
-                "settings": {**asdict(settings), "strength": told.strengths},
-                "training": asdict(training),
-                "float_epochs": told.float_epochs,
-                "float_held_out_top1": start[2],
-                "images": len(images),
-                "runs": rows,
-            },
-        )
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    verbs = parser.add_subparsers(required=True)
+    for verb, does in (("train", train_all), ("count", count)):
+        own = verbs.add_parser(verb)
+        own.set_defaults(does=does)
+        own.add_argument("out", type=Path)
+        own.add_argument("--images", type=int, default=None, help="(default: all)")
+        own.add_argument("--data", type=Path, default=DATA)
+        if verb == "count":
+            continue
+        own.add_argument("--mode", choices=get_args(Mode), default="full")
+        own.add_argument("--gates", choices=get_args(Gates), default="hard_concrete")
+        own.add_argument("--strengths", type=float, nargs="+", default=[0.1])
+        for name, default in (("seed", 0), ("epochs", 30), ("float-epochs", 6), ("batch", 512), ("crop", 0)):
+            own.add_argument(f"--{name}", type=int, default=default)
+        own.add_argument("--learning-rate", type=float, default=1e-3)
+        for name in ("gate_rate", "range_rate", "initial_gate"):
+            own.add_argument(f"--{name.replace('_', '-')}", type=float, default=getattr(BayesianSettings, name))
+        own.add_argument("--device", default=None, help="cuda where there is one unless given")
+    told = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    told.does(told)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ class BayesianSettings:
             drawn = straight_through(soft, (logits > 0).to(soft.dtype))
         else:
             drawn = (soft * (STRETCH[1] - STRETCH[0]) + STRETCH[0]).clamp(0, 1)
-        return torch.where(parameter > DEAD, drawn, 0.0)
+        return drawn * (parameter > DEAD)
 
 
 class Decomposed(torch.autograd.Function):
@@ -164,34 +164,33 @@ class Decomposed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, limit: Tensor, gates: Tensor, signed: bool) -> Tensor:
         """`x` of any shape; `limit` (), positive; `gates` (levels,) from 0 to 1, up to four."""
-        inside = (x / limit).clamp(-INSIDE if signed else 0.0, INSIDE)
-        rest = inside * (3 / 2 if signed else 3.0)
-        parts, scale = [rest.round()], limit / (3 / 2 if signed else 3.0)
-        steps = [scale]
+        parts, units = [], [1.0]
+        rest = (x / limit).clamp(-INSIDE if signed else 0.0, INSIDE) * (3 / 2 if signed else 3.0)
         for radix in RADICES[: len(gates)]:
-            rest = (rest - parts[-1]) * radix
             parts.append(rest.round())
-            steps.append(steps[-1] / radix)
-        value = parts[-1] * steps[-1]
-        finer = []
-        for gate, part, step in zip(gates.flip(0), parts[-2::-1], steps[-2::-1], strict=True):
+            rest = (rest - parts[-1]) * radix
+            units.append(units[-1] / radix)
+        value, finer = rest.round() * units.pop(), []
+        for gate, part, unit in zip(reversed(gates.unbind()), reversed(parts), reversed(units), strict=True):
             finer.append(value)
-            value = part * step + gate * value
-        ctx.signed = signed
-        ctx.save_for_backward(x, limit, gates, value, *finer[::-1])
+            value = torch.add(gate * value, part, alpha=unit)
+        ctx.signed, scale = signed, limit / (3 / 2 if signed else 3.0)
+        value = value * scale
+        ctx.save_for_backward(x, limit, gates, scale, value, *finer[::-1])
         return value
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:  # type: ignore[override]
         """Gradients of `x`, `limit` and `gates`."""
-        x, limit, gates, value, *finer = ctx.saved_tensors
+        x, limit, gates, scale, value, *finer = ctx.saved_tensors
         inside = (x.abs() <= limit) if ctx.signed else (x >= 0) & (x <= limit)
-        passed = gradient * inside
-        of_limit = ((gradient * value).sum() - (passed * x).sum()) / limit
-        of_gates = torch.zeros_like(gates)
-        if ctx.needs_input_grad[2] and len(gates):
-            before = torch.cat([torch.ones_like(gates[:1]), gates[:-1]]).cumprod(0)
-            of_gates = before * torch.stack([(gradient * part).sum() for part in finer])
+        passed = torch.where(inside, gradient, torch.zeros_like(limit))
+        of_limit = (torch.dot(gradient.flatten(), value.flatten()) - torch.dot(passed.flatten(), x.flatten())) / limit
+        of_gates = None
+        if ctx.needs_input_grad[2] and finer:
+            before = torch.cat([scale.reshape(1), gates[:-1]]).cumprod(0)
+            flat = gradient.flatten()
+            of_gates = before * torch.stack([torch.dot(flat, part.flatten()) for part in finer])
         return passed, of_limit, of_gates, None
 
 
@@ -207,6 +206,8 @@ class _Gated(nn.Module):
     ceiling : what the limit never exceeds
     """
 
+    costs: Tensor
+
     def __init__(
         self, settings: BayesianSettings, limit: float, signed: bool, share: float, channels: int, ceiling: float
     ) -> None:
@@ -216,7 +217,8 @@ class _Gated(nn.Module):
         begin = [settings.initial_gate * (1 if bits <= settings.open_bits else -1) for bits in WIDTHS]
         self.width = nn.Parameter(torch.tensor(begin)) if settings.mode != "prune" else None
         self.channel = nn.Parameter(torch.full((channels,), settings.initial_gate)) if channels else None
-        self.costs = [share * bits if settings.cost == "bops" else 1.0 for bits in (2, *WIDTHS)]
+        costs = [share * bits if settings.cost == "bops" else 1.0 for bits in (2, *WIDTHS)]
+        self.register_buffer("costs", torch.tensor(costs), persistent=False)
         self.fixed = False
         self.levels = len(WIDTHS)
 
@@ -274,7 +276,7 @@ class _Gated(nn.Module):
         """What the gates pay, before the strength."""
         if self.fixed or not self.gate_parameters:
             return None
-        offset, costs = self.settings.offset, torch.tensor(self.costs, device=self.limit.device)
+        offset, costs = self.settings.offset, self.costs
         if self.width is None:
             paid = costs[: self.bits.bit_length() - 1].sum()
         else:
