@@ -29,7 +29,6 @@ from gatewise.quant.methods import Quantisation
 from gatewise.quant.minmax import MinMaxSettings, minmax
 from gatewise.quant.networks import load_network
 from gatewise.quant.preprocess import InputSpec
-from gatewise.quant.progress import line
 from gatewise.quant.statistics import collect
 from gatewise.quant.trainable import TrainableGraph
 from gatewise.quant.training import (
@@ -70,7 +69,11 @@ class Lines(Progress):
     def epoch(self, report: EpochReport) -> None:
         """Print it."""
         bops = f", {100 * report.facts['bops']:.3f} % BOPs" if report.facts else ""
-        print(f"{self.name} {line(report)}{bops}", flush=True)
+        print(
+            f"{self.name} epoch {report.epoch + 1}: loss {report.loss:.4f}, top-1 {100 * report.training_top1:.2f} %, "
+            f"held out {100 * report.held_out_top1:.2f} %{bops}, {report.seconds:.1f} s",
+            flush=True,
+        )
 
 
 def float_start(

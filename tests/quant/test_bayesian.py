@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from gatewise.kernels.errors import FormatError, UnsupportedError
+from gatewise.kernels.errors import FormatError, ToolMissingError, UnsupportedError
 from gatewise.kernels.nested import NestedGrid, relative_bops
 from gatewise.quant.agreement import agreement
 from gatewise.quant.bayesian import BayesianBits, BayesianSettings, Decomposed, strength_for
@@ -14,10 +14,15 @@ from gatewise.quant.graph import Graph
 from gatewise.quant.methods import Quantisation
 from gatewise.quant.networks import load_network
 from gatewise.quant.preprocess import InputSpec
+from gatewise.quant.quantized import QuantizedLayer
 from gatewise.quant.trainable import TrainableGraph, straight_through
 from gatewise.quant.training import Trained, TrainingSettings, fine_tune
-from gatewise.sim.images import ImageSet
+from gatewise.rtl.cxxrtl import find_compiler
+from gatewise.rtl.engine.cosim import compile_engine, regress_network
+from gatewise.sim.compile import compile_network
+from gatewise.sim.images import ImageSet, quantise_images
 from gatewise.sim.prune import layer_bops, without_pruned
+from gatewise.sim.random_cases import ENGINES
 from small_networks import Residual, shaken
 from torch import Tensor, nn
 
@@ -199,6 +204,28 @@ def test_the_exported_network_computes_the_fake_quantised_integers(
     assert compared.predictions == 1
     published = found.history[-1].facts["bops"]
     assert relative_bops(list(layer_bops(network, without_pruned(network)).values())) == pytest.approx(published)
+
+
+@pytest.mark.parametrize("build", ["8x8/64", "4x4/128 fusion", "8x4/64 huffman fusion"])
+def test_a_trained_network_runs_in_rtl_as_in_the_simulator(
+    learnt: tuple[BayesianBits, Trained], images: ImageSet, build: str
+) -> None:
+    try:
+        find_compiler()
+    except ToolMissingError:
+        pytest.skip("no C++ compiler is installed")
+    coding = "huffman" if "huffman" in build else "raw"
+    nodes = tuple(
+        replace(node, weights=replace(node.weights, coding=coding)) if isinstance(node, QuantizedLayer) else node
+        for node in learnt[1].quantized.nodes
+    )
+    network = export_network(replace(learnt[1].quantized, nodes=nodes), "blobs", {})
+    design = compile_engine(ENGINES[build], formats=True)
+    for each, stall in ((network, 0.0), (without_pruned(network, ENGINES[build]), 0.3)):
+        codes = quantise_images(images[:2], network.manifest.input)
+        result = regress_network(design, compile_network(each, ENGINES[build]), codes, stall=stall)
+        assert result.mismatch is None
+        assert (result.images, result.overflows) == (2, 0)
 
 
 def test_what_trains_is_what_is_exported(learnt: tuple[BayesianBits, Trained], images: ImageSet) -> None:
