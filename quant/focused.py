@@ -77,7 +77,7 @@ class FocusedSettings:
     activation_bits: int = 8
     sparsity: float = 0.6
     pruning: PruningKind = "surgery"
-    allocation: Allocation = "scaled"
+    allocation: Allocation = "global"
     separation: float = 2.0
     means: Literal["kept", "rounded", "absolute"] = "kept"
     components: Literal["sampled", "likeliest"] = "sampled"
