@@ -34,7 +34,7 @@ from gatewise.sim.file import load, save_network
 from gatewise.sim.images import ImageSet, load_images
 from gatewise.sim.inspect import inspect_file
 
-__all__ = ["RUNS", "Run", "main"]
+__all__ = ["ABLATED", "DIGIT_ENGINE", "ENGINE", "RUNS", "Run", "count", "main", "train"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
@@ -71,7 +71,6 @@ ADAM = {"optimizer": "adam", "learning_rate": "0.001", "weight_decay": "0"}
 LENET = ADAM | {"edges": "encrypted", "alpha": "0", "taps": "0", "batch": "100", "held_out": "0.08334"}
 LENET |= {"slope": "100", "slope_start": "100", "slope_warmup": "0"}
 RESNET = ADAM | {"n_in": "16", "begin": "float", "flip": "true", "crop": "4"}
-ABLATION = RESNET
 INT4 = {"weight_bits": "4", "activation_bits": "8", "edge_bits": "8", "per_channel_weights": "true"}
 
 RUNS = {
@@ -81,12 +80,14 @@ RUNS = {
     "resnet20-0.47": Run("cifar-resnet20", RESNET | {"n_in": "19,16,7"}, 60),
     "resnet20-1.6": Run("cifar-resnet20", RESNET | {"planes": "2"}, 60),
     **{
-        f"ablation-{gradient}": Run("cifar-resnet20", ABLATION | {"gradient": gradient}, 40)
+        f"ablation-{gradient}": Run("cifar-resnet20", RESNET | {"gradient": gradient}, 40)
         for gradient in ("tanh", "straight-through", "analog")
     },
     "lenet5-int4": Run("lenet5", ADAM | INT4 | {"batch": "100", "held_out": "0.08334"}, 12, "minmax"),
 }
-"""By name. The ablations are for several seeds."""
+"""By name."""
+ABLATED = [name for name in RUNS if name.startswith("ablation-")]
+"""Those that differ in the gradient alone, for several seeds."""
 
 
 class Lines(Progress):
@@ -126,81 +127,90 @@ def top1(graph: Graph, spec: InputSpec, test: ImageSet, device: torch.device) ->
     return right / len(test)
 
 
-def train(arguments: argparse.Namespace) -> None:
+def train(
+    out: Path,
+    name: str,
+    seed: int = 0,
+    epochs: int | None = None,
+    images: int | None = None,
+    data: Path = DATA,
+    device: str | None = None,
+) -> None:
     """Train one of the runs; write the export and what it came from."""
     began = time.monotonic()
-    run = RUNS[arguments.run]
-    settings, training = settings_of(run, arguments.seed, run.epochs if arguments.epochs is None else arguments.epochs)
-    device = training_device(arguments.device)
-    images, test = (load_images(arguments.data / run.folder / f"{part}.npz") for part in ("train", "test"))
+    run = RUNS[name]
+    settings, training = settings_of(run, seed, run.epochs if epochs is None else epochs)
+    chosen = training_device(device)
+    learnt, test = (load_images(data / run.folder / f"{part}.npz") for part in ("train", "test"))
+    learnt = learnt[:images]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(arguments.seed)
-        loaded = load_network(run.network, run.weights(arguments.data))
+        torch.manual_seed(seed)
+        loaded = load_network(run.network, run.weights(data))
     graph = capture_unfolded(loaded.module, loaded.example)
     trained = fine_tune(
         graph, loaded.input, METHODS[run.method].quantizer(graph, loaded.input, settings, training),
-        images.images[:CALIBRATION], images[: arguments.images], training,
-        device=arguments.device, progress=Lines(arguments.out.name),
+        learnt.images[:CALIBRATION], learnt, training, device=device, progress=Lines(out.name),
     )  # fmt: skip
     provenance: dict[str, str | int | float] = {
         "source": run.network,
         "method": run.method,
         **{key: value if isinstance(value, int | float) else str(value) for key, value in asdict(settings).items()},
         "training_epochs": training.epochs,
-        "training_images": len(images[: arguments.images]),
+        "training_images": len(learnt),
     }
     network = export_network(trained.quantized, run.network, provenance)
-    size = save_network(network, _beside(arguments.out, ".gw"))
+    size = save_network(network, _beside(out, ".gw"))
     facts = {
         "schema": 1,
-        "run": arguments.run,
-        "seed": arguments.seed,
+        "run": name,
+        "seed": seed,
         "method": asdict(settings),
         "training": asdict(training),
-        "images": len(images[: arguments.images]),
+        "images": len(learnt),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if chosen.type == "cuda" else "cpu",
         "seconds": round(time.monotonic() - began, 1),
         "bytes": size,
         "held_out_top1": trained.history[-1].held_out_top1 if trained.history else None,
-        "real_activations_top1": top1(trained.graph, loaded.input, test, device),
+        "real_activations_top1": top1(trained.graph, loaded.input, test, chosen),
         "epochs": [asdict(report) for report in trained.history],
     }
     if isinstance(settings, FlexorSettings):
         counted = account(trained.graph, settings)
         facts["encrypted_bits_per_weight"] = counted.encrypted_bits_per_weight
         facts["bits_per_weight"] = counted.bits_per_weight
-    write_json(_beside(arguments.out, ".json"), facts)
-    print(f"{arguments.out.name} {size:,} bytes, {facts['seconds']} s", flush=True)
+    write_json(_beside(out, ".json"), facts)
+    print(f"{out.name} {size:,} bytes, {facts['seconds']} s", flush=True)
     compared = agreement(Quantisation(trained.graph, trained.quantized, network), test.images[:COMPARED])
     facts["agreement"] = {
         "images": compared.images,
         "worst_layer": compared.worst("scale"),
         "predictions": compared.predictions,
     }
-    write_json(_beside(arguments.out, ".json"), facts)
-    print(f"{arguments.out.name} integers that differ: {compared.worst('scale'):.2e}", flush=True)
+    write_json(_beside(out, ".json"), facts)
+    print(f"{out.name} integers that differ: {compared.worst('scale'):.2e}", flush=True)
 
 
-def count(arguments: argparse.Namespace) -> None:
-    """Count what an export has right on the test images, and its cycles."""
-    path = _beside(arguments.out, ".json")
-    facts = json.loads(path.read_text())
+def count(out: Path, images: int | None = None, data: Path = DATA) -> dict[str, Any]:
+    """Count what an export has right on the test images, and its cycles; all that its JSON file says then."""
+    path = _beside(out, ".json")
+    facts: dict[str, Any] = json.loads(path.read_text())
     run = RUNS[facts["run"]]
-    test = load_images(arguments.data / run.folder / "test.npz")[: arguments.images]
-    network = load(_beside(arguments.out, ".gw"))
-    engine = ENGINE if run.method == "flexor" else DIGIT_ENGINE
-    result = network.run(test, engine)
-    inspected = inspect_file(_beside(arguments.out, ".gw"))
+    test = load_images(data / run.folder / "test.npz")[:images]
+    network = load(_beside(out, ".gw"))
+    result = network.run(test, ENGINE if run.method == "flexor" else DIGIT_ENGINE)
+    inspected = inspect_file(_beside(out, ".gw"))
     facts |= {
         "test_images": len(test),
         "integer_top1": result.top(1),
         "cycles": int(result.cycles_per_image),
         "weight_bytes": inspected.coded_bytes,
+        "float_bytes": inspected.float_bytes,
         "bytes_read": sum(layer.bytes_read for layer in result.layers),
     }
     write_json(path, facts)
-    print(f"{arguments.out.name}: {100 * (result.top(1) or 0):.2f} % of {len(test)}, {facts['cycles']:,} cycles")
+    print(f"{out.name}: {100 * (result.top(1) or 0):.2f} % of {len(test)}, {facts['cycles']:,} cycles", flush=True)
+    return facts
 
 
 def _beside(out: Path, suffix: str) -> Path:
@@ -210,21 +220,20 @@ def _beside(out: Path, suffix: str) -> Path:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    verbs = parser.add_subparsers(required=True)
-    for verb, does in (("train", train), ("count", count)):
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("train", "count"):
         own = verbs.add_parser(verb)
-        own.set_defaults(does=does)
         own.add_argument("out", type=Path)
         if verb == "train":
-            own.add_argument("run", choices=list(RUNS))
+            own.add_argument("name", metavar="RUN", choices=list(RUNS), help=", ".join(RUNS))
             own.add_argument("--seed", type=int, default=0)
             own.add_argument("--epochs", type=int, default=None, help="(default: the run's own)")
             own.add_argument("--device", default=None, help="cuda where there is one unless given")
         own.add_argument("--images", type=int, default=None, help="(default: all)")
         own.add_argument("--data", type=Path, default=DATA)
-    arguments = parser.parse_args()
+    arguments = vars(parser.parse_args())
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    arguments.does(arguments)
+    {"train": train, "count": count}[arguments.pop("verb")](**arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from gatewise.kernels.huffman import entropy
@@ -18,7 +18,7 @@ from gatewise.quant.methods import Quantisation
 from gatewise.sim.activations import huffman_bits
 from gatewise.sim.arrays import default_engine
 from gatewise.sim.atomic import write_bytes
-from gatewise.sim.engine import EngineConfig
+from gatewise.sim.engine import Array, EngineConfig
 from gatewise.sim.file import save_network
 from gatewise.sim.images import ImageSet, load_images
 from gatewise.sim.inspect import inspect_file
@@ -34,6 +34,7 @@ __all__ = [
     "Measured",
     "Section",
     "Table",
+    "compute_unit_gates",
     "integer_run",
     "measure",
     "percent",
@@ -44,6 +45,7 @@ __all__ = [
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
 STORE = ROOT / "docs" / "results"
+GATES = ROOT / "docs" / "engine.md"
 BATCH = 47
 
 
@@ -208,6 +210,16 @@ def _mean(weighted: Iterable[tuple[Any, Any]]) -> float:
 def percent(share: float, digits: int = 2) -> str:
     """A share in percent, without the sign."""
     return f"{100 * share:.{digits}f}"
+
+
+def compute_unit_gates() -> dict[tuple[str, str], str]:
+    """Gates by array and decoder, of engines of 16 x 16, as `bench/engine.py` wrote them."""
+    found = {}
+    for line in GATES.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] in get_args(Array) and len(cells) > 2:
+            found.setdefault((cells[0], cells[1]), cells[2])
+    return found
 
 
 def write(name: str, section: Section) -> None:

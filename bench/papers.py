@@ -17,6 +17,7 @@ from pathlib import Path
 from gatewise.sim.atomic import write_bytes
 from page import DATA, ROOT, Data, Section, stored, write
 from papers_aciq import aciq_section
+from papers_flexor import flexor_section
 from papers_focused import focused_section
 from rich.console import Console
 
@@ -24,6 +25,7 @@ PARTS: dict[str, Callable[[Data], Section]] = {
     "aciq-resnet20": aciq_section("cifar-resnet20"),
     "aciq-resnet32": aciq_section("cifar-resnet32"),
     "focused": focused_section,
+    "flexor": flexor_section,
 }
 """The page's sections in its order."""
 

@@ -13,7 +13,7 @@ from gatewise.quant.methods import quantize
 from gatewise.sim.engine import EngineConfig
 from gatewise.sim.file import load
 from gatewise.sim.network import Network
-from page import DATA, ROOT, Data, Section, Table, integer_run, percent
+from page import DATA, ROOT, Data, Section, Table, compute_unit_gates, integer_run, percent
 
 __all__ = ["focused_section"]
 
@@ -22,7 +22,6 @@ BUDGETS = {"9x": 9, "11x": 11}
 """Compressions that are wanted of 5 bits."""
 AGREEMENT_IMAGES = 64
 CALIBRATION = 32
-GATES = ROOT / "docs" / "engine.md"
 
 TEXT = """
 ResNet-20, CIFAR-10: pruned, then focused, fine-tuned on the 8,068 lossless training images less a tenth that is held
@@ -174,7 +173,7 @@ def _beside(found: dict[str, dict[str, Any]], chosen: dict[str, str | None], dat
         options={"weight_bits": "4", "activation_bits": "8", "per_channel_weights": "true"},
     ).network  # fmt: skip
     cycles = int(integer_run(integers, data.test[:1], EngineConfig()).cycles_per_image)
-    gates = _gates()
+    gates = compute_unit_gates()
     lines = [["int, 4 bits", "digit, raw", f"{cycles:,}", f"{_payload(integers):,}", gates["digit", "raw"]]]
     lines += [
         [f"focused, 5 bits, {title}", "shift, huffman", f"{found[name]['cycles']:,}", f"{found[name]['payload']:,}",
@@ -184,16 +183,6 @@ def _beside(found: dict[str, dict[str, Any]], chosen: dict[str, str | None], dat
     columns = ["inner layers", "array, decoder", "cycles an image", "bytes of weights and tables"]
     columns += ["gates of the compute unit (docs/engine.md)"]
     return Table(columns, lines, "**Beside 4-bit integers**, 8-bit activations, on engines of 16 x 16")
-
-
-def _gates() -> dict[tuple[str, str], str]:
-    """Gates by array and decoder, as `bench/engine.py` wrote them."""
-    found = {}
-    for line in GATES.read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if cells[0] in ("digit", "shift") and len(cells) > 2 and (cells[0], cells[1]) not in found:
-            found[cells[0], cells[1]] = cells[2]
-    return found
 
 
 def _paper() -> Table:

@@ -12,7 +12,8 @@ framework's memory.
 
 Where the paper is silent, there are settings: activations, which it leaves real, have at most 8 bits here (`ranges`);
 first and last layers have 8-bit integers or are encrypted too; encrypted weights begin as noise, as there, or as the
-nearest to a trained network's.
+nearest to a trained network's. Trainings are short here, and `quantize` has Adam for them unless told: the paper's
+CIFAR-10 recipe is 500 epochs of SGD at a rate of 0.1 with a decay of 1e-5.
 """
 
 import math

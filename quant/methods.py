@@ -80,7 +80,7 @@ METHODS: Mapping[str, Method] = {
     "inq": Method(InqSettings, fine_tune=inq),
     "lqnet": Method(LqNetSettings, fine_tune=lqnet),
     "abcnet": Method(AbcNetSettings, fine_tune=abcnet),
-    "flexor": Method(FlexorSettings, fine_tune=flexor_training),
+    "flexor": Method(FlexorSettings, fine_tune=flexor_training, training=ADAM),
     "bayesian": Method(BayesianSettings, fine_tune=bayesian, training=ADAM, search=searched),
 }
 
@@ -89,7 +89,8 @@ METHODS: Mapping[str, Method] = {
 class Quantisation:
     """The float graph, its quantised form and the network for the hardware, which compute alike.
 
-    `graph` is what was given, folded; `history` has the epochs of the training, if any.
+    `graph` is what was given, folded, or what training ended with where no weights were given; `history` has the epochs
+    of the training, if any.
     """
 
     graph: Graph
@@ -200,6 +201,8 @@ def quantize(
             settings = search(settings, training, tried)
         trained = fitted(settings, training, resume)
         quantized, history = trained.quantized, trained.history
+        if weights is None:
+            graph = trained.graph
     name = loaded.name.rpartition(":")[2]
     provenance: dict[str, str | int | float] = {
         "gatewise": _version(),

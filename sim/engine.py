@@ -13,7 +13,7 @@ from ..kernels.mac import DIGIT_BITS, MacFormat
 from ..kernels.planes import MAX_PLANE_ACC
 from .validation import first_problem
 
-__all__ = ["EngineConfig"]
+__all__ = ["Array", "EngineConfig"]
 
 PREFETCH_MARGIN = 4
 """Words of prefetch beyond the bus latency that keep one word a cycle coming."""
