@@ -19,6 +19,7 @@ from page import DATA, ROOT, Data, Section, stored, write
 from papers_aciq import aciq_section
 from papers_flexor import flexor_section
 from papers_focused import focused_section
+from papers_rivals import rivals
 from rich.console import Console
 
 PARTS: dict[str, Callable[[Data], Section]] = {
@@ -26,6 +27,7 @@ PARTS: dict[str, Callable[[Data], Section]] = {
     "aciq-resnet32": aciq_section("cifar-resnet32"),
     "focused": focused_section,
     "flexor": flexor_section,
+    "rivals": rivals,
 }
 """The page's sections in its order."""
 

@@ -64,6 +64,7 @@ def widths(weights: int, activations: int, **others: str) -> dict[str, str]:
 TRAININGS = {
     "resnet20-fixed8": Training("fixed8", {"learning_rate": "0.003"}, 15),
     "resnet20-minmax-w4a4": Training("minmax", widths(4, 4, per_channel_weights="true", learning_rate="0.01"), 40),
+    "resnet20-aciq-w4a4": Training("aciq", {"learning_rate": "0.003"}, 15),
     "resnet20-inq-w5": Training("inq", widths(5, 8, learning_rate="0.01"), 40),
     "resnet20-inq-w4": Training("inq", widths(4, 8, learning_rate="0.01"), 40),
     "resnet20-lqnet-w2a2": Training("lqnet", widths(2, 2, learning_rate="0.02"), 60),
