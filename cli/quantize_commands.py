@@ -12,7 +12,7 @@ __all__ = ["quantize"]
 
 
 def quantize(
-    method: Annotated[str, typer.Option(metavar="M", help="aciq, bayesian, minmax, ..")],
+    method: Annotated[str, typer.Option(metavar="M", help="aciq, bayesian, hawq, minmax, ..")],
     network: Annotated[str, typer.Option(metavar="NAME|pkg.mod:factory", help="A built-in network or your own.")],
     calibration: Annotated[Path, typer.Option(metavar="F.npz", help="Images for the statistics.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.gw", help="The file to write.")],
@@ -61,6 +61,7 @@ def quantize(
     for package in ("torch", "scipy"):
         if find_spec(package) is None:
             raise ToolMissingError(f"quantize needs {package}: pip install 'gatewise[quant]'")
+    from ..quant.methods import METHODS
     from ..quant.methods import quantize as quantize_network
     from ..quant.progress import TerminalProgress
 
@@ -76,7 +77,8 @@ def quantize(
     labelled = None if test is None else load_images(test)
     learnt = None if train is None else load_images(train)
     console = Console(stderr=True)
-    shown = TerminalProgress(console) if learnt is not None else None
+    searches = method in METHODS and METHODS[method].choose is not None
+    shown = TerminalProgress(console) if learnt is not None or searches else None
     told = f"{method}: capturing {network}, calibrating on {images} images"
     with console.status(told) if shown is None else shown:
         found = quantize_network(

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from .fixed8 import Fixed8Settings, fixed8
 from .flexor import FlexorSettings, flexor_training
 from .focused import FocusedSettings, focused_training
 from .graph import Graph
+from .hawq import HawqSettings, hawq, search
 from .inq import InqSettings, inq
 from .lqnet import LqNetSettings, lqnet
 from .minmax import MinMaxSettings, minmax
@@ -43,6 +44,24 @@ DEFAULT_IMAGES = 32
 """Calibration images of the paper's offline statistics."""
 
 
+class Choose(Protocol):
+    """Makes of settings and labelled images what a method applies."""
+
+    def __call__(
+        self,
+        graph: Graph,
+        spec: InputSpec,
+        statistics: Statistics,
+        settings: Any,
+        labelled: ImageSet,
+        *,
+        device: str | None,
+        resume: str | Path | None,
+        progress: Callable[[str, int, int], None] | None,
+    ) -> Any:
+        """Search on the float graph, folded."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A method's settings class, the function that applies it, and what it is in training.
@@ -51,6 +70,8 @@ class Method:
     settings; unless given, that of `UniformTraining`, which asks no more than that `apply` ends in uniform integers. A
     method without `apply` is what its quantiser converts to without training. `training` are its own defaults of
     `TrainingSettings`; `search` chooses settings by trainings on the training images, each with settings of its own.
+    What a method chooses by labelled images before all else it does in `choose`, whose result `apply` and `fine_tune`
+    take in the place of the settings.
     """
 
     settings: type[Any]
@@ -58,6 +79,7 @@ class Method:
     fine_tune: Callable[[Graph, InputSpec, Any, TrainingSettings], FakeQuantizer] | None = None
     training: Mapping[str, object] = field(default_factory=dict)
     search: Callable[[Any, TrainingSettings, Callable[[Any, TrainingSettings], Trained]], Any] | None = None
+    choose: Choose | None = None
 
     def quantizer(self, graph: Graph, spec: InputSpec, settings: Any, training: TrainingSettings) -> FakeQuantizer:
         """What the method does to an unfolded graph in training."""
@@ -75,6 +97,7 @@ ADAM: Mapping[str, object] = {"optimizer": "adam", "learning_rate": 1e-3, "weigh
 METHODS: Mapping[str, Method] = {
     "aciq": Method(AciqSettings, aciq),
     "minmax": Method(MinMaxSettings, minmax),
+    "hawq": Method(HawqSettings, hawq, choose=search),
     "fixed8": Method(Fixed8Settings, fixed8),
     "focused": Method(FocusedSettings, fine_tune=focused_training),
     "inq": Method(InqSettings, fine_tune=inq),
@@ -150,7 +173,8 @@ def quantize(
         joined by commas) and ``divide`` for a module without an input specification of its own
     requantise : how layers come to codes: by "scale", or by "threshold" where hardware can (at most 4 bits)
     test : images on which the float network's top-1 is measured, for the file's provenance
-    train : labelled images on which the network is fine-tuned in its quantised form, for so many `epochs`
+    train : labelled images on which the network is fine-tuned in its quantised form, for so many `epochs`; a method's
+        search for widths is on them, and without them on the calibration set, which must have labels then
     seed : of everything that is drawn; 0 unless given
     resume, device, progress : of the training: see `training.fine_tune`
     """
@@ -177,7 +201,13 @@ def quantize(
     unfolded = capture_unfolded(loaded.module, loaded.example)
     graph, pixels = unfolded.folded(), calibration.images[:images]
     history: tuple[EpochReport, ...] = ()
-    apply = METHODS[method].apply
+    apply, choose = METHODS[method].apply, METHODS[method].choose
+    if choose is not None:
+        ranges = collect(graph, torch.from_numpy(loaded.input.normalise(pixels)))
+        told = None if progress is None else progress.search
+        settings = choose(
+            graph, loaded.input, ranges, settings, train or calibration, device=device, resume=resume, progress=told
+        )
     if train is None and apply is not None:
         statistics = collect(graph, torch.from_numpy(loaded.input.normalise(pixels)))
         quantized = apply(graph, loaded.input, statistics, settings)

@@ -1,18 +1,18 @@
 """The naive baseline: every range from its least to its greatest value, nothing clipped or corrected."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from .affine import WeightSettings, quantize_weights, tensor_grid
+from .affine import SCALE_FLOOR, WeightSettings, quantize_weights, tensor_grid
 from .graph import Clamping, Graph, Input, Layer, Node, Parameters
 from .lowering import Grid, Quantizer, edge_layers, lower, stream_grid
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph, QuantizedTensor, QuantizedWeights
 from .statistics import Statistics
 
-__all__ = ["MinMaxSettings", "minmax", "minmax_grid", "observed_range"]
+__all__ = ["LayerBits", "MinMaxQuantizer", "MinMaxSettings", "minmax", "minmax_grid", "observed_range"]
 
 
 @dataclass(frozen=True)
@@ -48,39 +48,70 @@ def minmax_grid(producers: Sequence[Node], bits: int, statistics: Statistics, sp
 
 
 @dataclass(frozen=True, eq=False)
-class _MinMax(Quantizer):
-    graph: Graph
+class LayerBits:
+    """Bits of each layer's weights and of the activations that it reads, by layer name."""
+
+    weights: Mapping[str, int]
+    activations: Mapping[str, int]
+
+    @classmethod
+    def uniform(cls, graph: Graph, weights: int, activations: int, edges: int) -> "LayerBits":
+        """The same bits for all layers but the first and the last, which have `edges` of both."""
+        outer = edge_layers(graph)
+        names = [layer.name for layer in graph.layers]
+        return cls(*({name: edges if name in outer else bits for name in names} for bits in (weights, activations)))
+
+
+@dataclass(frozen=True, eq=False)
+class MinMaxQuantizer(Quantizer):
+    """Extremes as ranges, and the widths of each layer; `method` and its settings, `chosen`, are for the record.
+
+    Where `gains` has a layer's, its weights are rounded as they were trained, in front of these factors of its output
+    channels, which join the scales: one grid for a layer is not one for its folded weights then.
+    """
+
     spec: InputSpec
     statistics: Statistics
-    chosen: MinMaxSettings
-    edges: frozenset[str]
-    method = "minmax"
+    bits: LayerBits
+    per_channel_weights: bool
+    method: str
+    chosen: Mapping[str, object]
+    gains: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def settings(self) -> Mapping[str, object]:
-        return asdict(self.chosen)
+        """The method's settings."""
+        return self.chosen
 
     def input_bits(self, layer: Layer) -> int:
-        return self.chosen.edge_bits if layer.name in self.edges else self.chosen.activation_bits
+        """The layer's own."""
+        return self.bits.activations[layer.name]
 
     def activation_grid(self, producers: Sequence[Node], bits: int) -> Grid:
+        """One step per tensor."""
         return minmax_grid(producers, bits, self.statistics, self.spec)
 
     def stream_grid(self, producers: Sequence[Node]) -> Grid:
+        """The usual one."""
         return stream_grid(producers, self.statistics)
 
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor
     ) -> tuple[QuantizedWeights, np.ndarray]:
-        bits = self.chosen.edge_bits if layer.name in self.edges else self.chosen.weight_bits
-        weights = quantize_weights(
-            layer, parameters, source, bits, WeightSettings(per_channel=self.chosen.per_channel_weights)
-        )
-        return weights, parameters.bias
+        """Asymmetric codes over the weights' extremes, in the layer or in each output channel."""
+        settings = WeightSettings(per_channel=self.per_channel_weights)
+        gain = np.abs(self.gains.get(layer.name, np.ones(layer.channels)))
+        axes = (1,) * (parameters.weight.ndim - 1)
+        trained = Parameters(parameters.weight / gain.reshape(-1, *axes), parameters.bias / gain)
+        weights = quantize_weights(layer, trained, source, self.bits.weights[layer.name], settings)
+        return replace(weights, scales=np.maximum(weights.scales * gain, SCALE_FLOOR)), parameters.bias
 
 
 def minmax(
     graph: Graph, spec: InputSpec, statistics: Statistics, settings: MinMaxSettings | None = None
 ) -> QuantizedGraph:
     """Quantise `graph` by the extremes of its weights and of its calibrated activations."""
-    return lower(graph, spec, _MinMax(graph, spec, statistics, settings or MinMaxSettings(), edge_layers(graph)))
+    chosen = settings or MinMaxSettings()
+    bits = LayerBits.uniform(graph, chosen.weight_bits, chosen.activation_bits, chosen.edge_bits)
+    quantizer = MinMaxQuantizer(spec, statistics, bits, chosen.per_channel_weights, "minmax", asdict(chosen))
+    return lower(graph, spec, quantizer)

@@ -37,6 +37,10 @@ class TerminalProgress(Progress):
     ) -> None:
         self.bar.stop()
 
+    def search(self, what: str, done: int, most: int) -> None:
+        """Move the bar over what is measured before the training."""
+        self.bar.update(self.task, total=most, completed=done, description=what)
+
     def start(self, epochs: int, steps: int, done: int) -> None:
         """Set the bar's length."""
         self.steps = steps

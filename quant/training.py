@@ -114,6 +114,9 @@ class EpochReport:
 class Progress:
     """Hears of a training; the base class says nothing."""
 
+    def search(self, what: str, done: int, most: int) -> None:
+        """Before the training: so much of something, of at most so much, is measured."""
+
     def start(self, epochs: int, steps: int, done: int) -> None:
         """So many epochs of so many steps; `done` epochs came from a checkpoint."""
 
