@@ -79,15 +79,58 @@ def run(
 
 def inspect(
     network: Annotated[Path, typer.Argument(metavar="F.gw", help="Exported network.")],
+    plot: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="Draw its histogram, levels and clip points to --output.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.png|svg", help="The picture.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="IMAGES", help="The picture has the activations of these images too.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Of them the first N.")] = 32,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="F", help="The picture has these float weights, not those of the file.")
+    ] = None,
+    channel: Annotated[int | None, typer.Option(metavar="N", help="The picture is of one output channel.")] = None,
     json: Json = None,
 ) -> None:
-    """Show a network file: graph, bits, bytes by layer, compression against float32."""
+    """Show a network file: graph, bits, bytes by layer, compression against float32; draw one of its layers."""
+    from ..kernels.errors import FormatError
+    from ..sim.atomic import check_writable
     from ..sim.inspect import inspect_file
     from ..sim.report import inspection_report, terminal
 
+    if plot is None and any(option is not None for option in (output, images, weights, channel)):
+        raise FormatError("options of a picture must come with --plot LAYER")
+    if plot is not None and output is None:
+        raise FormatError("a picture must have a file: give --output FILE.png or FILE.svg")
+    check_writable(json, output)
+    if plot is not None and output is not None:
+        _plot(network, plot, output, images, limit, weights, channel)
     found, console = inspect_file(network), terminal()
     console.print(inspection_report(found, console))
     _write_json(json, found.to_json())
+
+
+def _plot(
+    network: Path, layer: str, output: Path, images: Path | None, limit: int, weights: Path | None, channel: int | None
+) -> None:
+    from importlib.util import find_spec
+
+    from ..kernels.errors import ToolMissingError
+    from ..sim.file import load
+    from ..sim.images import load_images
+
+    for package in ("torch", "scipy"):
+        if find_spec(package) is None:
+            raise ToolMissingError(f"pictures need {package}: pip install 'gatewise[quant]'")
+    from ..quant.picture import activation_panel, draw, float_weights, weight_panel
+
+    held = load(network)
+    floats = None if weights is None else float_weights(held, layer, weights)
+    panels = [weight_panel(held, layer, channel, floats)]
+    if images is not None:
+        panels.append(activation_panel(held, layer, load_images(images)[:limit], channel))
+    draw(held, panels, layer, output)
 
 
 def compile_image(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .graph import Hook, Node
 
-__all__ = ["BINS", "Moments", "NodeStatistics", "Statistics", "collect"]
+__all__ = ["BINS", "Moments", "NodeStatistics", "Statistics", "collect", "moments"]
 
 BINS = 4096
 """Of a histogram; half of them are for negative values."""
@@ -66,6 +66,16 @@ def _histogram(values: Tensor, ends: Tensor) -> Tensor:
     bins = ((values / ends + 1) * (BINS // 2)).floor().clamp(0, BINS - 1).to(torch.int64)
     rows = torch.arange(len(values), device=values.device)[:, None]
     return torch.bincount((bins + rows * BINS).reshape(-1), minlength=len(values) * BINS).reshape(-1, BINS)
+
+
+def moments(values: np.ndarray) -> Moments:
+    """Of values at hand, (n,): the arrays are (1,) and (1, BINS)."""
+    row = np.asarray(values, dtype=np.float64).reshape(1, -1)
+    mean = row.mean(1)
+    least, greatest = row.min(1), row.max(1)
+    counts = _histogram(torch.from_numpy(row), torch.from_numpy(np.maximum(-least, greatest))).numpy()
+    deviation = row.std(1, ddof=min(1, row.size - 1))
+    return Moments(row.size, mean, np.abs(row - mean[:, None]).mean(1), deviation, least, greatest, counts)
 
 
 class _Sums(Hook):

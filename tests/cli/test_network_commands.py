@@ -76,6 +76,23 @@ def test_inspect_prints_nodes_and_writes_json(gatewise, network, tmp_path):
         assert layer["name"] in result.out
 
 
+def test_inspect_draws_a_layer(gatewise, network, images, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "stem.svg"
+    result = gatewise("inspect", network, "--plot", "stem", "-o", picture, "--images", images, "--limit", 2)
+    assert result.code == 0
+    assert picture.read_bytes().count(b"<svg") == 1
+
+
+def test_a_picture_needs_a_layer_and_a_file(refused, network, tmp_path):
+    pytest.importorskip("torch")
+    assert refused("inspect", network, "-o", tmp_path / "a.png") == "options of a picture must come with --plot LAYER"
+    assert refused("inspect", network, "--plot", "stem").startswith("a picture must have a file: give --output")
+    message = refused("inspect", network, "--plot", "nothing", "-o", tmp_path / "a.png")
+    assert message.startswith("layer must be one of ")
+
+
 def test_demo_prints_both_accuracies_and_writes_json(gatewise, tmp_path):
     result = gatewise("demo", "--json", tmp_path / "demo.json")
     assert (result.code, result.err) == (0, "")
