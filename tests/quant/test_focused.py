@@ -74,6 +74,19 @@ def trained(
     return fine_tune(graph, SPEC, quantizer, images.images[:32], images, training), quantizer
 
 
+def check_exported(found: Trained, quantizer: Kept, bits: int) -> None:
+    """Every layer's weights are what the network in training multiplies, in the scheme that is due to it."""
+    network = quantizer.network
+    for layer in found.quantized.layers:
+        own = network.layers[layer.name]
+        used = quantizer.weight(layer.op, own.weight, own.gain)
+        used = used * own.gain.reshape(-1, *(1,) * (used.ndim - 1))
+        np.testing.assert_allclose(used.detach(), layer.weights.real, rtol=1e-5, atol=1e-7)
+        assert isinstance(layer.weights, QuantizedWeights if layer.name in ("0", "9") else EncodedWeights)
+        if isinstance(layer.weights, EncodedWeights):
+            assert layer.weights.bits <= bits
+
+
 @pytest.mark.parametrize("midpoint", ["arithmetic", "log"])
 @pytest.mark.parametrize(("bits", "bias"), [(0, 0), (1, 2), (2, 1), (3, 9), (4, 13)])
 def test_tensors_are_rounded_as_the_kernel_rounds(midpoint: Midpoint, bits: int, bias: int) -> None:
@@ -120,21 +133,33 @@ def test_the_last_epoch_quantises_all(epochs: int) -> None:
 def test_what_trains_is_what_is_exported(graph: Graph, images: ImageSet, bits: int, pruning: str) -> None:
     settings = FocusedSettings(weight_bits=bits, sparsity=0.5, pruning=pruning)  # type: ignore[arg-type]
     found, quantizer = trained(graph, images, settings)
-    network = quantizer.network
-    for layer in found.quantized.layers:
-        own = network.layers[layer.name]
-        used = quantizer.weight(layer.op, own.weight, own.gain)
-        used = used * own.gain.reshape(-1, *(1,) * (used.ndim - 1))
-        np.testing.assert_allclose(used.detach(), layer.weights.real, rtol=1e-5, atol=1e-7)
-        assert isinstance(layer.weights, QuantizedWeights if layer.name in ("0", "9") else EncodedWeights)
-        if isinstance(layer.weights, EncodedWeights):
-            assert layer.weights.bits <= bits
+    check_exported(found, quantizer, bits)
     inner = [layer.weights.real for layer in found.quantized.layers if isinstance(layer.weights, EncodedWeights)]
     assert abs(np.mean([weight == 0 for weight in np.concatenate([weight.ravel() for weight in inner])]) - 0.5) < 0.01
     right = np.mean(found.quantized.run(images.images).argmax(1) == images.labels)
     result = export_network(found.quantized, "stack", {}).run(images, ENGINE)
     assert right > 0.9
     assert abs((result.top(1) or 0) - right) < 0.02
+
+
+FAULTS = {
+    "components exchanged": lambda sign, exponent, component, pruned: (sign, exponent, 1 - component, pruned),
+    "an exponent more": lambda sign, exponent, component, pruned: (sign, exponent + 1, component, pruned),
+    "pruned weights at a mean": lambda sign, exponent, component, pruned: (sign, exponent, component, pruned & False),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_export_of_other_weights_is_found(
+    graph: Graph, images: ImageSet, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = EncodedWeights.focused
+    monkeypatch.setattr(
+        EncodedWeights, "focused", lambda *parts, **others: made(*FAULTS[fault](*parts[:4]), *parts[4:], **others)
+    )
+    found, quantizer = trained(graph, images, FocusedSettings(sparsity=0.5), replace(TRAINING, epochs=1))
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        check_exported(found, quantizer, 5)
 
 
 @pytest.mark.parametrize("means", ["kept", "rounded", "absolute"])
