@@ -18,7 +18,7 @@ from gatewise.sim.atomic import write_bytes
 from page import DATA, ROOT, Data, Section, stored, write
 from papers_aciq import aciq_section
 from papers_flexor import flexor_section
-from papers_focused import focused_section
+from papers_focused import focused_agreement, focused_section
 from papers_rivals import rivals
 from rich.console import Console
 
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[[Data], Section]] = {
     "aciq-resnet20": aciq_section("cifar-resnet20"),
     "aciq-resnet32": aciq_section("cifar-resnet32"),
     "focused": focused_section,
+    "focused-agreement": focused_agreement,
     "flexor": flexor_section,
     "rivals": rivals,
 }

@@ -15,7 +15,7 @@ from gatewise.sim.file import load
 from gatewise.sim.network import Network
 from page import DATA, ROOT, Data, Section, Table, compute_unit_gates, integer_run, percent
 
-__all__ = ["focused_section"]
+__all__ = ["focused_agreement", "focused_section"]
 
 TRAINED = ROOT / "bench" / "trained"
 BUDGETS = {"9x": 9, "11x": 11}
@@ -45,13 +45,22 @@ def focused_section(data: Data) -> Section:
     if not found:
         raise FormatError(f"{TRAINED} must hold exports of bench/focused.py, focused-*.gw and .json, and has none")
     chosen = {title: _chosen(found, factor) for title, factor in BUDGETS.items()}
-    tables = [_stages(found, chosen), _rows(found, chosen), _agreement(data), _beside(found, chosen, data), _paper()]
+    tables = [_stages(found, chosen), _rows(found, chosen), _beside(found, chosen, data), _paper()]
     dense = next(iter(found.values()))["stages"]["dense"]["bytes"]
     return Section("Focused Quantisation", TEXT.format(dense=dense), tables, list(found.values()))
 
 
+def focused_agreement(data: Data) -> Section:
+    """Integer layers beside fake-quantised ones; converted without training, which changes no rule."""
+    text = f"""
+ResNet-20 with focused and plain shift layers, 30 % pruned, converted without training; {AGREEMENT_IMAGES} test images.
+Each layer is fed the integer network's own inputs; *free running* is the worst layer of the two networks by themselves.
+"""
+    return Section("Focused Quantisation: integers beside the fake-quantised network", text, [_agreement(data)])
+
+
 def _counted(path: Path, data: Data) -> dict[str, Any]:
-    """What the training wrote, with the integers counted now."""
+    """What the training wrote, with the integers counted now where the export is kept."""
     facts: dict[str, Any] = json.loads(path.read_text())
     if data.train:
         train(
@@ -59,12 +68,14 @@ def _counted(path: Path, data: Data) -> dict[str, Any]:
             data=TRAINING_DATA, run=False,
         )  # fmt: skip
         facts = json.loads(path.read_text())
+    facts["name"] = path.stem
+    if not path.with_suffix(".gw").is_file():
+        return facts
     network = load(path.with_suffix(".gw"))
     result = integer_run(network, data.test, ENGINE)
     top1 = result.top(1) or 0.0
     facts["stages"]["quantised"] |= {"top1": top1, "top5": result.top(5) or 0.0}
     facts |= {
-        "name": path.stem,
         "error": (top1 * (1 - top1) / len(data.test)) ** 0.5,
         "cycles": int(result.cycles_per_image),
         "payload": _payload(network),
@@ -85,14 +96,9 @@ def _chosen(found: dict[str, dict[str, Any]], factor: float) -> str | None:
     reach = [
         name
         for name, facts in found.items()
-        if facts["settings"]["weight_bits"] == 5 and facts["compression"] >= factor and _focused(facts)
+        if facts["settings"]["weight_bits"] == 5 and facts["compression"] >= factor and "focused" in facts["schemes"]
     ]
     return min(reach, key=lambda name: float(found[name]["held_out"]["loss"]), default=None)
-
-
-def _focused(facts: dict[str, Any]) -> bool:
-    """Whether any layer is recentralised."""
-    return "focused" in facts["schemes"]
 
 
 def _stages(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> Table:
@@ -115,7 +121,8 @@ def _stages(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> 
 
 def _rows(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> Table:
     columns = ["export", "bits", "pruned %", "plain shift layers", "bits a weight: Huffman (entropy)", "bytes"]
-    columns += ["compression", "held out: loss, top-1 %", "integer top-1 %", "SE", "top-5 %", "cycles", "options"]
+    columns += ["compression", "held out: loss, top-1 %", "fake-quantised top-1 %", "integer top-1 %", "SE", "top-5 %"]
+    columns += ["cycles", "options"]
     lines = []
     for name, facts in sorted(found.items(), key=lambda each: each[1]["stages"]["quantised"]["bytes"]):
         inner = [layer for layer in facts["layers"] if "shape" in layer]
@@ -127,15 +134,23 @@ def _rows(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> Ta
         plain = [layer["name"] for layer in inner if layer["scheme"] == "shift"]
         shown = "none" if not plain else "all" if len(plain) == len(inner) else ", ".join(plain)
         quantised, held = facts["stages"]["quantised"], facts["held_out"]
+        counted = ["", "", "", ""]
+        if "cycles" in facts:
+            counted = [percent(quantised["top1"]), percent(facts["error"]), percent(quantised["top5"])]
+            counted.append(f"{facts['cycles']:,}")
         marked = [title for title, each in chosen.items() if each == name]
         lines.append(
             [f"**{name}** ({', '.join(marked)})" if marked else name, str(facts["settings"]["weight_bits"]),
              percent(mean("zeros"), 1), shown, f"{mean('huffman_bits'):.2f} ({mean('entropy_bits'):.2f})",
              f"{quantised['bytes']:,}", f"{facts['compression']:.2f}x", f"{held['loss']:.4f}, {percent(held['top1'])}",
-             percent(quantised["top1"]), percent(facts["error"]), percent(quantised["top5"]), f"{facts['cycles']:,}",
+             percent(facts["fake_quantised"]["top1"]), *counted,
              f"`--epochs {facts['training']['epochs']} {' '.join(facts['options'])}`"]
         )  # fmt: skip
-    return Table(columns, lines, "**Every export**, the smallest first")
+    caption = (
+        "**Every training**, the smallest export first. Exports of some are kept, whose integers are counted; of the "
+        "others the fake-quantised network in float32"
+    )
+    return Table(columns, lines, caption)
 
 
 def _size(shape: list[int]) -> int:
@@ -146,7 +161,6 @@ def _size(shape: list[int]) -> int:
 
 
 def _agreement(data: Data) -> Table:
-    """Integer layers beside fake-quantised ones; converted without training, which changes no rule."""
     weights = DATA / "cifar10" / "resnet20.safetensors"
     lines = []
     for bits in (3, 5, 7):
@@ -158,11 +172,7 @@ def _agreement(data: Data) -> Table:
         free = max(tensor.free_running_share for tensor in compared.layers)
         lines.append([str(bits), f"{compared.worst('scale'):.1e}", f"{free:.1e}", percent(compared.predictions)])
     columns = ["bits", "worst layer: share of integers that differ", "free running", "predictions that agree %"]
-    caption = (
-        f"**Integer layers beside the fake-quantised ones**, each fed the integer network's own inputs, on "
-        f"{AGREEMENT_IMAGES} images"
-    )
-    return Table(columns, lines, caption)
+    return Table(columns, lines)
 
 
 def _beside(found: dict[str, dict[str, Any]], chosen: dict[str, str | None], data: Data) -> Table:
