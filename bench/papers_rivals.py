@@ -18,7 +18,7 @@ from gatewise.sim.network import Network
 from page import ROOT, Data, Section, Table, integer_run, percent
 from trainings import CALIBRATION, TRAININGS, Training, run
 
-__all__ = ["EXPORTS", "rivals"]
+__all__ = ["EXPORTS", "Row", "rivals", "trained_networks"]
 
 EXPORTS = ROOT / "bench" / "exports"
 SCORED = 32
@@ -116,22 +116,30 @@ def _converted(training: Training, data: Data) -> Network:
 
 def rivals(data: Data) -> Section:
     """Measure the committed exports, or train them anew."""
+    table, figures = trained_networks(data, ROWS)
+    return Section("Rivals, ResNet-20", TEXT.format(calibration=CALIBRATION), [table], figures)
+
+
+def trained_networks(data: Data, rows: list[Row]) -> tuple[Table, list[dict[str, Any]]]:
+    """The table of these trainings, converted and trained, and its figures."""
     if data.train:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            for row in ROWS:
+            for row in rows:
                 data.say(pool.submit(run, row.name, TRAININGS[row.name], EXPORTS, None, None).result())
     lines, figures = [], []
-    top1 = _float_top1(TRAININGS[ROWS[0].name], data)
-    for row in ROWS:
+    exact: dict[str, float] = {}
+    for row in rows:
         training = TRAININGS[row.name]
+        if training.network not in exact:
+            exact[training.network] = _float_top1(training, data)
+        top1 = exact[training.network]
         converted = _measured(_converted(training, data), data)
         path = EXPORTS / f"{row.name}.gw"
         trained = _measured(load(path), data) if path.exists() else None
         figures.append(_figures(row, training, top1, converted, trained))
         lines.append(_line(row, top1, converted, trained))
         data.say(" | ".join(lines[-1]))
-    table = Table(COLUMNS, lines)
-    return Section("Rivals, ResNet-20", TEXT.format(calibration=CALIBRATION), [table], figures)
+    return Table(COLUMNS, lines), figures
 
 
 def _figures(row: Row, training: Training, top1: float, converted: Found, trained: Found | None) -> dict[str, Any]:

@@ -61,10 +61,16 @@ def widths(weights: int, activations: int, **others: str) -> dict[str, str]:
     return {"weight_bits": str(weights), "activation_bits": str(activations), **others}
 
 
+ALLOCATED = {"allocate_weights": "true", "allocate_activations": "true"}
 TRAININGS = {
     "resnet20-fixed8": Training("fixed8", {"learning_rate": "0.003"}, 15),
     "resnet20-minmax-w4a4": Training("minmax", widths(4, 4, per_channel_weights="true", learning_rate="0.01"), 40),
     "resnet20-aciq-w4a4": Training("aciq", {"learning_rate": "0.003"}, 15),
+    "resnet20-aciq-all-w4a4": Training("aciq", widths(4, 4, learning_rate="0.003", **ALLOCATED), 5),
+    "resnet20-aciq-all-w3a3": Training("aciq", widths(3, 3, learning_rate="0.003", **ALLOCATED), 5),
+    "resnet32-aciq-all-w4a4": Training(
+        "aciq", widths(4, 4, learning_rate="0.003", **ALLOCATED), 5, network="cifar-resnet32"
+    ),
     "resnet20-inq-w5": Training("inq", widths(5, 8, learning_rate="0.01"), 40),
     "resnet20-inq-w4": Training("inq", widths(4, 8, learning_rate="0.01"), 40),
     "resnet20-lqnet-w2a2": Training("lqnet", widths(2, 2, learning_rate="0.02"), 60),
