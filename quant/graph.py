@@ -44,10 +44,6 @@ __all__ = [
 ]
 
 
-LEAST_GAIN = 1e-12
-"""A channel of less has no say in its layer's result, and its weights may be anything."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Node:
     """One operation: a unique name, the names of its inputs, and its output shape without the batch."""
@@ -312,11 +308,6 @@ class Graph:
     def layers(self) -> tuple[Layer, ...]:
         """Convolutions and linear layers in execution order."""
         return tuple(node for node in self.nodes if isinstance(node, Conv2d | Linear))
-
-    def gain(self, name: str) -> np.ndarray:
-        """What the batch norm that folded into a layer multiplied its weights by, float64 (out,); 1 where near zero."""
-        gain = self.gains.get(name, np.ones(self.by_name[name].channels))
-        return np.where(np.abs(gain) < LEAST_GAIN, 1.0, gain)
 
     def folded(self) -> "Graph":
         """The same function without batch norms behind layers."""

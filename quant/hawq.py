@@ -12,8 +12,10 @@ layer: a layer's cycles depend on its own weights' width alone once activations 
 Where the paper is silent:
 
 * blocks are layers, the first and the last like the others; `edge_bits` gives those two a width of their own;
-* the grids are min-max and asymmetric, one for each layer, or for each output channel (`per_channel_weights`);
-  activations have one for each tensor. What is measured is what hardware multiplies by;
+* weights are those that hardware multiplies by, batch norms folded in, and so is their Hessian;
+* their grids are asymmetric, one for each output channel or for each layer, over the extremes or, for the sake of the
+  very error in Omega, over that share of them with the least squared error; activations have one for each tensor, over
+  the extremes;
 * a layer that reads the network's input reads its 8 bits;
 * ``||Q(a) - a||^2`` is of an image's activations in the float network, averaged over images.
 """
@@ -60,6 +62,7 @@ __all__ = [
 
 Budget = Literal["size", "bops", "cycles"]
 Metric = Literal["hessian", "l2"]
+Range = Literal["minmax", "least_error"]
 Selection = Literal["ordered", "integer"]
 MAX_BITS = 8
 FLOAT_BITS = 32
@@ -77,6 +80,7 @@ class HawqSettings:
     weight_choices, activation_choices : widths, joined by commas
     edge_bits : of the first and last layers' weights and activations; 0 where they are chosen like the others
     per_channel_weights : a grid for each output channel, or for each layer
+    weight_range : of a grid: "minmax", or the share of the extremes with "least_error"
     selection : "ordered" by sensitivity, as in the paper, or "integer": any setting
     metric : of the errors: "hessian", or "l2" without the traces (the paper's ablation)
     budget : "size" in bits of weights, "bops", or "cycles" on an engine with a fused array
@@ -93,7 +97,8 @@ class HawqSettings:
     weight_choices: str = "2,4,8"
     activation_choices: str = "4,8"
     edge_bits: int = 0
-    per_channel_weights: bool = False
+    per_channel_weights: bool = True
+    weight_range: Range = "least_error"
     selection: Selection = "ordered"
     metric: Metric = "hessian"
     budget: Budget = "size"
@@ -281,12 +286,11 @@ class Sensitivities:
         return self._candidates("weights", errors, costs, metric), min(rest)
 
     def weight_errors(self, network: QuantizedGraph) -> dict[str, float]:
-        """``||Q(W) - W||^2`` by layer, of the weights that were trained, in front of their gains."""
-        errors = {}
-        for layer in network.layers:
-            difference = (layer.weights.real - self.graph.parameters[layer.name].weight).reshape(layer.op.channels, -1)
-            errors[layer.name] = float(((difference / self.graph.gain(layer.name)[:, None]) ** 2).sum())
-        return errors
+        """``||Q(W) - W||^2`` by layer."""
+        return {
+            layer.name: float(((layer.weights.real - self.graph.parameters[layer.name].weight) ** 2).sum())
+            for layer in network.layers
+        }
 
     def costs(self, network: QuantizedGraph, budget: Budget) -> dict[str, int]:
         """What each layer costs, and under the name "" what is not of the layers: cycles alone."""
@@ -326,8 +330,9 @@ def _lowered(
     settings: HawqSettings,
     record: Mapping[str, object],
 ) -> QuantizedGraph:
-    gains = {layer.name: graph.gain(layer.name) for layer in graph.layers}
-    quantizer = MinMaxQuantizer(spec, statistics, bits, settings.per_channel_weights, "hawq", record, gains)
+    quantizer = MinMaxQuantizer(
+        spec, statistics, bits, settings.per_channel_weights, "hawq", record, settings.weight_range == "least_error"
+    )
     return lower(graph, spec, quantizer)
 
 

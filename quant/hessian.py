@@ -81,23 +81,20 @@ class TraceEstimate:
 class _Leaves(Hook):
     """Makes what the Hessian is taken of a leaf of the autograd graph, by layer name.
 
-    Weights are those that were trained: a batch norm that has folded multiplies the leaf by its gain. Activations are
-    perturbed by a zero that a layer adds to its input: the residual that reads the same tensor in 16 bits does not see
-    it.
+    Activations are perturbed by a zero that a layer adds to its input: the residual that reads the same tensor in 16
+    bits does not see it.
     """
 
-    def __init__(self, graph: Graph, tensors: Tensors, blocks: Collection[str]) -> None:
-        self.graph, self.tensors, self.blocks = graph, tensors, blocks
+    def __init__(self, tensors: Tensors, blocks: Collection[str]) -> None:
+        self.tensors, self.blocks = tensors, blocks
         self.leaves: dict[str, Tensor] = {}
 
     def weight(self, node: Node, weight: Tensor) -> Tensor:
         """Weights, differentiable."""
         if self.tensors != "weights" or node.name not in self.blocks:
             return weight
-        gain = torch.as_tensor(self.graph.gain(node.name), dtype=weight.dtype, device=weight.device)
-        factors = gain.reshape(-1, *(1,) * (weight.ndim - 1))
-        self.leaves[node.name] = (weight / factors).detach().requires_grad_()
-        return self.leaves[node.name] * factors
+        self.leaves[node.name] = weight.detach().requires_grad_()
+        return self.leaves[node.name]
 
     def layer_input(self, node: Node, value: Tensor) -> Tensor:
         """The input, plus a differentiable zero."""
@@ -113,8 +110,7 @@ class Curvature:
 
     Parameters
     ----------
-    graph : the captured network, batch norms folded; the Hessian is that of the weights that were trained, in front of
-        their gains
+    graph : the captured network, batch norms folded: the weights whose rounding the hardware sees
     x : normalised training images (N, C, H, W)
     labels : their classes, integers (N,)
     tensors : Hessian with respect to each layer's "weights", or to each layer's input ("activations"), where it is
@@ -160,7 +156,7 @@ class Curvature:
     def fingerprint(self) -> str:
         """Digest of all that the samples depend on, the seed apart."""
         digest = hashlib.sha256(repr((self.tensors, self.batch, self.dtype, tuple(self.x.shape))).encode())
-        for parameters in (*self.graph.parameters.values(), self.graph.gains.values()):
+        for parameters in self.graph.parameters.values():
             for array in parameters:
                 digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(self.x.cpu().numpy().tobytes())
@@ -183,7 +179,7 @@ class Curvature:
         for first in range(0, len(self.x), self.batch):
             part = self.x[first : first + self.batch].to(self._device)
             labels = torch.as_tensor(self.labels[first : first + self.batch], dtype=torch.int64, device=self._device)
-            hook = _Leaves(self.graph, self.tensors, blocks)
+            hook = _Leaves(self.tensors, blocks)
             logits = self.graph.run(part, self.dtype, hook)
             loss = functional.cross_entropy(logits.flatten(1), labels, reduction="sum") / len(self.x)
             leaves = [hook.leaves[name] for name in blocks]

@@ -1,7 +1,7 @@
 """The naive baseline: every range from its least to its greatest value, nothing clipped or corrected."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -12,7 +12,17 @@ from .preprocess import InputSpec
 from .quantized import QuantizedGraph, QuantizedTensor, QuantizedWeights
 from .statistics import Statistics
 
-__all__ = ["LayerBits", "MinMaxQuantizer", "MinMaxSettings", "minmax", "minmax_grid", "observed_range"]
+__all__ = [
+    "LayerBits",
+    "MinMaxQuantizer",
+    "MinMaxSettings",
+    "least_error_clip",
+    "minmax",
+    "minmax_grid",
+    "observed_range",
+]
+
+CLIP_SHARES = np.linspace(1, 0.3, 29)
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,29 @@ class LayerBits:
         return cls(*({name: edges if name in outer else bits for name in names} for bits in (weights, activations)))
 
 
+def least_error_clip(weight: np.ndarray, bits: int) -> np.ndarray:
+    """Weights (grids, n) clipped where their grid between the clips has the least squared error.
+
+    The clips are a share of both extremes, one of `CLIP_SHARES` for each grid.
+    """
+    low, high = weight.min(1, keepdims=True), weight.max(1, keepdims=True)
+    greatest = (1 << bits) - 1
+    best, least = weight, np.full_like(low, np.inf)
+    for share in CLIP_SHARES:
+        scale = np.maximum((high - low) * share / greatest, SCALE_FLOOR)
+        zero_point = np.rint(-low * share / scale)
+        rounded = (np.clip(np.rint(weight / scale + zero_point), 0, greatest) - zero_point) * scale
+        error = ((rounded - weight) ** 2).sum(1, keepdims=True)
+        best = np.where(error < least, np.clip(weight, low * share, high * share), best)
+        least = np.minimum(error, least)
+    return best
+
+
 @dataclass(frozen=True, eq=False)
 class MinMaxQuantizer(Quantizer):
     """Extremes as ranges, and the widths of each layer; `method` and its settings, `chosen`, are for the record.
 
-    Where `gains` has a layer's, its weights are rounded as they were trained, in front of these factors of its output
-    channels, which join the scales: one grid for a layer is not one for its folded weights then.
+    With `least_error` ranges of weights are the shares of their extremes that round with the least squared error.
     """
 
     spec: InputSpec
@@ -76,7 +103,7 @@ class MinMaxQuantizer(Quantizer):
     per_channel_weights: bool
     method: str
     chosen: Mapping[str, object]
-    gains: Mapping[str, np.ndarray] = field(default_factory=dict)
+    least_error: bool = False
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -98,13 +125,13 @@ class MinMaxQuantizer(Quantizer):
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor
     ) -> tuple[QuantizedWeights, np.ndarray]:
-        """Asymmetric codes over the weights' extremes, in the layer or in each output channel."""
+        """Asymmetric codes over the weights' range, in the layer or in each output channel."""
+        bits, weight = self.bits.weights[layer.name], parameters.weight
+        if self.least_error:
+            grids = weight.reshape(layer.channels if self.per_channel_weights else 1, -1)
+            weight = least_error_clip(grids, bits).reshape(weight.shape)
         settings = WeightSettings(per_channel=self.per_channel_weights)
-        gain = np.abs(self.gains.get(layer.name, np.ones(layer.channels)))
-        axes = (1,) * (parameters.weight.ndim - 1)
-        trained = Parameters(parameters.weight / gain.reshape(-1, *axes), parameters.bias / gain)
-        weights = quantize_weights(layer, trained, source, self.bits.weights[layer.name], settings)
-        return replace(weights, scales=np.maximum(weights.scales * gain, SCALE_FLOOR)), parameters.bias
+        return quantize_weights(layer, Parameters(weight, parameters.bias), source, bits, settings), parameters.bias
 
 
 def minmax(

@@ -19,12 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .graph import LEAST_GAIN, Graph, Hook, Layer, Node, Norm, Parameters, apply
+from .graph import Graph, Hook, Layer, Node, Norm, Parameters, apply
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph
 from .statistics import Statistics
 
 __all__ = ["ByName", "FakeQuantizer", "TrainableGraph", "folded_weight", "per_output", "straight_through"]
+
+LEAST_GAIN = 1e-12
+"""A channel of less has no say in its layer's result, and its weights may be anything."""
 
 
 def straight_through(value: Tensor, quantised: Tensor) -> Tensor:
