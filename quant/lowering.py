@@ -19,6 +19,7 @@ from ..kernels.mac import signed_range
 from ..kernels.nested import NestedGrid
 from ..sim.plane_basis import PlaneBasis
 from .graph import (
+    Add,
     AvgPool2d,
     ChannelPad,
     Clamp,
@@ -94,6 +95,8 @@ class Quantizer(ABC):
     """What a quantisation method decides; everything else is the same for all of them."""
 
     method: str
+    planes: int | None = None
+    """Bits of the forms that are words of planes, which adds come to by a stream."""
 
     @property
     @abstractmethod
@@ -160,7 +163,7 @@ def last_layers(graph: Graph) -> frozenset[str]:
 
 def lower(graph: Graph, spec: InputSpec, quantizer: Quantizer) -> QuantizedGraph:
     """Quantise `graph`, whose input is `spec`, by the decisions of `quantizer`."""
-    return _Lowering(graph, spec, quantizer.input_bits, quantizer).result()
+    return _Lowering(graph, spec, quantizer.input_bits, quantizer.planes, quantizer).result()
 
 
 class Read(NamedTuple):
@@ -173,9 +176,11 @@ class Read(NamedTuple):
     direct: bool
 
 
-def reads(graph: Graph, spec: InputSpec, input_bits: Callable[[Layer], int]) -> dict[str, Read]:
+def reads(
+    graph: Graph, spec: InputSpec, input_bits: Callable[[Layer], int], planes: int | None = None
+) -> dict[str, Read]:
     """What each layer reads, by its name, as `lower` will have it of a quantiser with these `input_bits`."""
-    return _Lowering(graph, spec, input_bits).reads()
+    return _Lowering(graph, spec, input_bits, planes).reads()
 
 
 Form = tuple[str, int]
@@ -190,11 +195,13 @@ class _Lowering:
         graph: Graph,
         spec: InputSpec,
         input_bits: Callable[[Layer], int],
+        planes: int | None,
         quantizer: Quantizer | None = None,
     ) -> None:
         self.graph = graph
         self.spec = spec
         self.input_bits = input_bits
+        self.planes = planes
         if quantizer is not None:
             self.quantizer = quantizer
         self.bits: dict[str, list[int]] = {node.name: [] for node in graph.nodes}
@@ -241,7 +248,9 @@ class _Lowering:
             native = self._native(node)
             if native is not None and native not in needs:
                 needs.insert(0, native)
-            if len(needs) > 1 and STREAM_BITS not in needs and native is None and not isinstance(node, MOVES):
+            of_planes = isinstance(node, Add) and self.planes in needs
+            several = len(needs) > 1 and native is None and not isinstance(node, MOVES)
+            if STREAM_BITS not in needs and (several or of_planes):
                 needs.append(STREAM_BITS)  # what the copies are made from
             needs.sort(reverse=True)
             for bits in needs:

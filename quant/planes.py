@@ -111,6 +111,11 @@ class _Planes(Quantizer):
         return self.training.name
 
     @property
+    def planes(self) -> int:  # type: ignore[override]
+        """Of activations."""
+        return self.training.planes
+
+    @property
     def settings(self) -> Mapping[str, object]:
         return asdict(self.training.chosen)
 
@@ -178,7 +183,7 @@ class PlaneTraining(FakeQuantizer):
         self.name, self.chosen = name, chosen
         self.weight_planes, self.planes, self.edge_bits, self.settled = weight_planes, planes, edge_bits, settled
         self.edges = edge_layers(graph)
-        self.reads = reads(graph, spec, self.input_bits)
+        self.reads = reads(graph, spec, self.input_bits, planes)
         for layer in graph.layers:
             read = self.reads[layer.name]
             if layer.name not in self.edges:
