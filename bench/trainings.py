@@ -19,7 +19,7 @@ import shlex
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["TRAININGS", "Training", "main", "run"]
@@ -124,7 +124,7 @@ def run(name: str, training: Training, out: Path, images: int | None, device: st
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() and device != "cpu" else "cpu",
         "seconds": round(time.monotonic() - began, 1),
-        "epochs": [asdict(report) for report in found.history],
+        "epochs": [report.to_json() for report in found.history],
     }
     write_json(out / f"{name}.json", facts)
     held = f", held out {100 * found.history[-1].held_out_top1:.1f} %" if found.history else ""

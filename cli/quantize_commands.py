@@ -46,7 +46,6 @@ def quantize(
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
 ) -> None:
     """Quantise a trained PyTorch network into a file that the hardware runs."""
-    from dataclasses import asdict
     from importlib.util import find_spec
 
     from rich.console import Console
@@ -118,6 +117,6 @@ def quantize(
                 "bytes": size,
                 "top1": top1,
                 "provenance": provenance,
-                "epochs": [asdict(report) for report in found.history],
+                "epochs": [report.to_json() for report in found.history],
             },
         )
