@@ -110,6 +110,10 @@ class EpochReport:
     seconds: float
     facts: Mapping[str, float] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """The documented JSON object: None where there is no figure."""
+        return asdict(self) | ({"held_out_top1": None} if math.isnan(self.held_out_top1) else {})
+
 
 class Progress:
     """Hears of a training; the base class says nothing."""
