@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from focused import DATA as TRAINING_DATA
 from focused import ENGINE, NETWORK
 from focused import measure as train
 from gatewise.kernels.errors import FormatError
@@ -65,7 +64,7 @@ def _counted(path: Path, data: Data) -> dict[str, Any]:
     if data.train:
         train(
             path.with_suffix(""), facts["options"], facts["training"]["epochs"], facts["training"]["seed"],
-            data=TRAINING_DATA, run=False,
+            data=DATA, run=False,
         )  # fmt: skip
         facts = json.loads(path.read_text())
     facts["name"] = path.stem
