@@ -103,6 +103,21 @@ def test_the_file_computes_what_the_training_did(name: str, graph: Graph, images
             np.testing.assert_allclose(real, beta * wanted, atol=2e-4 * np.abs(beta * wanted).max() + 1e-6)
 
 
+@pytest.mark.parametrize("name", ["inq", "lqnet"])
+def test_a_wrong_weight_in_the_file_is_noticed(name: str, graph: Graph, images: np.ndarray) -> None:
+    quantized = fine_tune(graph, SPEC, method(name, graph), images).quantized
+    layer = quantized.layers[1]
+    parts = layer.weights.parts.copy()
+    parts[..., 1, 1] *= -1
+    wrong = replace(layer, weights=replace(layer.weights, parts=parts))
+    nodes = tuple(wrong if node is layer else node for node in quantized.nodes)
+    network = export_network(quantized, "shortcut", {})
+    compared = agreement(Quantisation(graph.folded(), replace(quantized, nodes=nodes), network), images)
+    by_name = {tensor.name: tensor.differing for tensor in compared.layers}
+    assert by_name[layer.name] > 0
+    assert by_name["last.0"] <= 2
+
+
 def test_planes_are_refused_for_values_of_both_signs() -> None:
     torch.manual_seed(1)
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(144, 3))
