@@ -48,7 +48,7 @@ from gatewise.sim.inspect import inspect_file
 from gatewise.sim.prune import pruned
 from gatewise.sim.run import run
 
-__all__ = ["NETWORK", "main"]
+__all__ = ["DATA", "ENGINES", "NETWORK", "count", "main", "train_all"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
@@ -57,6 +57,8 @@ HELD_OUT = 5000
 CALIBRATION = 256
 COMPARED = 32
 """Test images on which integers are held to the fake-quantised network, layer by layer."""
+NOT_KEPT = ("does", "out", "data", "device")
+"""Of what the program is told: all else is in the JSON file, from which `bench/papers.py --train` trains again."""
 ENGINES = {array: EngineConfig(array=array) for array in ("digit", "fusion")}
 
 
@@ -120,6 +122,7 @@ def train_all(told: argparse.Namespace) -> None:
     content: dict[str, Any] = {
         "schema": 1,
         "network": NETWORK,
+        "arguments": {key: value for key, value in vars(told).items() if key not in NOT_KEPT},
         "settings": asdict(settings),
         "training": asdict(training),
         "float_epochs": told.float_epochs,
@@ -169,17 +172,21 @@ def _trained(
     return fine_tune(graph, spec, quantizer, calibration, images, training, device=device, progress=Lines(name))
 
 
-def count(told: argparse.Namespace) -> None:
+def count(out: Path, images: int | None = None, data: Path = DATA) -> None:
     """Count what a job's exports have right on the test images, and their cycles on each array."""
-    path = _beside(told.out, ".json")
+    path = _beside(out, ".json")
     content = json.loads(path.read_text())
-    test = load_images(told.data / "mnist" / "test.npz")[: told.images]
+    test = load_images(data / "mnist" / "test.npz")[:images]
     for facts in content["runs"]:
-        facts |= counted(_beside(told.out, f"-{facts['strength']:g}.gw"), test)
-        print(f"{told.out.name}-{facts['strength']:g} {100 * facts['integer_top1']:.2f} % of {len(test)}", flush=True)
-    if content["settings"]["mode"] == "full":
-        content["int4"] = counted(_beside(told.out, "-int4.gw"), test)
+        facts |= counted(_beside(out, f"-{facts['strength']:g}.gw"), test)
+        print(f"{out.name}-{facts['strength']:g} {100 * facts['integer_top1']:.2f} % of {len(test)}", flush=True)
+    if _beside(out, "-int4.gw").exists():
+        content["int4"] = counted(_beside(out, "-int4.gw"), test)
     write_json(path, content)
+
+
+def _count(told: argparse.Namespace) -> None:
+    count(told.out, told.images, told.data)
 
 
 def counted(path: Path, test: ImageSet) -> dict[str, Any]:
@@ -204,7 +211,7 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(required=True)
-    for verb, does in (("train", train_all), ("count", count)):
+    for verb, does in (("train", train_all), ("count", _count)):
         own = verbs.add_parser(verb)
         own.set_defaults(does=does)
         own.add_argument("out", type=Path)

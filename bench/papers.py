@@ -17,6 +17,8 @@ from pathlib import Path
 from gatewise.sim.atomic import write_bytes
 from page import DATA, ROOT, Data, Section, stored, write
 from papers_aciq import aciq_section, aciq_tuned
+from papers_aciq import aciq_section
+from papers_bayesian import bayesian_section
 from papers_flexor import flexor_section
 from papers_focused import focused_agreement, focused_section
 from papers_rivals import rivals
@@ -30,6 +32,7 @@ PARTS: dict[str, Callable[[Data], Section]] = {
     "focused-agreement": focused_agreement,
     "flexor": flexor_section,
     "rivals": rivals,
+    "bayesian": bayesian_section,
 }
 """The page's sections in its order."""
 

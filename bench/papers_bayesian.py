@@ -1,0 +1,252 @@
+"""Bayesian Bits' part of `bench/papers.py`: LeNet-5 on MNIST in three modes, its curves and its evolution."""
+
+import json
+import math
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from bayesian import DATA as TRAINING_DATA
+from bayesian import ENGINES, count, train_all
+from gatewise.kernels.errors import FormatError
+from page import ROOT, Data, Section, Table, compute_unit_gates, percent
+
+__all__ = ["bayesian_section", "matched_bops"]
+
+TRAINED = ROOT / "bench" / "trained"
+FIGURES = ROOT / "docs" / "results"
+BUDGET = 0.006
+"""Share of BOPs that the reported network may have."""
+MATCHED = 0.988
+"""Accuracy at which modes are compared."""
+MODES = {"full": "full", "quantise": "quantise only", "prune": "prune only, 8 bits"}
+
+TEXT = """
+LeNet-5 without padding (32C5-MP2-64C5-MP2-1024-512-10), MNIST: each float network trained from scratch, then gated,
+the last quarter of the epochs with fixed gates, on 55,000 training images; the other 5,000, drawn by the seed, are
+*held out*. *BOPs* are the shares of those in 32 x 32 bits, as published: pruned channels do not count, the input has
+8 bits; the exported networks' own count, without the channels that the compiler takes out, is the same. *Integer* is
+the exported file on {images:,} test images. Exports, settings and epochs are in `bench/trained/`
+(`python bench/bayesian.py train` makes them).
+
+**Rule of choice.** Of each seed's strengths in mode *full* whose BOPs are not above {budget} %, the one with the best
+top-1 on the held-out images; test images chose nothing, the last epoch is reported.
+
+![BOPs against top-1](results/bayesian-curve.svg)
+
+![Bits and BOPs in training](results/bayesian-evolution.svg)
+"""
+
+
+def bayesian_section(data: Data) -> Section:
+    """Tables of what was trained and counted, and its two figures."""
+    jobs = {path.stem: _job(path, data) for path in sorted(TRAINED.glob("bayes-*.json"))}
+    jobs = {name: job for name, job in jobs.items() if all("integer_top1" in each for each in job["runs"])}
+    if not jobs:
+        raise FormatError(f"{TRAINED} must hold counted trainings of bench/bayesian.py, bayes-*.json, and has none")
+    chosen = {name: _chosen(job["runs"]) for name, job in jobs.items() if _kind(job) == "full"}
+    images = max(each["test_images"] for job in jobs.values() for each in job["runs"])
+    _curve(jobs, FIGURES / "bayesian-curve.svg")
+    shown = next((name for name, each in chosen.items() if each is not None), None)
+    if shown is not None:
+        _evolution(chosen[shown] or {}, shown, FIGURES / "bayesian-evolution.svg")
+    tables = [_rows(jobs, chosen), _matched(jobs), _agreement(jobs), _beside(jobs, chosen), _paper()]
+    text = TEXT.format(images=images, budget=f"{100 * BUDGET:g}")
+    return Section("Bayesian Bits", text, tables, [{"name": name, **job} for name, job in jobs.items()])
+
+
+def _job(path: Path, data: Data) -> dict[str, Any]:
+    """What a training wrote, counted anew where its exports are there."""
+    job: dict[str, Any] = json.loads(path.read_text())
+    out = path.with_suffix("")
+    if data.train:
+        train_all(Namespace(**job["arguments"], out=out, data=TRAINING_DATA, device=None))
+    if all(out.with_name(f"{out.name}-{each['strength']:g}.gw").exists() for each in job["runs"]):
+        count(out, data.limit)
+        job = json.loads(path.read_text())
+    for each in job["runs"]:
+        if "integer_top1" in each:
+            data.say(f"{path.stem}-{each['strength']:g}: {percent(each['bops'], 3)} % BOPs, {_top1(each)} %")
+    return job
+
+
+def _kind(job: dict[str, Any]) -> str:
+    """The mode, and what is not the default beside it."""
+    settings, training = job["settings"], job["training"]
+    others = [settings["gates"].replace("_", " ")] if settings["gates"] != "hard_concrete" else []
+    others += [f"moved by up to {training['crop']}"] if training["crop"] else []
+    return ", ".join([str(settings["mode"]), *others])
+
+
+def _title(job: dict[str, Any]) -> str:
+    mode, *others = _kind(job).split(", ")
+    return ", ".join([MODES[mode], *others])
+
+
+def _top1(run: dict[str, Any]) -> str:
+    return percent(run["integer_top1"])
+
+
+def _chosen(runs: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The run that the rule takes."""
+    within = [each for each in runs if each["bops"] <= BUDGET]
+    return max(within, key=lambda each: float(each["held_out_top1"]), default=None)
+
+
+def _rows(jobs: dict[str, dict[str, Any]], chosen: dict[str, dict[str, Any] | None]) -> Table:
+    columns = ["mode", "seed", "strength", "BOPs %", "held out top-1 %", "integer top-1 %", "SE"]
+    columns += ["bits of weights, inputs by layer", "channels kept", "weight bytes", "cycles: digit", "fusion"]
+    lines = []
+    for name, job in sorted(jobs.items(), key=lambda each: (_kind(each[1]), each[0])):
+        for each in sorted(job["runs"], key=lambda run: float(run["bops"])):
+            facts, top1 = each["epochs"][-1]["facts"], each["integer_top1"]
+            layers = list(dict.fromkeys(key.split()[0] for key in facts if " " in key))
+            bits = " ".join(f"{facts[f'{layer} weights']:g}/{facts[f'{layer} reads']:g}" for layer in layers)
+            kept = " ".join(percent(facts[f"{layer} kept"], 0) for layer in layers[:-1])
+            mark = "**" if chosen.get(name) is each else ""
+            error = (top1 * (1 - top1) / each["test_images"]) ** 0.5
+            lines.append(
+                [_title(job), str(job["training"]["seed"]), f"{each['strength']:g}",
+                 f"{mark}{percent(each['bops'], 3)}{mark}", percent(each["held_out_top1"]),
+                 f"{mark}{_top1(each)}{mark}", percent(error), bits, f"{kept} %",
+                 f"{each['weight_bytes']:,}", f"{each['cycles_digit']:,}", f"{each['cycles_fusion']:,}"]
+            )  # fmt: skip
+    return Table(columns, lines, "**Every training**; what the rule chose is bold")
+
+
+def matched_bops(points: Sequence[tuple[float, float]], wanted: float) -> float:
+    """The least BOPs of a curve (BOPs, accuracy) with the accuracy that is wanted; infinite where it has none.
+
+    Between the first point that has it and the one with fewer BOPs before it, the logarithm of BOPs is linear in
+    accuracy; where the point of the fewest BOPs has it, these are the bound.
+    """
+    ordered = sorted(points)
+    for (fewer, below), (more, above) in zip([(math.nan, math.nan), *ordered], ordered, strict=False):
+        if above >= wanted:
+            if math.isnan(fewer):
+                return more
+            share = (wanted - below) / (above - below)
+            return math.exp(math.log(fewer) + share * (math.log(more) - math.log(fewer)))
+    return math.inf
+
+
+def _matched(jobs: dict[str, dict[str, Any]]) -> Table:
+    """BOPs of each mode at the same accuracy."""
+    lines = []
+    for mode, title in MODES.items():
+        found, bounds = [], 0
+        for job in jobs.values():
+            if _kind(job) != mode:
+                continue
+            points = [(float(each["bops"]), float(each["integer_top1"])) for each in job["runs"]]
+            found.append(matched_bops(points, MATCHED))
+            bounds += min(points)[1] >= MATCHED
+        if not found:
+            continue
+        spread = percent(stdev(found), 3) if len(found) > 1 and math.inf not in found else ""
+        least = percent(mean(found), 3) if math.inf not in found else "not reached"
+        lines.append([title, str(len(found)), least, spread, str(bounds)])
+    columns = ["mode", "seeds", "BOPs %, mean", "standard deviation", "seeds whose fewest BOPs have more accuracy"]
+    caption = (
+        f"**BOPs at {100 * MATCHED:.1f} % integer top-1**, each seed's between its two trainings that enclose it "
+        "(logarithm of BOPs linear in accuracy); where the training of the fewest BOPs has more, its own"
+    )
+    return Table(columns, lines, caption)
+
+
+def _agreement(jobs: dict[str, dict[str, Any]]) -> Table:
+    compared = [each["agreement"] for job in jobs.values() for each in job["runs"] if "agreement" in each]
+    lines = []
+    if compared:
+        worst = [f"{max(each[f'worst_{kind}'] for each in compared):.1e}" for kind in ("scale", "threshold")]
+        same = percent(min(each["predictions"] for each in compared))
+        lines.append([str(len(compared)), str(compared[0]["images"]), *worst, same])
+    columns = ["exports", "images", "worst layer with multipliers", "with thresholds", "least predictions that agree %"]
+    caption = (
+        "**Integer layers beside the fake-quantised ones**, each fed the integer network's own inputs: share of "
+        "integers that differ. Results of 2 and 4 bits come of thresholds, which round nested, all else of multipliers"
+    )
+    return Table(columns, lines, caption)
+
+
+def _beside(jobs: dict[str, dict[str, Any]], chosen: dict[str, dict[str, Any] | None]) -> Table:
+    """Cycles, bytes and gates beside integers of 4 bits in the same network."""
+    gates = compute_unit_gates()
+    lines = []
+    for name, each in chosen.items():
+        beside = [("int, 4 bits", jobs[name].get("int4")), (f"{name}, strength {each and each['strength']}", each)]
+        for title, facts in beside:
+            if facts is not None and facts.get("cycles_digit"):
+                lines += [
+                    [title, f"{array}, raw", f"{facts[f'cycles_{array}']:,}", f"{facts[f'bytes_read_{array}']:,}",
+                     f"{facts['weight_bytes']:,}", gates[array, "raw"]]
+                    for array in ENGINES
+                ]  # fmt: skip
+        if lines:
+            break
+    columns = ["weights", "array, decoder", "cycles an image", "bytes read", "weight bytes in the file"]
+    columns += ["gates of the compute unit (docs/engine.md)"]
+    return Table(columns, lines, "**Beside 4-bit integers** in the same network, on engines of 16 x 16")
+
+
+def _paper() -> Table:
+    columns = ["LeNet-5 on MNIST, 100 epochs", "BOPs %", "top-1 %"]
+    lines = [["strength 0.1 (the authors' code)", "0.36", "99.30"], ["Gumbel-softmax gates", "0.38", "99.38"]]
+    return Table(columns, lines, "**The authors' own** (van Baalen et al. 2020, their code and rebuttal)")
+
+
+def _curve(jobs: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw BOPs against integer top-1, a line for each job."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    kinds = list(dict.fromkeys(_kind(job) for job in jobs.values()))
+    for job in jobs.values():
+        points = sorted((100 * each["bops"], 100 * each["integer_top1"]) for each in job["runs"])
+        color, first = f"C{kinds.index(_kind(job))}", job["training"]["seed"] == 0
+        axes.plot(*zip(*points, strict=True), "o-", color=color, alpha=0.8, label=_title(job) if first else None)
+    axes.axhline(100 * MATCHED, color="grey", linewidth=0.8, linestyle=":")
+    axes.axvline(100 * BUDGET, color="grey", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", xlabel="BOPs, % of 32 x 32 bits", ylabel="integer top-1, %")
+    axes.legend()
+    _save(figure, path)
+
+
+def _evolution(run: dict[str, Any], name: str, path: Path) -> None:
+    """Draw the bits, the channels and the BOPs of a training by epochs."""
+    plt = _pyplot()
+    epochs = [each["epoch"] + 1 for each in run["epochs"]]
+    facts = [each["facts"] for each in run["epochs"]]
+    layers = list(dict.fromkeys(key.split()[0] for key in facts[0] if " " in key))
+    figure, (above, middle, below) = plt.subplots(3, 1, figsize=(7, 7), sharex=True)
+    for index, layer in enumerate(layers):
+        color = f"C{index}"
+        above.step(epochs, [each[f"{layer} weights"] for each in facts], where="mid", color=color, label=f"{layer}")
+        if index:
+            above.step(epochs, [each[f"{layer} reads"] for each in facts], where="mid", color=color, linestyle="--")
+        middle.plot(epochs, [100 * each[f"{layer} kept"] for each in facts], color=color)
+    below.plot(epochs, [100 * each["bops"] for each in facts], color="black")
+    above.set(yscale="log", ylabel="bits: weights, inputs (dashed)", yticks=(2, 4, 8), yticklabels=("2", "4", "8"))
+    above.minorticks_off()
+    above.legend(title="layer", ncols=len(layers))
+    middle.set(ylabel="channels kept, %")
+    below.set(yscale="log", ylabel="BOPs, %", xlabel="epoch")
+    figure.suptitle(f"{name}, strength {run['strength']:g}")
+    _save(figure, path)
+
+
+def _pyplot() -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "gatewise"
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})

@@ -1,0 +1,50 @@
+"""Bayesian Bits of the digits network: how many bits each tensor is worth, learnt, from floats to a file.
+
+   python -m examples.bayesian [bayesian.gw]
+
+Weights and activations begin with 8 bits and all channels. The strength of the regulariser is searched for in short
+trainings until BOPs are not above 1.5 % of those in 32 x 32 bits; a longer training with that strength makes the
+network. Run it from the repository's root; it takes two or three minutes. scikit-learn carries the digits.
+"""
+
+import sys
+
+import gatewise
+from gatewise import EngineConfig
+from gatewise.quant.methods import quantize
+from gatewise.quant.progress import TerminalProgress
+from gatewise.sim.file import save_network
+from gatewise.sim.images import ImageSet
+
+from examples.digits.train import digit_images, split
+
+path = sys.argv[1] if sys.argv[1:] else "bayesian.gw"
+train_images, train_labels, test_images, test_labels = split(*digit_images())
+learnt, test = ImageSet(train_images, train_labels), ImageSet(test_images, test_labels)
+options = {"target_bops": "0.015", "search_runs": "3", "search_epochs": "4", "gate_rate": "0.05", "batch": "32"}
+with TerminalProgress() as progress:
+    found = quantize(
+        "bayesian",
+        "examples.digits.network:digits_cnn",
+        "examples/digits/weights.safetensors",
+        learnt,
+        train=learnt,
+        test=test,
+        epochs=16,
+        options=options,
+        progress=progress,
+    )
+
+size = save_network(found.network, path)
+print(f"{path}: {size:,} bytes, strength {found.network.manifest.provenance['strength']}")
+facts = found.history[-1].facts
+for layer in found.quantized.layers:
+    bits = f"weights {facts[f'{layer.name} weights']:g} bits, input {facts[f'{layer.name} reads']:g} bits"
+    print(f"{layer.name}: {bits}, {100 * facts[f'{layer.name} kept']:.0f} % of the channels")
+
+for array in ("digit", "fusion"):
+    result = gatewise.load(path).run(test, EngineConfig(rows=8, lanes=8, array=array))
+    print(
+        f"{array}: {100 * facts['bops']:.2f} % BOPs, top-1 {100 * (result.top(1) or 0):.2f} % (float "
+        f"{100 * float(found.network.manifest.provenance['float_top1']):.2f} %), {result.cycles_per_image:,.0f} cycles"
+    )
