@@ -17,7 +17,6 @@ from pathlib import Path
 from gatewise.sim.atomic import write_bytes
 from page import DATA, ROOT, Data, Section, stored, write
 from papers_aciq import aciq_section, aciq_tuned
-from papers_aciq import aciq_section
 from papers_bayesian import bayesian_section
 from papers_flexor import flexor_section
 from papers_focused import focused_agreement, focused_section
