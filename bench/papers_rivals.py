@@ -47,10 +47,11 @@ ROWS = [
 TEXT = """
 Networks that the other methods are compared with, each as its paper trains it, on what hardware it needs. All begin
 with the same float ResNet-20, and train on nine tenths of 8,068 images; *held out* is the top-1 of the last epoch on
-the rest, and the last epoch is what is exported. *Converted* is the same without any training, from {calibration}
-images. Weights and activations of the first and last layers have 8 bits. Cycles are those of the default engine with
-the array that the scheme needs: *digit* multiplies 4-bit digits, *shift* shifts, *sign* makes a pass for each pair of a
-weight plane and an activation plane. BOPs are MACs times the bits of both operands.
+the rest (which the float network has seen: beside test images it flatters), and the last epoch is what is exported.
+*Converted* is the same without any training, from {calibration} images. Weights and activations of the first and last
+layers have 8 bits. Cycles are those of the default engine with the array that the scheme needs: *digit* multiplies
+4-bit digits, *shift* shifts, *sign* makes a pass for each pair of a weight plane and an activation plane. BOPs are MACs
+times the bits of both operands.
 
 The files are in `bench/exports/`, with the commands that made them; `python bench/papers.py --part rivals --train` (or
 `bench/trainings.py`) makes them anew. Trained on another device the weights differ in detail.
@@ -123,9 +124,10 @@ def rivals(data: Data) -> Section:
 def trained_networks(data: Data, rows: list[Row]) -> tuple[Table, list[dict[str, Any]]]:
     """The table of these trainings, converted and trained, and its figures."""
     if data.train:
+        EXPORTS.mkdir(exist_ok=True)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             for row in rows:
-                data.say(pool.submit(run, row.name, TRAININGS[row.name], EXPORTS, None, None).result())
+                data.say(pool.submit(run, row.name, TRAININGS[row.name], EXPORTS).result())
     lines, figures = [], []
     exact: dict[str, float] = {}
     for row in rows:
