@@ -9,7 +9,8 @@ import hashlib
 import io
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -224,9 +225,10 @@ def train(
     checkpoints = None if resume is None else _Checkpoints(Path(resume), {**asdict(settings), **(what or {})})
     history = [] if checkpoints is None else checkpoints.restore(network, optimizer)
     listener.start(settings.epochs, steps, len(history))
-    # TF32 would round what quantisation made exact.
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with exact, torch.random.fork_rng(devices=[network.device] if network.device.type == "cuda" else []):
+    with (
+        _exact_convolutions(),
+        torch.random.fork_rng(devices=[network.device] if network.device.type == "cuda" else []),
+    ):
         for epoch in range(len(history), settings.epochs):
             began = time.monotonic()
             generator = epoch_generator(settings.seed, epoch)
@@ -258,6 +260,17 @@ def train(
             network.quantizer.end(network)
             _measure_norms(network, own, settings)
     return history
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """Without TF32, which rounds what quantisation made exact."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _step(network: TrainableGraph, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor) -> Tensor:
