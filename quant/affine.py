@@ -8,6 +8,7 @@ has the same weight everywhere: its mean where means are corrected, else zero.
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from ..kernels.allocation import MAX_CHANNEL_BITS
 from ..kernels.correction import MAX_FRACTION, ZERO_POINT_BITS
@@ -25,6 +26,7 @@ __all__ = [
     "live_scales",
     "quantize_weights",
     "quantize_weights_to_bins",
+    "rounded_weights",
     "tensor_grid",
 ]
 
@@ -187,6 +189,16 @@ def _corrected(
     )
     stored = (codes - offset[:, None]).astype(np.int16).reshape(weights.shape)
     return QuantizedWeights(bits, stored, scale[:, 0], fixed, fraction, widths)
+
+
+def rounded_weights(weight: Tensor, bits: int) -> Tensor:
+    """Float weights (out, ...) as `quantize_weights` has them by its default settings, for networks in training."""
+    flat = weight.flatten(1)
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    scale = ((high - low) / ((1 << bits) - 1)).clamp(min=SCALE_FLOOR)
+    zero = (-low / scale).round()
+    codes = (flat / scale + zero).clamp(0, (1 << bits) - 1).round()
+    return ((codes - zero) * scale).reshape(weight.shape)
 
 
 def _rounded_zero_points(name: str, zero_points: np.ndarray, fraction: int) -> tuple[np.ndarray, int]:

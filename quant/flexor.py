@@ -22,17 +22,15 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..kernels.addressing import TileOrder, tile_order
 from ..kernels.errors import FormatError
-from ..kernels.mac import signed_range
 from ..kernels.planes import COEFFICIENT_BITS
 from ..kernels.xor import XorNetwork
 from ..sim.engine import XOR_NETWORKS, XOR_WIDTH, EngineConfig
 from ..sim.schedule import unfolding_pays
-from .affine import live_scales
+from .affine import WeightSettings, live_scales, quantize_weights, rounded_weights
 from .encrypted import EncryptedLayer, EncryptedSigns, Gradient, relative, stages
 from .graph import Conv2d, Flatten, Graph, Layer, Linear, Node, Parameters
 from .lowering import INPUT_BITS, Grid, Quantizer, edge_layers, lower, stream_grid
@@ -41,7 +39,7 @@ from .preprocess import InputSpec
 from .quantized import EncodedWeights, QuantizedGraph, QuantizedTensor, QuantizedWeights
 from .ranges import ActivationRanges
 from .statistics import Statistics
-from .trainable import FakeQuantizer, TrainableGraph, folded_weight, per_output, straight_through
+from .trainable import FakeQuantizer, TrainableGraph, folded_weight, straight_through
 from .training import TrainingSettings
 
 __all__ = ["Account", "FlexorSettings", "FlexorTraining", "LayerAccount", "account", "flexor_training"]
@@ -337,14 +335,11 @@ class FlexorTraining(FakeQuantizer):
         self.encrypted.slope = self.settings.slope_at(epoch / epochs)
 
     def weight(self, layer: Layer, weight: Tensor, gain: Tensor) -> Tensor:
-        """The weights that are decoded, or 8-bit integers: symmetric, the batch norm folded in."""
+        """The weights that are decoded, or 8-bit integers, the batch norm folded in."""
         if layer.name in self.rates:
             return self.encrypted.weight(layer.name)
         folded, safe = folded_weight(weight, gain)
-        most = signed_range(EDGE_BITS)[1]
-        step = per_output(folded.detach().abs().flatten(1).amax(dim=1) / most, weight)
-        step = torch.where(step > 0, step, 1)
-        return straight_through(folded, (folded / step).round() * step) / safe
+        return straight_through(folded, rounded_weights(folded.detach(), EDGE_BITS)) / safe
 
     def activation(self, layer: Layer, value: Tensor) -> Tensor:
         """What the layer reads on its grid, unless training has real activations."""
@@ -406,12 +401,7 @@ class _Flexor(Quantizer):
         weight, bias = parameters
         encrypted = self.trained.encrypted
         if layer.name not in self.trained.rates:
-            most = signed_range(EDGE_BITS)[1]
-            steps = np.abs(weight).reshape(len(weight), -1).max(axis=1) / most
-            scales, live = live_scales(steps, bias, source)
-            each = scales.reshape(-1, *(1,) * (weight.ndim - 1))
-            codes = np.rint(weight / each) * live.reshape(each.shape)
-            return QuantizedWeights(EDGE_BITS, codes.astype(np.int16), scales, np.zeros(len(weight)), 0), bias
+            return quantize_weights(layer, parameters, source, EDGE_BITS, WeightSettings()), bias
         gain = self.graph.gains.get(layer.name, np.ones(len(weight)))
         alpha, greatest = relative(encrypted.coefficients(layer.name))
         scales, live = live_scales(greatest * np.abs(gain), bias, source)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..kernels.errors import FormatError, UnsupportedError
 from ..sim.plane_basis import PlaneBasis
-from .affine import WeightSettings, quantize_weights
+from .affine import WeightSettings, quantize_weights, rounded_weights
 from .graph import Clamping, Graph, Layer, Node, Parameters
 from .lowering import Grid, Quantizer, Read, edge_layers, lower, reads, stream_grid
 from .minmax import minmax_grid
@@ -253,7 +253,7 @@ class PlaneTraining(FakeQuantizer):
         if layer.name not in self.edges:
             return self.quantised_weight(layer, weight)
         folded, safe = folded_weight(weight, gain)
-        return straight_through(folded, _edge(folded.detach(), self.edge_bits)) / safe
+        return straight_through(folded, rounded_weights(folded.detach(), self.edge_bits)) / safe
 
     def activation(self, layer: Layer, value: Tensor) -> Tensor:
         """Levels; what the first and last layers read is as it is."""
@@ -284,13 +284,3 @@ def _check(graph: Graph, layer: Layer, read: Read) -> None:
                 f"activation planes must stand for values that are not negative: {layer.name} must read what a ReLU "
                 f"gives, not {node.name}"
             )
-
-
-def _edge(weight: Tensor, bits: int) -> Tensor:
-    """Weights (out, ...) on the asymmetric grid between each channel's extremes (`affine.quantize_weights`)."""
-    flat = weight.flatten(1)
-    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
-    scale = ((high - low) / ((1 << bits) - 1)).clamp(min=1e-8)
-    zero = (-low / scale).round()
-    codes = (flat / scale + zero).clamp(0, (1 << bits) - 1).round()
-    return ((codes - zero) * scale).reshape(weight.shape)
