@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gatewise.sim.atomic import write_bytes
 from page import DATA, ROOT, Data, Section, stored, write
-from papers_aciq import aciq_section, aciq_tuned
+from papers_aciq import aciq_choice, aciq_section, aciq_tuned
 from papers_bayesian import bayesian_section
 from papers_flexor import flexor_section
 from papers_focused import focused_agreement, focused_section
@@ -26,6 +26,7 @@ from rich.console import Console
 PARTS: dict[str, Callable[[Data], Section]] = {
     "aciq-resnet20": aciq_section("cifar-resnet20"),
     "aciq-resnet32": aciq_section("cifar-resnet32"),
+    "aciq-choice": aciq_choice,
     "aciq-tuned": aciq_tuned,
     "focused": focused_section,
     "focused-agreement": focused_agreement,

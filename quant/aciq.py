@@ -78,7 +78,7 @@ class AciqSettings:
     per_channel : a step for each channel of activations; without it one per tensor
     per_channel_weights : a step for each output channel of weights; without it one per layer
     allocate_weights, allocate_activations : bits of single channels by equation 11, where `weight_bits` or
-        `activation_bits` is at most 4; needs steps of single channels, and "shift" alignment
+        `activation_bits` is at most 4 (bins at any width); needs steps of single channels, and "shift" alignment
     allocation_rounding : of these bits, "round" or "ceil"
     mid_tread : bins of any number instead of bits: ``2**bits`` of them on average, allocated as bits are; needs
         analytical clips and "shift" alignment
@@ -131,13 +131,13 @@ class AciqSettings:
 
     @property
     def allocates_weights(self) -> bool:
-        """Whether output channels share their layer's bits."""
-        return self.allocate_weights and self.weight_bits <= DIGIT_BITS
+        """Whether output channels share their layer's bits, or bins."""
+        return self.allocate_weights and (self.mid_tread or self.weight_bits <= DIGIT_BITS)
 
     @property
     def allocates_activations(self) -> bool:
-        """Whether channels share their tensor's bits."""
-        return self.allocate_activations and self.activation_bits <= DIGIT_BITS
+        """Whether channels share their tensor's bits, or bins."""
+        return self.allocate_activations and (self.mid_tread or self.activation_bits <= DIGIT_BITS)
 
     @property
     def most_shift(self) -> int:
