@@ -7,7 +7,9 @@ from typing import Any
 
 from flexor import ABLATED, DIGIT_ENGINE, ENGINE, RUNS, count, train
 from gatewise.kernels.errors import FormatError
-from page import DATA, ROOT, Data, Section, Table, compute_unit_gates, percent
+from gatewise.quant.methods import quantize
+from gatewise.quant.minmax import MinMaxSettings
+from page import DATA, ROOT, Data, Section, Table, compute_unit_gates, integer_run, percent
 
 __all__ = ["flexor_section"]
 
@@ -32,7 +34,7 @@ def flexor_section(data: Data) -> Section:
     if not found:
         raise FormatError(f"{TRAINED} must hold exports of bench/flexor.py, flexor-*.gw and .json, and has none")
     resnets = [facts for facts in found.values() if RUNS[facts["run"]].folder == "cifar10"]
-    tables = [_rows(found), _gradients(found), _beside(found), _paper()]
+    tables = [_rows(found), _gradients(found), _beside(found, data), _paper()]
     text = TEXT.format(images=max((facts["images"] for facts in resnets), default=0))
     return Section("FleXOR", text, tables, list(found.values()))
 
@@ -102,7 +104,7 @@ def _spread(shares: list[float]) -> str:
     return percent(stdev(shares)) if len(shares) > 1 else ""
 
 
-def _beside(found: dict[str, dict[str, Any]]) -> Table:
+def _beside(found: dict[str, dict[str, Any]], data: Data) -> Table:
     """Cycles, bytes and gates beside integers of 4 bits in the same network."""
     gates = compute_unit_gates()
     lines = []
@@ -115,9 +117,27 @@ def _beside(found: dict[str, dict[str, Any]]) -> Table:
             [facts["run"], f"{engine.array}, {engine.decoder}", f"{facts['cycles']:,}", f"{facts['weight_bytes']:,}",
              f"{facts['bytes_read']:,}", gates[engine.array, engine.decoder]]
         )  # fmt: skip
+    if any(RUNS[facts["run"]].folder == "cifar10" for facts in found.values()):
+        lines.append(_converted(data, gates))
     columns = ["network", "array, decoder", "cycles an image", "bytes of coded weights", "bytes read an image"]
     columns += ["gates of the compute unit (docs/engine.md)"]
     return Table(columns, lines, "**Beside 4-bit integers**, 8-bit activations, on engines of 16 x 16")
+
+
+def _converted(data: Data, gates: dict[tuple[str, str], str]) -> list[str]:
+    """ResNet-20 in integers as LeNet-5 has them, not trained: what it takes does not depend on that."""
+    run = RUNS["lenet5-int4"]
+    integers = quantize(
+        run.method, "cifar-resnet20", str(DATA / "cifar10" / "resnet20.safetensors"), data.training,
+        options={key: value for key, value in run.options.items() if hasattr(MinMaxSettings, key)},
+    ).network  # fmt: skip
+    result = integer_run(integers, data.test[:1], DIGIT_ENGINE)
+    coded = sum(array.nbytes for name, array in integers.arrays.items() if name.endswith(".weight"))
+    read = sum(layer.bytes_read for layer in result.layers)
+    return [
+        "resnet20-int4, converted", f"{DIGIT_ENGINE.array}, {DIGIT_ENGINE.decoder}", f"{result.cycles_per_image:,}",
+        f"{coded:,}", f"{read:,}", gates[DIGIT_ENGINE.array, DIGIT_ENGINE.decoder],
+    ]  # fmt: skip
 
 
 def _paper() -> Table:
