@@ -129,7 +129,7 @@ TUNED = [
 TUNED_TEXT = """
 ACIQ with bit allocation, then a few epochs under its quantisation on nine tenths of 8,068 training images, its widths,
 steps and zero points kept: what a reviewer of the paper asked for, and the paper does not have. *Converted* is before
-them. The last epoch counts. Files and commands are in `bench/exports/`; `--train` makes them anew.
+them. The last epoch counts. Files and commands are in `bench/trained/`; `--train` makes them anew.
 """
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gatewise.kernels.errors import FormatError
 from gatewise.quant.capture import capture
 from gatewise.quant.methods import quantize
 from gatewise.quant.networks import load_network
@@ -20,7 +21,7 @@ from trainings import CALIBRATION, TRAININGS, Training, run
 
 __all__ = ["EXPORTS", "Row", "rivals", "trained_networks"]
 
-EXPORTS = ROOT / "bench" / "exports"
+EXPORTS = ROOT / "bench" / "trained"
 SCORED = 32
 
 
@@ -48,16 +49,16 @@ TEXT = """
 Networks that the other methods are compared with, each as its paper trains it, on what hardware it needs. All begin
 with the same float ResNet-20, and train on nine tenths of 8,068 images; *held out* is the top-1 of the last epoch on
 the rest (which the float network has seen: beside test images it flatters), and the last epoch is what is exported.
-*Converted* is the same without any training, from {calibration} images. Weights and activations of the first and last
-layers have 8 bits. Cycles are those of the default engine with the array that the scheme needs: *digit* multiplies
-4-bit digits, *shift* shifts, *sign* makes a pass for each pair of a weight plane and an activation plane. BOPs are MACs
-times the bits of both operands.
+*Converted* is the fake-quantised network without any training, from {calibration} images. Weights and activations of
+the first and last layers have 8 bits. Cycles are those of the default engine with the array that the scheme needs:
+*digit* multiplies 4-bit digits, *shift* shifts, *sign* makes a pass for each pair of a weight plane and an activation
+plane. BOPs are MACs times the bits of both operands.
 
-The files are in `bench/exports/`, with the commands that made them; `python bench/papers.py --part rivals --train` (or
+The files are in `bench/trained/`, with the commands that made them; `python bench/papers.py --part rivals --train` (or
 `bench/trainings.py`) makes them anew. Trained on another device the weights differ in detail.
 """
 COLUMNS = [
-    *("method", "bits W / A", "array", "float top-1 %", "converted: integer top-1 %", "held out %"),
+    *("method", "bits W / A", "array", "float top-1 %", "converted: top-1 %", "held out %"),
     *("**trained: integer top-1 %**", "standard error", "top-5 %", "file bytes", "compression", "MBOPs", "% of float"),
     *("cycles per image", "paper's own top-1 %"),
 ]
@@ -107,12 +108,14 @@ def _float_top1(training: Training, data: Data) -> float:
     return accuracy(torch.cat(parts).numpy(), np.asarray(data.test.labels))
 
 
-def _converted(training: Training, data: Data) -> Network:
-    """The method's network without training."""
+def _converted_top1(training: Training, data: Data) -> float:
+    """Top-1 of the method's network without training, as it is fake-quantised."""
     own = {key: value for key, value in training.options.items() if key != "learning_rate"}
-    return quantize(
+    found = quantize(
         training.method, training.network, str(training.weights), data.training, images=CALIBRATION, options=own
-    ).network
+    )
+    assert data.test.labels is not None
+    return accuracy(found.quantized.run(data.test.images), data.test.labels)
 
 
 def rivals(data: Data) -> Section:
@@ -135,40 +138,41 @@ def trained_networks(data: Data, rows: list[Row]) -> tuple[Table, list[dict[str,
         if training.network not in exact:
             exact[training.network] = _float_top1(training, data)
         top1 = exact[training.network]
-        converted = _measured(_converted(training, data), data)
         path = EXPORTS / f"{row.name}.gw"
-        trained = _measured(load(path), data) if path.exists() else None
+        if not path.exists():
+            raise FormatError(f"{path} must be there: it comes of bench/trainings.py, or of --train")
+        converted, trained = _converted_top1(training, data), _measured(load(path), data)
         figures.append(_figures(row, training, top1, converted, trained))
         lines.append(_line(row, top1, converted, trained))
         data.say(" | ".join(lines[-1]))
     return Table(COLUMNS, lines), figures
 
 
-def _figures(row: Row, training: Training, top1: float, converted: Found, trained: Found | None) -> dict[str, Any]:
+def _figures(row: Row, training: Training, top1: float, converted: float, trained: Found) -> dict[str, Any]:
     return {
         **asdict(row),
         "command": training.command,
         "float_top1": top1,
-        "converted": asdict(converted),
-        "trained": None if trained is None else asdict(trained),
+        "converted_top1": converted,
+        "trained": asdict(trained),
     }
 
 
-def _line(row: Row, top1: float, converted: Found, trained: Found | None) -> list[str]:
-    shown = trained or converted
-    head = [row.title, row.bits, shown.array, percent(top1), percent(converted.top1)]
-    if trained is None:
-        middle = ["-", "not trained", "-", "-"]
-    else:
-        held = "-" if trained.held_out is None else percent(trained.held_out, 1)
-        middle = [held, f"**{percent(trained.top1)}**", percent(trained.error), percent(trained.top5)]
+def _line(row: Row, top1: float, converted: float, trained: Found) -> list[str]:
     return [
-        *head,
-        *middle,
-        f"{shown.file_bytes:,}",
-        f"{shown.compression:.2f}",
-        f"{shown.bops / 1e6:,.0f}",
-        percent(shown.relative_bops),
-        f"{shown.cycles:,}",
+        row.title,
+        row.bits,
+        trained.array,
+        percent(top1),
+        percent(converted),
+        "-" if trained.held_out is None else percent(trained.held_out, 1),
+        f"**{percent(trained.top1)}**",
+        percent(trained.error),
+        percent(trained.top5),
+        f"{trained.file_bytes:,}",
+        f"{trained.compression:.2f}",
+        f"{trained.bops / 1e6:,.0f}",
+        percent(trained.relative_bops),
+        f"{trained.cycles:,}",
         row.paper,
     ]

@@ -38,7 +38,7 @@ class Training:
     epochs: int
     network: str = "cifar-resnet20"
     seed: int = 0
-    common: dict[str, str] = field(default_factory=lambda: {"flip": "true", "crop": "4", "batch": "256"})
+    common: dict[str, str] = field(default_factory=lambda: {"flip": "true", "crop": "4"})
 
     @property
     def weights(self) -> Path:
@@ -62,13 +62,18 @@ def widths(weights: int, activations: int, **others: str) -> dict[str, str]:
 
 ALLOCATED = {"allocate_weights": "true", "allocate_activations": "true"}
 TRAININGS = {
-    "resnet20-lqnet-w2a2": Training("lqnet", widths(2, 2, learning_rate="0.04"), 60),
-    "resnet20-abcnet-w5a5": Training("abcnet", widths(5, 5, learning_rate="0.02"), 40),
-    "resnet20-inq-w4": Training("inq", widths(4, 8, learning_rate="0.02"), 32),
-    "resnet20-minmax-w4a4": Training("minmax", widths(4, 4, per_channel_weights="true", learning_rate="0.02"), 40),
-    "resnet20-inq-w5": Training("inq", widths(5, 8, learning_rate="0.02"), 32),
-    "resnet20-fixed8": Training("fixed8", {"learning_rate": "0.005"}, 10),
-    "resnet20-aciq-w4a4": Training("aciq", {"learning_rate": "0.005"}, 15),
+    "resnet20-fixed8": Training("fixed8", {"learning_rate": "0.003"}, 15),
+    "resnet20-minmax-w4a4": Training("minmax", widths(4, 4, per_channel_weights="true", learning_rate="0.01"), 40),
+    "resnet20-aciq-w4a4": Training("aciq", {"learning_rate": "0.003"}, 15),
+    "resnet20-aciq-all-w4a4": Training("aciq", widths(4, 4, learning_rate="0.003", **ALLOCATED), 5),
+    "resnet20-aciq-all-w3a3": Training("aciq", widths(3, 3, learning_rate="0.003", **ALLOCATED), 5),
+    "resnet32-aciq-all-w4a4": Training(
+        "aciq", widths(4, 4, learning_rate="0.003", **ALLOCATED), 5, network="cifar-resnet32"
+    ),
+    "resnet20-inq-w5": Training("inq", widths(5, 8, learning_rate="0.01"), 40),
+    "resnet20-inq-w4": Training("inq", widths(4, 8, learning_rate="0.01"), 40),
+    "resnet20-lqnet-w2a2": Training("lqnet", widths(2, 2, learning_rate="0.02"), 60),
+    "resnet20-abcnet-w5a5": Training("abcnet", widths(5, 5, learning_rate="0.01"), 40),
 }
 """Of the tables, by the names of their exports."""
 
