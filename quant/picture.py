@@ -197,10 +197,13 @@ def _unit(network: Network, node: MacNode, held: MacLayer) -> np.ndarray:
 def _real_weights(network: Network, node: MacNode, held: MacLayer) -> np.ndarray:
     scale = _unit(network, node, held) / network.source(node).codes.scale
     per_output = (-1, *(1,) * (held.weights.ndim - 1))
-    if isinstance(node.weights, PlaneWeights):
-        return np.asarray(held.weights * scale.reshape(per_output))
-    lifted = held.weights.astype(np.float64) * 2.0**node.fraction - held.zero.reshape(per_output)
-    return np.asarray(lifted * scale.reshape(per_output))
+    return np.asarray(_lifted(node, held) * scale.reshape(per_output))
+
+
+def _lifted(node: MacNode, held: MacLayer) -> np.ndarray:
+    """Weights less their zero points, in units of the corrected accumulator: the coefficients of planes have these."""
+    lift = 1.0 if isinstance(node.weights, PlaneWeights) else 2.0**node.fraction
+    return np.asarray(held.weights.astype(np.float64) * lift - held.zero.reshape(-1, *(1,) * (held.weights.ndim - 1)))
 
 
 def _accumulated(network: Network, node: MacNode, held: MacLayer, codes: np.ndarray) -> np.ndarray:
@@ -210,9 +213,7 @@ def _accumulated(network: Network, node: MacNode, held: MacLayer, codes: np.ndar
     x = torch.from_numpy(codes.astype(np.float64)).reshape(len(codes), shape.in_channels, *codes.shape[2:])
     x = functional.pad(x, (left, right, top, bottom), value=float(source.zero_point))
     x = x * torch.from_numpy(held.factors.astype(np.float64)).reshape(-1, 1, 1)
-    lift = 1.0 if isinstance(node.weights, PlaneWeights) else 2.0**node.fraction
-    # The zero point is subtracted from each weight: sum(x * (w - z)) is acc - z * xsum.
-    weights = held.weights.astype(np.float64) * lift - held.zero.reshape(-1, 1, 1, 1)
+    weights = _lifted(node, held)  # sum(x * (w - z)) is acc - z * xsum
     bias = torch.from_numpy(held.bias.astype(np.float64))
     total = functional.conv2d(x, torch.from_numpy(weights), bias, shape.stride, 0, shape.dilation, shape.groups)
     return total.numpy()
