@@ -63,7 +63,7 @@ __all__ = [
 Budget = Literal["size", "bops", "cycles"]
 Metric = Literal["hessian", "l2"]
 Range = Literal["minmax", "least_error"]
-Selection = Literal["ordered", "integer"]
+Selection = Literal["ordered", "integer", "highest"]
 MAX_BITS = 8
 FLOAT_BITS = 32
 ERROR_BATCH = 32
@@ -81,7 +81,8 @@ class HawqSettings:
     edge_bits : of the first and last layers' weights and activations; 0 where they are chosen like the others
     per_channel_weights : a grid for each output channel, or for each layer
     weight_range : of a grid: "minmax", or the share of the extremes with "least_error"
-    selection : "ordered" by sensitivity, as in the paper, or "integer": any setting
+    selection : "ordered" by sensitivity, as in the paper; "integer": any setting; or "highest": the paper's ablation,
+        the greatest error of the settings in the ordering that cost as much as its choice or more
     metric : of the errors: "hessian", or "l2" without the traces (the paper's ablation)
     budget : "size" in bits of weights, "bops", or "cycles" on an engine with a fused array
     limit : of the budget, in bits, BOPs or cycles of an image; 0: what all layers take at `weight_bits`
@@ -353,7 +354,7 @@ class HawqChoice:
 def choose(found: Sensitivities) -> tuple[LayerBits, Setting, int]:
     """Bits of all layers by the settings of `found`, the setting of the free weights, and what all else costs."""
     settings = found.settings
-    ordered = settings.selection == "ordered"
+    ordered = settings.selection != "integer"
     if found.activations:
         free = found.activation_candidates(settings.metric)
         budget = int(settings.activation_bits * sum(found.inputs[name] for name in free.names))
@@ -361,7 +362,10 @@ def choose(found: Sensitivities) -> tuple[LayerBits, Setting, int]:
     else:
         activations = {**dict.fromkeys(found.names, settings.least_activations), **found.fixed_activations}
     candidates, rest = found.weight_candidates(activations, settings.budget, settings.metric)
-    chosen = candidates.front(ordered).at(weight_budget(settings, candidates, rest))
+    most = weight_budget(settings, candidates, rest)
+    chosen = candidates.front(ordered).at(most)
+    if settings.selection == "highest":
+        chosen = candidates.highest(most, chosen.cost)
     return LayerBits({**found.fixed_weights, **chosen.bits}, activations), chosen, rest
 
 

@@ -29,7 +29,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 from torch.nn import functional
 
@@ -280,6 +279,9 @@ class Curvature:
         Implicitly restarted Lanczos (ARPACK) from a seeded start; `progress` is called with 1 after each product with
         the Hessian, `tolerance` is relative. Weights alone: that of activations has as many blocks as there are images.
         """
+        # Imported here: what trains a network needs no SciPy.
+        from scipy.sparse.linalg import LinearOperator, eigsh
+
         if self.tensors != "weights":
             raise FormatError(f"tensors must be weights for eigenvalues, not {self.tensors}")
         if layer is not None and layer not in self.elements:

@@ -21,7 +21,6 @@ from itertools import combinations_with_replacement
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from ..kernels.errors import CapacityError, FormatError, MismatchError, UnsupportedError
 
@@ -192,6 +191,9 @@ class Candidates:
         scaled by the best uniform setting, beyond whose error no block's may be. The solution is checked in integers;
         `MismatchError` where it breaks a constraint.
         """
+        # Imported here: what trains a network needs no SciPy.
+        from scipy.optimize import Bounds, LinearConstraint, milp
+
         blocks, widths = self.cost.shape
         if budget < self.sizes[0]:
             raise CapacityError(f"budget must be at least {self.sizes[0]}, not {budget}")

@@ -93,6 +93,8 @@ def test_the_choice_keeps_its_budget(sensitivities: Sensitivities, budget: str, 
     assert bits.activations["stem.0"] == 8
     assert sum(found.inputs[name] * (bits.activations[name] - 6) for name in free) <= 0
     assert 4 in {bits.activations[name] for name in free}
+    worst = choose(replace(sensitivities, settings=replace(settings, selection="highest")))[1]
+    assert worst.error >= chosen.error
     exact = replace(settings, limit=rest + chosen.cost)
     assert choose(replace(sensitivities, settings=exact))[1] == chosen
 

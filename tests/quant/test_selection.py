@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.optimize
 from gatewise.kernels.errors import CapacityError, FormatError, MismatchError, UnsupportedError
 from gatewise.quant import selection
 from gatewise.quant.selection import Candidates
@@ -131,7 +132,7 @@ def test_a_solution_that_breaks_the_budget_is_no_solution(monkeypatch: pytest.Mo
     class Found:
         x, success, message = np.tile([0, 0, 0, 1.0], 3), True, "planted"
 
-    monkeypatch.setattr(selection, "milp", lambda *_, **__: Found)
+    monkeypatch.setattr(scipy.optimize, "milp", lambda *_, **__: Found)
     with pytest.raises(MismatchError, match="HiGHS must end in a setting that costs at most"):
         candidates.program(candidates.sizes[0])
 
