@@ -20,7 +20,7 @@ from papers_aciq import aciq_choice, aciq_section, aciq_tuned
 from papers_bayesian import bayesian_section
 from papers_flexor import flexor_section
 from papers_focused import focused_agreement, focused_section
-from papers_hawq import hawq_section
+from papers_hawq import hawq_section, hawq_tuned_section
 from papers_rivals import rivals
 from rich.console import Console
 
@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[Data], Section]] = {
     "focused-agreement": focused_agreement,
     "flexor": flexor_section,
     "hawq": hawq_section,
+    "hawq-tuned": hawq_tuned_section,
     "rivals": rivals,
     "bayesian": bayesian_section,
 }

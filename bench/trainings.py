@@ -61,7 +61,28 @@ def widths(weights: int, activations: int, **others: str) -> dict[str, str]:
 
 
 ALLOCATED = {"allocate_weights": "true", "allocate_activations": "true"}
+
+
+def hawq(weights: str, activations: str = "8", **others: str) -> Training:
+    """HAWQ-V2 within an average of bits, and what stands beside it."""
+    bits = {"weight_bits": weights, "activation_bits": activations, "learning_rate": "0.003"}
+    return Training("hawq", bits | others, 6)
+
+
+HAWQ_RULES: dict[str, dict[str, str]] = {
+    "ordered": {},
+    "integer": {"selection": "integer"},
+    "l2": {"selection": "integer", "metric": "l2"},
+    "highest": {"selection": "highest"},
+}
 TRAININGS = {
+    **{f"hawq-uniform-w{bits}": hawq(bits, weight_choices=bits) for bits in ("3", "4")},
+    **{
+        f"hawq-w{bits}-{rule}": hawq(bits, **options)
+        for bits in ("3", "3.5", "4")
+        for rule, options in HAWQ_RULES.items()
+    },
+    "hawq-w4a6-integer": hawq("4", "6", selection="integer"),
     "resnet20-fixed8": Training("fixed8", {"learning_rate": "0.003"}, 15),
     "resnet20-minmax-w4a4": Training("minmax", widths(4, 4, per_channel_weights="true", learning_rate="0.01"), 40),
     "resnet20-aciq-w4a4": Training("aciq", {"learning_rate": "0.003"}, 15),
