@@ -314,8 +314,8 @@ def _top1(network: TrainableGraph, images: TrainingImages) -> float:
 def _measure_norms(network: TrainableGraph, images: TrainingImages, settings: TrainingSettings) -> None:
     """Running statistics as the plain mean over batches of training images, by the weights of the end.
 
-    They are augmented as in training: the black that moved images bring along is in the statistics that the weights have
-    learnt with. A ResNet-20 whose norms see unmoved images alone loses three points.
+    They are augmented as in training: the black that moved images bring along is in the statistics that the weights
+    have learnt with. A ResNet-20 whose norms see unmoved images alone loses three points.
     """
     if not settings.norm_images or not network.structure.norms:
         return
