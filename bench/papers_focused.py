@@ -28,10 +28,17 @@ out; first and last layers are 8-bit integers, activations have 8 bits. Exports,
 `bench/trained/` (`python bench/focused.py` trains one; weights come of the network of akamaster/pytorch_resnet_cifar10,
 BSD licence, Y. Idelbayev). Bytes are those of the whole `.gw` file, manifest and constants included;
 compression is against the {dense:,} bytes of the float32 network with folded batch norms. *Held out* is the
-fake-quantised network on the held-out training images, which the float network has seen in its own training.
+fake-quantised network after its last epoch on the held-out training images, which the float network has seen in its own
+training.
 
-**Rule of choice.** For each compression that is wanted, of the 5-bit exports that reach it the one with the least
-cross-entropy on the held-out images; test images chose nothing, the last epoch is reported.
+**Rule of choice.** For each compression that is wanted, of the 5-bit exports that reach it the one with the highest
+held-out top-1 after its last epoch; test images chose nothing. Few of the planned trainings ran: the time on a GPU was
+nine minutes for all methods.
+
+**Batch norms.** These trainings measured batch norms after the last epoch on images neither mirrored nor moved,
+which alone takes the float network from 91.30 % to 88.39 %; training does so on augmented images now. `bench/renorm.py`
+gave the exports here the norms of augmented training images; no weight code changed. The row *pruned* is by the running
+norms of its epoch.
 
 The stages: *pruned* stores the float32 weights that are left and a bit for each weight that says which they are,
 *encoded* the same with Huffman-coded runs of zeros, *quantised* is the file.
@@ -73,7 +80,9 @@ def _counted(path: Path, data: Data) -> dict[str, Any]:
     network = load(path.with_suffix(".gw"))
     result = integer_run(network, data.test, ENGINE)
     top1 = result.top(1) or 0.0
-    facts["stages"]["quantised"] |= {"top1": top1, "top5": result.top(5) or 0.0}
+    size = path.with_suffix(".gw").stat().st_size
+    facts["stages"]["quantised"] |= {"bytes": size, "top1": top1, "top5": result.top(5) or 0.0}
+    facts["compression"] = facts["stages"]["dense"]["bytes"] / size
     facts |= {
         "error": (top1 * (1 - top1) / len(data.test)) ** 0.5,
         "cycles": int(result.cycles_per_image),
@@ -81,7 +90,7 @@ def _counted(path: Path, data: Data) -> dict[str, Any]:
         "tested": len(data.test),
     }
     quantised = facts["stages"]["quantised"]
-    data.say(f"{path.stem}: {quantised['bytes']:,} bytes, {percent(top1)} %, held out {facts['held_out']['loss']:.4f}")
+    data.say(f"{path.stem}: {quantised['bytes']:,} bytes, {percent(top1)} %")
     return facts
 
 
@@ -97,7 +106,7 @@ def _chosen(found: dict[str, dict[str, Any]], factor: float) -> str | None:
         for name, facts in found.items()
         if facts["settings"]["weight_bits"] == 5 and facts["compression"] >= factor and "focused" in facts["schemes"]
     ]
-    return min(reach, key=lambda name: float(found[name]["held_out"]["loss"]), default=None)
+    return max(reach, key=lambda name: float(found[name]["epochs"][-1]["held_out_top1"]), default=None)
 
 
 def _stages(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> Table:
@@ -120,7 +129,7 @@ def _stages(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> 
 
 def _rows(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> Table:
     columns = ["export", "bits", "pruned %", "plain shift layers", "bits a weight: Huffman (entropy)", "bytes"]
-    columns += ["compression", "held out: loss, top-1 %", "fake-quantised top-1 %", "integer top-1 %", "SE", "top-5 %"]
+    columns += ["compression", "held out top-1 %", "integer top-1 %", "SE", "top-5 %"]
     columns += ["cycles", "options"]
     lines = []
     for name, facts in sorted(found.items(), key=lambda each: each[1]["stages"]["quantised"]["bytes"]):
@@ -132,7 +141,7 @@ def _rows(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> Ta
 
         plain = [layer["name"] for layer in inner if layer["scheme"] == "shift"]
         shown = "none" if not plain else "all" if len(plain) == len(inner) else ", ".join(plain)
-        quantised, held = facts["stages"]["quantised"], facts["held_out"]
+        quantised = facts["stages"]["quantised"]
         counted = ["", "", "", ""]
         if "cycles" in facts:
             counted = [percent(quantised["top1"]), percent(facts["error"]), percent(quantised["top5"])]
@@ -141,14 +150,11 @@ def _rows(found: dict[str, dict[str, Any]], chosen: dict[str, str | None]) -> Ta
         lines.append(
             [f"**{name}** ({', '.join(marked)})" if marked else name, str(facts["settings"]["weight_bits"]),
              percent(mean("zeros"), 1), shown, f"{mean('huffman_bits'):.2f} ({mean('entropy_bits'):.2f})",
-             f"{quantised['bytes']:,}", f"{facts['compression']:.2f}x", f"{held['loss']:.4f}, {percent(held['top1'])}",
-             percent(facts["fake_quantised"]["top1"]), *counted,
+             f"{quantised['bytes']:,}", f"{facts['compression']:.2f}x", percent(facts["epochs"][-1]["held_out_top1"]),
+             *counted,
              f"`--epochs {facts['training']['epochs']} {' '.join(facts['options'])}`"]
         )  # fmt: skip
-    caption = (
-        "**Every training**, the smallest export first. Exports of some are kept, whose integers are counted; of the "
-        "others the fake-quantised network in float32"
-    )
+    caption = "**Every training**, the smallest export first; integers are counted of those whose exports are kept"
     return Table(columns, lines, caption)
 
 
