@@ -57,8 +57,6 @@ HELD_OUT = 5000
 CALIBRATION = 256
 COMPARED = 32
 """Test images on which integers are held to the fake-quantised network, layer by layer."""
-NOT_KEPT = ("does", "out", "data", "device")
-"""Of what the program is told: all else is in the JSON file, from which `bench/papers.py --train` trains again."""
 ENGINES = {array: EngineConfig(array=array) for array in ("digit", "fusion")}
 
 
@@ -122,7 +120,6 @@ def train_all(told: argparse.Namespace) -> None:
     content: dict[str, Any] = {
         "schema": 1,
         "network": NETWORK,
-        "arguments": {key: value for key, value in vars(told).items() if key not in NOT_KEPT},
         "settings": asdict(settings),
         "training": asdict(training),
         "float_epochs": told.float_epochs,
@@ -173,12 +170,15 @@ def _trained(
 
 
 def count(out: Path, images: int | None = None, data: Path = DATA) -> None:
-    """Count what a job's exports have right on the test images, and their cycles on each array."""
+    """Count what those of a job's exports that are there have right on the test images, and their cycles by array."""
     path = _beside(out, ".json")
     content = json.loads(path.read_text())
     test = load_images(data / "mnist" / "test.npz")[:images]
     for facts in content["runs"]:
-        facts |= counted(_beside(out, f"-{facts['strength']:g}.gw"), test)
+        export = _beside(out, f"-{facts['strength']:g}.gw")
+        if not export.exists():
+            continue
+        facts |= counted(export, test)
         print(f"{out.name}-{facts['strength']:g} {100 * facts['integer_top1']:.2f} % of {len(test)}", flush=True)
     if _beside(out, "-int4.gw").exists():
         content["int4"] = counted(_beside(out, "-int4.gw"), test)
