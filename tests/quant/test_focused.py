@@ -17,6 +17,7 @@ from gatewise.rtl.cxxrtl import find_compiler
 from gatewise.rtl.engine.cosim import compile_engine, regress_network
 from gatewise.sim.compile import compile_network
 from gatewise.sim.engine import EngineConfig
+from gatewise.sim.file import load
 from gatewise.sim.images import ImageSet, quantise_images
 from gatewise.sim.random_cases import ENGINES
 from small_networks import shaken
@@ -24,6 +25,8 @@ from torch import nn
 
 SPEC = InputSpec((2, 8, 8), (0.5,), (0.25,))
 TRAINING = TrainingSettings(epochs=8, batch=32, learning_rate=0.05, held_out=0.0)
+FLOAT_BYTES = 1_076_136
+"""Of ResNet-20 with folded batch norms in float32."""
 ENGINE = EngineConfig(rows=8, lanes=8, pixels=64, array="shift", decoder="huffman")
 
 
@@ -290,3 +293,13 @@ def test_a_network_without_inner_layers_is_refused(images: ImageSet) -> None:
     shallow = capture_unfolded(module.eval(), torch.zeros(1, 2, 8, 8))
     with pytest.raises(FormatError, match="must have layers between its first and its last one"):
         fine_tune(shallow, SPEC, Kept(SPEC, FocusedSettings(), TRAINING), images.images[:8])
+
+
+@pytest.mark.parametrize(("name", "bits", "factor"), [("s61-w5", 5, 9), ("s77-w5", 5, 11), ("s65-w3", 3, 11)])
+def test_kept_exports_have_the_size_that_the_results_say(name: str, bits: int, factor: float) -> None:
+    path = Path(__file__).parents[2] / "bench" / "trained" / f"focused-{name}.gw"
+    assert FLOAT_BYTES / path.stat().st_size >= factor
+    inner = [node.weights for node in load(path).mac_nodes() if node.name not in ("conv1", "linear")]
+    assert len(inner) == 18
+    assert {spec.scheme for spec in inner} <= {"focused", "shift"}
+    assert all(spec.coding == "huffman" and spec.bits == bits for spec in inner)
