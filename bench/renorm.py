@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from focused import DATA, NETWORK
+from gatewise.kernels.errors import UnsupportedError
 from gatewise.quant.capture import capture
 from gatewise.quant.graph import Conv2d, Graph, Hook, Node
 from gatewise.quant.networks import load_network
@@ -22,6 +23,7 @@ from gatewise.quant.training import TrainingSettings
 from gatewise.quant.training_data import Augmentation, TrainingImages, epoch_generator
 from gatewise.sim.file import load, payload_digest, save_network
 from gatewise.sim.fixed_point import fixed_multiplier, real_multiplier, smallest_signed
+from gatewise.sim.graph import PlaneWeights
 from gatewise.sim.images import load_images
 from gatewise.sim.network import Network
 from torch import Tensor
@@ -39,9 +41,10 @@ def real_layers(network: Network, graph: Graph) -> Graph:
     parameters = dict(graph.parameters)
     for name in parameters:
         node, layer = network.node(name), network.layers[name]
+        if isinstance(node.weights, PlaneWeights) or layer.scale is None or node.align is not None:
+            raise UnsupportedError(f"{name}: norms of layers of planes, thresholds or alignment are not measured anew")
         source, out = network.values[node.inputs[0]].codes, network.values[name].codes
-        scale = network.layers[name].scale
-        assert scale is not None
+        scale = layer.scale
         factor = real_multiplier(scale.multiplier, scale.shift) * out.scale * np.ones(len(layer.weights))
         lift = 2.0**node.fraction
         weights = layer.weights.astype(np.float64) * lift
