@@ -133,7 +133,8 @@ class EncryptedSigns(nn.Module):
         super().__init__()
         self.shapes = {name: layer.shape for name, layer in layers.items()}
         self.networks = {name: layer.networks for name, layer in layers.items()}
-        self.gradient, self.slope = gradient, slope
+        self.gradient: Gradient = gradient
+        self.slope = slope
         (self.planes,) = {len(layer.networks) for layer in layers.values()}
         alpha = np.concatenate([layer.alpha for layer in layers.values()], axis=1)
         self.alpha = nn.Parameter(torch.from_numpy(alpha.astype(np.float32)))
@@ -167,6 +168,7 @@ class EncryptedSigns(nn.Module):
             self.training,
             torch.is_grad_enabled(),
             self.slope,
+            self.gradient,
             *((id(each), each._version, each.device) for each in (self.alpha, *self.slices)),
         )
         if name not in self._decoded or state != self._state:
@@ -194,6 +196,11 @@ class EncryptedSigns(nn.Module):
             for (name, plane), part in zip(own, torch.split(weights, sizes), strict=True):
                 found[name, plane] = part.reshape(self.shapes[name])
         return found
+
+    def finish(self) -> None:
+        """Give signs from now on, in training as well: what is measured then is what inference has."""
+        if self.gradient == "analog":
+            self.gradient = "tanh"
 
     def limit(self, most: float) -> None:
         """Keep the encrypted weights within +-`most`."""

@@ -355,7 +355,7 @@ class FlexorTraining(FakeQuantizer):
 
     def end(self, network: TrainableGraph) -> None:
         """The network's own weights become those that were decoded: its float form is the trained one too."""
-        self.encrypted.eval()
+        self.encrypted.finish()
         for layer in network.structure.layers:
             if layer.name in self.rates:
                 network.layers[layer.name].weight.copy_(self.encrypted.weight(layer.name))

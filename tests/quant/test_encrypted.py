@@ -125,6 +125,15 @@ def test_every_parameter_learns_from_every_layer() -> None:
     assert encrypted.alpha.grad is not None
 
 
+def test_analog_weights_are_signs_in_the_end() -> None:
+    own = layers(np.random.default_rng(2), 1)
+    encrypted, signs = EncryptedSigns(own, "analog", SLOPE), EncryptedSigns(own, "tanh", SLOPE)
+    assert not torch.equal(encrypted.weight("a"), signs.weight("a"))
+    encrypted.finish()
+    assert encrypted.training
+    assert torch.equal(encrypted.weight("a"), signs.weight("a"))
+
+
 def test_encrypted_weights_are_kept_within_a_limit() -> None:
     encrypted = EncryptedSigns(layers(np.random.default_rng(1), 1), "tanh", SLOPE)
     with torch.no_grad():
