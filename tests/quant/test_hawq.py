@@ -1,4 +1,6 @@
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from gatewise.quant.graph import Graph
 from gatewise.quant.hawq import HawqSettings, Sensitivities, choose, hawq, search
 from gatewise.quant.hessian import TraceEstimate
 from gatewise.quant.minmax import LayerBits
+from gatewise.quant.networks import Network
 from gatewise.quant.preprocess import InputSpec
 from gatewise.quant.statistics import Statistics, collect
 from gatewise.sim.images import ImageSet
@@ -130,6 +133,27 @@ def test_a_search_ends_in_a_network_with_its_widths_and_facts(
     assert exported.run(labelled.images[:1], engine=settings.engine).cycles_per_image == facts["fusion_cycles"]
     again = search(residual, SPEC, statistics, settings, labelled)
     assert (again.bits.weights, again.bits.activations) == (choice.bits.weights, choice.bits.activations)
+
+
+def test_enumeration_is_the_integer_program_on_measured_resnet20_errors(
+    resnet20: Network, resnet20_graph: Graph, resnet20_statistics: Statistics
+) -> None:
+    stored = json.loads((Path(__file__).parents[2] / "bench" / "trained" / "hawq-weights.json").read_text())["sweeps"]
+    traces = {
+        name: TraceEstimate(name, resnet20_graph.parameters[name].weight.size, tuple(sweep[name] for sweep in stored))
+        for name in stored[0]
+    }
+    found = Sensitivities(
+        resnet20_graph, resnet20.input, resnet20_statistics, HawqSettings(), torch.zeros(1, 3, 32, 32), traces
+    )
+    candidates, _ = found.weight_candidates(dict.fromkeys(found.names, 8))
+    front, free = candidates.front(search="enumeration"), candidates.front(ordered=False)
+    lower = 0
+    for size in np.linspace(*candidates.sizes, 50).astype(int).tolist():
+        assert candidates.program(size, ordered=True).error == front.at(size).error
+        assert candidates.program(size).error == free.at(size).error
+        lower += free.at(size).error < front.at(size).error
+    assert lower > 30
 
 
 def test_wrong_settings_and_images_without_labels_are_refused(
