@@ -44,7 +44,8 @@ HEAD = """# Results
 Written by `python bench/papers.py`, part by part; the figures as they were measured are in `docs/results/`. *Integer*
 is the top-1 of the exported file through `gatewise run` on the default engine. All figures are measured here, but
 those in columns or lines that say *paper*: these are the paper's own, on its own network and data. CIFAR-10 test images
-are 517, so that one point is five images; whatever is chosen was chosen on training images.
+are 517, so that one point is five images; whatever is chosen was chosen on training images, but for one default of
+HAWQ-V2, of which its section says how.
 """
 
 
