@@ -32,8 +32,6 @@ from gatewise.quant.preprocess import InputSpec
 from gatewise.quant.statistics import collect
 from gatewise.quant.trainable import TrainableGraph
 from gatewise.quant.training import (
-    EpochReport,
-    Progress,
     Trained,
     TrainingSettings,
     fine_tune,
@@ -47,6 +45,7 @@ from gatewise.sim.images import ImageSet, load_images
 from gatewise.sim.inspect import inspect_file
 from gatewise.sim.prune import pruned
 from gatewise.sim.run import run
+from lines import Lines
 
 __all__ = ["DATA", "ENGINES", "NETWORK", "count", "main", "train_all"]
 
@@ -58,22 +57,6 @@ CALIBRATION = 256
 COMPARED = 32
 """Test images on which integers are held to the fake-quantised network, layer by layer."""
 ENGINES = {array: EngineConfig(array=array) for array in ("digit", "fusion")}
-
-
-class Lines(Progress):
-    """A line for each epoch."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def epoch(self, report: EpochReport) -> None:
-        """Print it."""
-        bops = f", {100 * report.facts['bops']:.3f} % BOPs" if report.facts else ""
-        print(
-            f"{self.name} epoch {report.epoch + 1}: loss {report.loss:.4f}, top-1 {100 * report.training_top1:.2f} %, "
-            f"held out {100 * report.held_out_top1:.2f} %{bops}, {report.seconds:.1f} s",
-            flush=True,
-        )
 
 
 def float_start(

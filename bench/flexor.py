@@ -28,11 +28,12 @@ from gatewise.quant.graph import Graph
 from gatewise.quant.methods import METHODS, Quantisation, parse_settings
 from gatewise.quant.networks import load_network
 from gatewise.quant.preprocess import InputSpec
-from gatewise.quant.training import EpochReport, Progress, TrainingSettings, fine_tune, training_device
+from gatewise.quant.training import TrainingSettings, fine_tune, training_device
 from gatewise.sim.atomic import write_json
 from gatewise.sim.file import load, save_network
 from gatewise.sim.images import ImageSet, load_images
 from gatewise.sim.inspect import inspect_file
+from lines import Lines
 
 __all__ = ["ABLATED", "DIGIT_ENGINE", "ENGINE", "RUNS", "Run", "count", "main", "train"]
 
@@ -92,21 +93,6 @@ RUNS = {
 """By name."""
 ABLATED = [name for name in RUNS if name.startswith("ablation-")]
 """Those that differ in the gradient alone, for several seeds."""
-
-
-class Lines(Progress):
-    """A line for each epoch."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def epoch(self, report: EpochReport) -> None:
-        """Print it."""
-        print(
-            f"{self.name} epoch {report.epoch + 1} loss {report.loss:.4f} top1 {report.training_top1:.4f} "
-            f"held out {report.held_out_top1:.4f} {report.seconds:.1f} s",
-            flush=True,
-        )
 
 
 def settings_of(run: Run, seed: int, epochs: int) -> tuple[Any, TrainingSettings]:

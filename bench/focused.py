@@ -31,12 +31,13 @@ from gatewise.quant.pruning import sparse_bytes
 from gatewise.quant.quantized import EncodedWeights, QuantizedGraph
 from gatewise.quant.statistics import Statistics
 from gatewise.quant.trainable import TrainableGraph
-from gatewise.quant.training import EpochReport, Progress, TrainingSettings, fine_tune, training_device
+from gatewise.quant.training import TrainingSettings, fine_tune, training_device
 from gatewise.quant.training_data import TrainingImages
 from gatewise.sim.atomic import write_json
 from gatewise.sim.engine import EngineConfig
 from gatewise.sim.file import load, save_network
 from gatewise.sim.images import ImageSet, load_images
+from lines import Lines
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,21 +49,6 @@ EPOCHS = 80
 RECIPE: dict[str, object] = {"learning_rate": 0.02, "flip": True, "crop": 4}
 """Of the training, unless options say otherwise."""
 ENGINE = EngineConfig(array="shift", decoder="huffman")
-
-
-class Lines(Progress):
-    """A line for each epoch."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def epoch(self, report: EpochReport) -> None:
-        """Print it."""
-        print(
-            f"{self.name} epoch {report.epoch + 1} loss {report.loss:.4f} top1 {report.training_top1:.4f} "
-            f"held out {report.held_out_top1:.4f} {report.seconds:.1f} s",
-            flush=True,
-        )
 
 
 def tops(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

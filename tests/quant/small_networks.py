@@ -1,6 +1,8 @@
-"""Small networks for tests, and batch norms that do something."""
+"""Small networks for tests, batch norms that do something, and images to learn from."""
 
+import numpy as np
 import torch
+from gatewise.sim.images import ImageSet
 from torch import Tensor, nn
 
 
@@ -32,3 +34,13 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
             nn.init.normal_(part.running_mean)
             nn.init.uniform_(part.running_var, 0.5, 2.0)
     return module.eval()
+
+
+def blob_images(count: int) -> ImageSet:
+    """Images (count, 2, 8, 8) of three classes: where the bright part of noise is."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, count)
+    pixels = rng.integers(0, 120, (count, 2, 8, 8))
+    for image, label in zip(pixels, labels, strict=True):
+        image[label % 2, 2 + 2 * (label // 2) : 5 + 2 * (label // 2), 1:7] += 100
+    return ImageSet(pixels.astype(np.uint8), labels)

@@ -20,7 +20,7 @@ from gatewise.sim.engine import EngineConfig
 from gatewise.sim.file import load
 from gatewise.sim.images import ImageSet, quantise_images
 from gatewise.sim.random_cases import ENGINES
-from small_networks import shaken
+from small_networks import blob_images, shaken
 from torch import nn
 
 SPEC = InputSpec((2, 8, 8), (0.5,), (0.25,))
@@ -44,13 +44,7 @@ class Stack(nn.Sequential):
 
 @pytest.fixture(scope="module")
 def images() -> ImageSet:
-    """Three classes: where the bright part of noise is."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 192)
-    pixels = rng.integers(0, 120, (192, 2, 8, 8))
-    for image, label in zip(pixels, labels, strict=True):
-        image[label % 2, 2 + 2 * (label // 2) : 5 + 2 * (label // 2), 1:7] += 100
-    return ImageSet(pixels.astype(np.uint8), labels)
+    return blob_images(192)
 
 
 @pytest.fixture(scope="module")

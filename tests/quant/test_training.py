@@ -14,7 +14,7 @@ from gatewise.quant.trainable import TrainableGraph
 from gatewise.quant.training import EpochReport, Progress, TrainingSettings, fine_tune
 from gatewise.quant.uniform import UniformTraining
 from gatewise.sim.images import ImageSet
-from small_networks import shaken
+from small_networks import blob_images, shaken
 from torch import nn
 
 SPEC = InputSpec((2, 8, 8), (0.5,), (0.25,))
@@ -35,13 +35,7 @@ class Blobs(nn.Sequential):
 
 @pytest.fixture(scope="module")
 def images() -> ImageSet:
-    """Three classes: where the bright part of noise is."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, 240)
-    pixels = rng.integers(0, 120, (240, 2, 8, 8))
-    for image, label in zip(pixels, labels, strict=True):
-        image[label % 2, 2 + 2 * (label // 2) : 5 + 2 * (label // 2), 1:7] += 100
-    return ImageSet(pixels.astype(np.uint8), labels)
+    return blob_images(240)
 
 
 @pytest.fixture(scope="module")
