@@ -45,7 +45,7 @@ from gatewise.sim.images import ImageSet, load_images
 from gatewise.sim.inspect import inspect_file
 from gatewise.sim.prune import pruned
 from gatewise.sim.run import run
-from lines import Lines
+from lines import Lines, run_main
 
 __all__ = ["DATA", "ENGINES", "NETWORK", "count", "main", "train_all"]
 
@@ -217,4 +217,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

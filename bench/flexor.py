@@ -33,7 +33,7 @@ from gatewise.sim.atomic import write_json
 from gatewise.sim.file import load, save_network
 from gatewise.sim.images import ImageSet, load_images
 from gatewise.sim.inspect import inspect_file
-from lines import Lines
+from lines import Lines, run_main
 
 __all__ = ["ABLATED", "DIGIT_ENGINE", "ENGINE", "RUNS", "Run", "count", "main", "train"]
 
@@ -227,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -37,7 +37,7 @@ from gatewise.sim.atomic import write_json
 from gatewise.sim.engine import EngineConfig
 from gatewise.sim.file import load, save_network
 from gatewise.sim.images import ImageSet, load_images
-from lines import Lines
+from lines import Lines, run_main
 from torch import Tensor
 from torch.nn import functional
 
@@ -217,4 +217,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -1,8 +1,14 @@
-"""A line for each epoch of a training, for programs whose output is kept."""
+"""What programs that train say: a line for each epoch, and one line where their input is wrong."""
 
+import sys
+from collections.abc import Callable
+
+from gatewise.kernels.errors import GatewiseError
 from gatewise.quant.training import EpochReport, Progress
 
-__all__ = ["Lines"]
+__all__ = ["Lines", "run_main"]
+
+BAD_INPUT = 2
 
 
 class Lines(Progress):
@@ -19,3 +25,12 @@ class Lines(Progress):
             f"held out {100 * report.held_out_top1:.2f} %{bops}, {report.seconds:.1f} s",
             flush=True,
         )
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a program; what the package refuses becomes one line, and the exit code 2."""
+    try:
+        main()
+    except GatewiseError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from error

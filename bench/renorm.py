@@ -26,6 +26,7 @@ from gatewise.sim.fixed_point import fixed_multiplier, real_multiplier, smallest
 from gatewise.sim.graph import PlaneWeights
 from gatewise.sim.images import load_images
 from gatewise.sim.network import Network
+from lines import run_main
 from torch import Tensor
 
 __all__ = ["main", "renormalised"]
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

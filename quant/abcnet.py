@@ -92,7 +92,8 @@ class AbcActivation(PlaneActivation):
         positive = values[values > 0]
         if not len(positive):
             return
-        levels = torch.quantile(positive, 0.999) * torch.arange(1, planes + 1, device=values.device) / planes
+        greatest = float(np.quantile(positive.cpu().numpy(), 0.999))  # torch.quantile stops at 16 million values
+        levels = greatest * torch.arange(1, planes + 1, device=values.device) / planes
         levels = torch.cat([levels.new_zeros(1), levels])
         for _ in range(LLOYD_TURNS):
             reached = torch.bucketize(values, (levels[1:] + levels[:-1]) / 2)
