@@ -25,14 +25,13 @@ from gatewise.sim.atomic import write_bytes
 from gatewise.sim.file import load
 from gatewise.sim.network import Network as ExportedNetwork
 from page import DATA, ROOT, Data, Section, Table, integer_run, percent
+from trainings import HESSIAN_IMAGES, SWEEPS
 
 __all__ = ["hawq_section", "hawq_tuned_section", "integer_programs"]
 
 TRAINED = ROOT / "bench" / "trained"
 PLOTS = ROOT / "docs" / "hawq"
 CALIBRATION, SPECTRUM_IMAGES = 32, 32
-HESSIAN: Mapping[Tensors, tuple[int, int]] = {"weights": (512, 8), "activations": (256, 6)}
-"""Images and sweeps."""
 AVERAGES = (3.0, 3.5, 4.0)
 ACTIVATION_BITS = 8
 MIXED_ACTIVATIONS = 6.0
@@ -109,11 +108,10 @@ class Measured:
         if self.data.train:
             path.unlink(missing_ok=True)
         drawn, began = not path.exists(), time.perf_counter()
-        images, sweeps = HESSIAN[tensors]
-        found = self.curvature(tensors, images).traces(
-            least=sweeps,
-            most=sweeps,
-            extra=sweeps,
+        found = self.curvature(tensors, HESSIAN_IMAGES).traces(
+            least=SWEEPS,
+            most=SWEEPS,
+            extra=SWEEPS,
             resume=path,
             progress=lambda _: self.data.say(f"{tensors}: a sweep"),
         )
@@ -125,7 +123,7 @@ class Measured:
     @cached_property
     def sensitivities(self) -> Sensitivities:
         """Of weights and activations."""
-        x = self.curvature("activations", HESSIAN["activations"][0]).x
+        x = self.curvature("activations", HESSIAN_IMAGES).x
         return Sensitivities(
             self.graph, self.network.input, self.statistics, HawqSettings(), x,
             self.traces("weights"), self.traces("activations"),
@@ -232,7 +230,7 @@ def hawq_section(data: Data) -> Section:
             lines.append(_cells(row, f"{average:g}"))
     errors = [each.error / each.trace for each in found.weights.values() if each.trace]
     text = TEXT.format(
-        images=HESSIAN["weights"][0], sweeps=HESSIAN["weights"][1], least=100 * min(errors), most=100 * max(errors),
+        images=HESSIAN_IMAGES, sweeps=SWEEPS, least=100 * min(errors), most=100 * max(errors),
         resamples=RESAMPLES,
         trace_seconds=measured.trace_seconds, choice_seconds=choice_seconds,
     )  # fmt: skip

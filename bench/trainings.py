@@ -15,16 +15,19 @@ import argparse
 import multiprocessing
 import os
 import shlex
+import shutil
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-__all__ = ["TRAININGS", "Training", "main", "run"]
+__all__ = ["HESSIAN_IMAGES", "SWEEPS", "TRAININGS", "Training", "main", "run"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
+TRACES = ROOT / "bench" / "trained"
 CALIBRATION = 32
 SECONDS_BETWEEN_LINES = 5
 
@@ -63,10 +66,15 @@ def widths(weights: int, activations: int, **others: str) -> dict[str, str]:
 ALLOCATED = {"allocate_weights": "true", "allocate_activations": "true"}
 
 
+HESSIAN_IMAGES, SWEEPS = 512, 8
+"""Of all traces of HAWQ-V2, here and on the page of results."""
+
+
 def hawq(weights: str, activations: str = "8", **others: str) -> Training:
     """HAWQ-V2 within an average of bits, and what stands beside it."""
     bits = {"weight_bits": weights, "activation_bits": activations, "learning_rate": "0.003"}
-    return Training("hawq", bits | others, 6)
+    sweeps = {"hessian_images": str(HESSIAN_IMAGES), "least_sweeps": str(SWEEPS), "sweeps": str(SWEEPS)}
+    return Training("hawq", bits | sweeps | others, 6)
 
 
 HAWQ_RULES: dict[str, dict[str, str]] = {
@@ -140,11 +148,16 @@ def run(
                 )
 
     pictures = load_images(DATA / "cifar10" / "train.npz")
-    found = quantize(
-        training.method, training.network, str(training.weights), pictures, images=CALIBRATION,
-        options=training.common | training.options, train=pictures[:images], epochs=training.epochs,
-        seed=training.seed, resume=resume and resume / name, device=device, progress=Lines(),
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = resume and resume / name
+        if training.method == "hawq":
+            kept = kept or Path(scratch)
+            _begin_with_traces(kept)
+        found = quantize(
+            training.method, training.network, str(training.weights), pictures, images=CALIBRATION,
+            options=training.common | training.options, train=pictures[:images], epochs=training.epochs,
+            seed=training.seed, resume=kept, device=device, progress=Lines(),
+        )  # fmt: skip
     size = save_network(found.network, out / f"{name}.gw")
     facts = {
         "schema": 1,
@@ -157,6 +170,15 @@ def run(
     write_json(out / f"{name}.json", facts)
     held = f", held out {100 * found.history[-1].held_out_top1:.1f} %" if found.history else ""
     return f"{name}: {size:,} bytes, {len(found.history)} epochs{held}, {facts['seconds']} s"
+
+
+def _begin_with_traces(folder: Path) -> None:
+    """Give a training of HAWQ-V2 the traces' samples that are kept, so that it chooses what the page shows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for tensors in ("weights", "activations"):
+        samples, own = TRACES / f"hawq-{tensors}.json", folder / f"hessian-{tensors}.json"
+        if samples.exists() and not own.exists():
+            shutil.copyfile(samples, own)
 
 
 def main() -> None:
