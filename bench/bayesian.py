@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from agreed import agreement_facts
 from gatewise import EngineConfig
-from gatewise.quant.agreement import agreement
 from gatewise.quant.bayesian import BayesianBits, BayesianSettings, Gates, Mode
 from gatewise.quant.capture import capture_unfolded
 from gatewise.quant.export import export_network
@@ -54,8 +54,6 @@ DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
 NETWORK = "lenet5-unpadded"
 HELD_OUT = 5000
 CALIBRATION = 256
-COMPARED = 32
-"""Test images on which integers are held to the fake-quantised network, layer by layer."""
 ENGINES = {array: EngineConfig(array=array) for array in ("digit", "fusion")}
 
 
@@ -85,7 +83,7 @@ def four_bits(start: tuple[Graph, InputSpec, float], images: ImageSet, path: Pat
 def train_all(told: argparse.Namespace) -> None:
     """Train a job's strengths, one after another."""
     images = load_images(told.data / "mnist" / "train.npz")[: told.images]
-    test = load_images(told.data / "mnist" / "test.npz").images[:COMPARED]
+    test = load_images(told.data / "mnist" / "test.npz")
     training = TrainingSettings(
         told.float_epochs, told.seed, told.batch, "adam", told.learning_rate, weight_decay=0.0, crop=told.crop,
         held_out=min(HELD_OUT / len(images), 0.5),
@@ -128,13 +126,7 @@ def train_all(told: argparse.Namespace) -> None:
         print(f"{name} {100 * facts['bops']:.3f} % BOPs, {size:,} bytes, {seconds} s", flush=True)
         kept.append(Quantisation(found.graph, found.quantized, network, found.history))
     for each, facts in zip(kept, content["runs"], strict=True):
-        compared = agreement(each, test)
-        facts["agreement"] = {
-            "images": compared.images,
-            "worst_scale": compared.worst("scale"),
-            "worst_threshold": compared.worst("threshold"),
-            "predictions": compared.predictions,
-        }
+        facts["agreement"] = agreement_facts(each, test)
         write_json(_beside(out, ".json"), content)
 
 

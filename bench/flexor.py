@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from agreed import agreement_facts
 from gatewise import EngineConfig
-from gatewise.quant.agreement import agreement
 from gatewise.quant.capture import capture_unfolded
 from gatewise.quant.export import export_network
 from gatewise.quant.flexor import FlexorSettings, account
@@ -45,8 +45,6 @@ DIGIT_ENGINE = EngineConfig()
 """Of the integer networks beside."""
 SCORED = 500
 """Images at once."""
-COMPARED = 32
-"""Test images on which integers are held to the fake-quantised network, layer by layer."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +169,10 @@ def train(
         facts["bits_per_weight"] = counted.bits_per_weight
     write_json(_beside(out, ".json"), facts)
     print(f"{out.name} {size:,} bytes, {facts['seconds']} s", flush=True)
-    compared = agreement(Quantisation(trained.graph, trained.quantized, network), test.images[:COMPARED])
-    facts["agreement"] = {
-        "images": compared.images,
-        "worst_layer": compared.worst("scale"),
-        "predictions": compared.predictions,
-    }
+    compared = agreement_facts(Quantisation(trained.graph, trained.quantized, network), test)
+    facts["agreement"] = compared
     write_json(_beside(out, ".json"), facts)
-    print(f"{out.name} integers that differ: {compared.worst('scale'):.2e}", flush=True)
+    print(f"{out.name} integers that differ: {compared['worst_scale']:.2e}", flush=True)
 
 
 def count(out: Path, images: int | None = None, data: Path = DATA) -> dict[str, Any]:

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from agreed import agreement_facts
 from gatewise.kernels.huffman import HuffmanCode, entropy
 from gatewise.quant.capture import capture_unfolded
 from gatewise.quant.export import export_network
 from gatewise.quant.focused import FocusedSettings, FocusedTraining
 from gatewise.quant.graph import Graph
-from gatewise.quant.methods import parse_settings
+from gatewise.quant.methods import Quantisation, parse_settings
 from gatewise.quant.networks import load_network
 from gatewise.quant.preprocess import InputSpec
 from gatewise.quant.pruning import sparse_bytes
@@ -122,7 +123,7 @@ def measure(
     """Train, export and count; writes both files and returns what the JSON file holds.
 
     `out` is their path without suffix, `chosen` are options as text; `images` and `tested` limit the images; without
-    `run` the integers are left to another time.
+    `run` the test images' integers are left to another time. A few are held to the fake-quantised layers in any case.
     """
     began = time.monotonic()
     options = dict(text.partition("=")[::2] for text in chosen)
@@ -180,6 +181,9 @@ def measure(
         "device": str(where),
         "seconds": round(time.monotonic() - began, 1),
     }
+    # Written before what takes the integers: a job that is cut off leaves what it has.
+    write_json(_beside(out, ".json"), found)
+    found["agreement"] = agreement_facts(Quantisation(trained.graph, trained.quantized, network), test)
     write_json(_beside(out, ".json"), found)
     return found
 
@@ -213,6 +217,7 @@ def main() -> None:
     )  # fmt: skip
     for stage, facts in found["stages"].items():
         print(stage, facts)
+    print(f"agreement {found['agreement']}")
     print(f"compression {found['compression']:.2f}, held out {found['held_out']}, {found['seconds']} s")
 
 

@@ -75,7 +75,7 @@ def _rows(found: dict[str, dict[str, Any]]) -> Table:
              f"**{percent(top1)}**", percent((top1 * (1 - top1) / tested) ** 0.5),
              percent(facts["real_activations_top1"]), f"{tested:,}", f"{facts['bytes']:,}",
              f"{facts['float_bytes'] / facts['bytes']:.1f}x", f"{facts['cycles']:,}",
-             f"{compared['worst_layer']:.1e}" if compared else ""]
+             f"{compared['worst_scale']:.1e}" if compared else ""]
         )  # fmt: skip
     caption = (
         "**Every export.** *Integers that differ* is the worst layer's share beside the fake-quantised network, each "

@@ -56,12 +56,13 @@ def focused_section(data: Data) -> Section:
 
 
 def focused_agreement(data: Data) -> Section:
-    """Integer layers beside fake-quantised ones; converted without training, which changes no rule."""
-    text = f"""
-ResNet-20 with focused and plain shift layers, 30 % pruned, converted without training; {AGREEMENT_IMAGES} test images.
+    """Integer layers beside fake-quantised ones: of trainings, which measured it at their end, and of conversions."""
+    text = """
 Each layer is fed the integer network's own inputs; *free running* is the worst layer of the two networks by themselves.
+Layers whose results have more than 4 bits come of multipliers, others of thresholds.
 """
-    return Section("Focused Quantisation: integers beside the fake-quantised network", text, [_agreement(data)])
+    tables = [table for table in (_trained_agreement(), _agreement(data)) if table.rows]
+    return Section("Focused Quantisation: integers beside the fake-quantised network", text, tables)
 
 
 def _counted(path: Path, data: Data) -> dict[str, Any]:
@@ -164,6 +165,25 @@ def _size(shape: list[int]) -> int:
     return size
 
 
+def _trained_agreement() -> Table:
+    """What the trainings found of their own exports."""
+    lines = []
+    for path in sorted(TRAINED.glob("focused-*.json")):
+        compared = json.loads(path.read_text()).get("agreement")
+        if compared is not None:
+            worst = [
+                f"{compared[f'worst_{kind}']:.1e} of {compared[f'{kind}_layers']}" if compared[f"{kind}_layers"] else ""
+                for kind in ("scale", "threshold")
+            ]
+            lines.append(
+                [path.stem, str(compared["images"]), *worst, f"{compared['worst_free_running']:.1e}",
+                 percent(compared["predictions"])]
+            )  # fmt: skip
+    columns = ["export", "test images", "worst layer with multipliers, share of integers that differ"]
+    columns += ["with thresholds", "free running", "predictions that agree %"]
+    return Table(columns, lines, "**Trained**, as each training found at its end")
+
+
 def _agreement(data: Data) -> Table:
     weights = DATA / "cifar10" / "resnet20.safetensors"
     lines = []
@@ -176,7 +196,10 @@ def _agreement(data: Data) -> Table:
         free = max(tensor.free_running_share for tensor in compared.layers)
         lines.append([str(bits), f"{compared.worst('scale'):.1e}", f"{free:.1e}", percent(compared.predictions)])
     columns = ["bits", "worst layer: share of integers that differ", "free running", "predictions that agree %"]
-    return Table(columns, lines)
+    caption = (
+        f"**Converted without training**, focused and plain shift layers, 30 % pruned, {AGREEMENT_IMAGES} test images"
+    )
+    return Table(columns, lines, caption)
 
 
 def _beside(found: dict[str, dict[str, Any]], chosen: dict[str, str | None], data: Data) -> Table:

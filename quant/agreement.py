@@ -67,6 +67,15 @@ class Agreement:
         """Greatest share of differing integers among the layers that requantise so; 0 without any."""
         return max((layer.share for layer in self.layers if layer.requantise == requantise), default=0.0)
 
+    def summary(self) -> dict[str, int | float]:
+        """What a training's JSON file says of it: the worst layer of each kind, and how many layers there are of it."""
+        facts: dict[str, int | float] = {"images": self.images}
+        for kind in ("scale", "threshold"):
+            facts[f"{kind}_layers"] = sum(layer.requantise == kind for layer in self.layers)
+            facts[f"worst_{kind}"] = self.worst(kind)
+        free = max((layer.free_running_share for layer in self.layers), default=0.0)
+        return {**facts, "worst_free_running": free, "predictions": self.predictions}
+
 
 def agreement(found: Quantisation, images: np.ndarray) -> Agreement:
     """Compare the integer network with its fake-quantised form on uint8 images (N, C, H, W), tensor by tensor.

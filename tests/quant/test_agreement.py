@@ -65,6 +65,10 @@ def test_a_weight_that_only_one_of_them_has_is_seen_in_its_layer_alone(
     shares = {each.name: each.share for each in compared.layers}
     assert shares.pop(file_names(found.quantized)[layer.outputs[0]]) > 1e-3
     assert max(shares.values()) < 1e-4
+    summary = compared.summary()
+    assert summary[f"worst_{requantise}"] > 1e-3
+    assert (summary["scale_layers"], summary["threshold_layers"]) == ((4, 0) if requantise == "scale" else (3, 1))
+    assert summary["images"] == len(residual_images)
 
 
 def test_thresholds_are_where_the_fake_quantised_codes_change(residual: Graph, residual_images: np.ndarray) -> None:
