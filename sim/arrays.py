@@ -14,7 +14,7 @@ from ..kernels.correction import ZERO_POINT_BITS, Correction
 from ..kernels.digits import BYTE_BITS
 from ..kernels.errors import UnsupportedError
 from ..kernels.fusion import FUSION_MODES, FusionMode
-from ..kernels.mac import MacFormat, signed_range
+from ..kernels.mac import DIGIT_BITS, MacFormat, signed_range
 from ..kernels.planes import PlaneCorrection, activation_planes, int_planes, sign_planes
 from ..kernels.requant import MAX_SHIFT
 from ..kernels.shift import NEGATIVE, POSITIVE, ShiftFormat, signed_digit_passes
@@ -97,6 +97,19 @@ class ArrayForm:
     def passes(self) -> int:
         """Accumulators of a pixel and row that a part's tile adds to: one, or one for each activation plane."""
         return self.planes // len(self.weights) if self.layer.activations is not None else 1
+
+    @property
+    def value_weights(self) -> list[np.ndarray]:
+        """What each of a part's `inputs` counts for in the value, in its last bit: int64 (out, in per group, ky, kx).
+
+        The exact sum of the parts, weighed: products with these, less the zero-point term, plus the bias, are the
+        value that is requantised, where no width overflows on the way.
+        """
+        if self.coefficients is None:
+            places = 0 if self.exact_rows else DIGIT_BITS * np.arange(len(self.weights)).reshape(-1, 1, 1, 1, 1)
+            return [(self.weights.astype(np.int64) << places).sum(axis=0) << self.fraction]
+        coefficients = self.coefficients.reshape(len(self.weights), self.passes, -1, 1, 1, 1)
+        return [(coefficients[:, each] * self.weights).sum(axis=0) for each in range(self.passes)]
 
     @property
     def operands(self) -> Operands:

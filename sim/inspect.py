@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.errors import UnsupportedError
 from ..kernels.huffman import entropy
 from ..kernels.nested import bops, relative_bops
+from .arrays import SCHEMES, array_form, default_engine
+from .bounds import layer_bounds
+from .engine import EngineConfig
 from .file import dump_manifest, load
 from .graph import MacNode, Value
 from .manifest import IntWeights, Node, XorWeights
@@ -60,6 +64,8 @@ class NodeFacts:
     bops: int
     widths: list[int] | None = None
     """Channels of the output whose codes have 0, 1, ..., 8 bits, where they have different ones."""
+    margins: dict[str, int | None] | None = None
+    """Bits to spare in product, align, acc and post, of the channel that has least: `bounds.Margins.least`."""
 
     @property
     def weight_bits(self) -> int:
@@ -86,6 +92,8 @@ class Inspection:
     file_bytes: int
     manifest_bytes: int
     nodes: list[NodeFacts]
+    engine: EngineConfig
+    """Whose array and datapath the margins are of: the default engine that runs the network."""
 
     @property
     def weights(self) -> int:
@@ -180,6 +188,7 @@ class Inspection:
                     "widths": node.widths,
                     "coded_bytes": node.coded_bytes,
                     "parameter_bytes": node.parameter_bytes,
+                    "margin_bits": node.margins,
                 }
                 for node in self.nodes
             ],
@@ -189,19 +198,22 @@ class Inspection:
 def inspect_file(path: str | Path) -> Inspection:
     """Read a ``.gw`` file and account for its bytes."""
     network = load(path)
-    nodes = [_facts(network, node) for node in network.manifest.nodes]
+    engine = default_engine(network)
+    nodes = [_facts(network, node, engine) for node in network.manifest.nodes]
     manifest_bytes = len(dump_manifest(network.manifest))
-    return Inspection(network, str(path), Path(path).stat().st_size, manifest_bytes, nodes)
+    return Inspection(network, str(path), Path(path).stat().st_size, manifest_bytes, nodes, engine)
 
 
-def _facts(network: Network, node: Node) -> NodeFacts:
+def _facts(network: Network, node: Node, engine: EngineConfig) -> NodeFacts:
     sizes = {name: array.nbytes for name, array in network.arrays.items() if name.rpartition(".")[0] == node.name}
     coded = sizes.pop(f"{node.name}.weight", 0)
     value, stored, macs, weights, operations = network.values[node.name], None, 0, 0, 0
+    margins = None
     if isinstance(node, MacNode):
         macs, weights = network.macs(node), network.layers[node.name].codes.size
         operations = int(bops([layer_bops(network)[node.name]]))
         stored = _weight_facts(network, node, 8 * coded / weights)
+        margins = _margins(network, node, engine)
     return NodeFacts(
         node.name,
         node.op,
@@ -214,7 +226,20 @@ def _facts(network: Network, node: Node) -> NodeFacts:
         sum(sizes.values()),
         operations,
         _channels_by_bits(network.widths.get(node.name)),
+        margins,
     )
+
+
+def _margins(network: Network, node: MacNode, engine: EngineConfig) -> dict[str, int | None] | None:
+    """Least margins of a layer; None where the engine's array does not run it."""
+    layer = network.layers[node.name]
+    if layer.node.weights.scheme not in SCHEMES[engine.array]:
+        return None
+    try:
+        form = array_form(layer, engine.array)
+    except UnsupportedError:
+        return None
+    return layer_bounds(form, network.source(node).codes).margins(engine.mac).least
 
 
 def _channels_by_bits(widths: np.ndarray | None) -> list[int] | None:

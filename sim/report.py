@@ -13,6 +13,7 @@ from ..kernels.nested import bops
 from .activations import AverageBits
 from .compile import CompiledNetwork
 from .descriptor import descriptor_words
+from .engine import EngineConfig
 from .inspect import Inspection, WeightFacts, spread
 from .run import Before, RunResult
 
@@ -234,11 +235,19 @@ def _stored(facts: WeightFacts | None) -> tuple[str, str, str, str]:
     return scheme, spread(facts.widths) or str(facts.bits), f"{facts.bits_per_weight:.3f}", held
 
 
+def _spare(engine: EngineConfig) -> str:
+    mac = engine.mac
+    return (
+        f"bits to spare        of product {mac.product}, align {mac.align}, acc {mac.acc} and the corrected value, "
+        f"{engine.array} array, whatever the image is; below 0 some image may overflow"
+    )
+
+
 def inspection_report(found: Inspection, console: Console) -> Group:
     """Graph, widths and bytes by node, then the file's figures."""
     columns = (
         *("node", "op", "inputs", "output", "MMAC", "MBOP", "weights", "scheme", "bits", "stored\nbits"),
-        *("entropy", "coded\nbytes", "parameter\nbytes"),
+        *("entropy", "coded\nbytes", "parameter\nbytes", "bits to\nspare"),
     )
     rows = [
         (
@@ -252,6 +261,9 @@ def inspection_report(found: Inspection, console: Console) -> Group:
             *_stored(node.stored),
             f"{node.coded_bytes:,}" if node.weights else "",
             f"{node.parameter_bytes:,}" if node.parameter_bytes else "",
+            ""
+            if node.margins is None
+            else " ".join("-" if bits is None else str(bits) for bits in node.margins.values()),
         )
         for node in found.nodes
     ]
@@ -265,6 +277,7 @@ def inspection_report(found: Inspection, console: Console) -> Group:
             if (channels := ", ".join(f"{name} {count}" for name, count in found.constant_channels.items()))
             else []
         ),
+        *([_spare(found.engine)] if any(node.margins for node in found.nodes) else []),
         f"file                 {found.file_bytes:,} bytes, of them {found.manifest_bytes:,} of manifest",
         f"float32              {found.float_bytes:,} bytes: {found.compression:.2f} times the file",
     ]

@@ -15,7 +15,7 @@ KEYS = {
 LAYER_KEYS = {
     "name", "op", "inputs", "shape", "bits", "signed", "planes", "macs", "weights", "weight_bits", "scheme", "coding",
     "bits_per_weight", "code_bits", "entropy", "xor_bits", "coded_bytes", "parameter_bytes", "bops", "weight_widths",
-    "widths",
+    "widths", "margin_bits",
 }  # fmt: skip
 
 
@@ -118,3 +118,32 @@ def test_every_scheme_is_named_and_counted(samples, schemes_file):
     content = found.to_json()
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert [layer["scheme"] for layer in content["layers"]].count(None) == 1
+
+
+def test_margins_are_those_of_the_channel_that_has_least(samples, tmp_path):
+    net = NetworkBuilder("margins", samples.input_spec((2, 1, 1)))
+    codes = np.array([[7, 7], [1, -1]])
+    net.linear("a", net.input, codes, bits=4, scale=1.0, out=Grid(1.0, 8))
+    net.save(tmp_path / "margins.gw")
+    (node,) = inspect_file(tmp_path / "margins.gw").nodes
+    bits = net.input.grid.bits
+    digit = (1 << min(bits, 4)) - 1
+    greatest = 7 * digit, 7 * digit, 14 * ((1 << bits) - 1)
+    needed = [value.bit_length() + 1 for value in greatest]
+    assert [node.margins[width] for width in ("product", "align", "acc")] == [
+        held - bits for held, bits in zip((8, 16, 32), needed, strict=True)
+    ]
+    assert node.margins["post"] == node.margins["acc"]
+
+
+def test_the_report_names_the_datapath_that_margins_are_of(small_file, schemes_file):
+    from gatewise.sim.report import inspection_report
+    from rich.console import Console
+
+    console = Console(width=240)
+    for path, array in ((small_file, "digit"), (schemes_file, "")):
+        found = inspect_file(path)
+        with console.capture() as capture:
+            console.print(inspection_report(found, console))
+        assert f"of product 8, align 16, acc 32 and the corrected value, {array}" in capture.get()
+    assert found.to_json()["layers"][0]["margin_bits"].keys() == {"product", "align", "acc", "post"}

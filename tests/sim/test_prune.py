@@ -111,9 +111,9 @@ def test_a_pruned_network_is_saved_and_compiled_like_any_other(tmp_path):
 def test_channels_go_by_default_where_no_width_can_overflow():
     whole = network(bias=1.0)
     need = layer_bounds(array_form(whole.layers["second"], "digit"), whole.values["first"].codes)
-    assert 12 < need.acc_bits < 16
-    for acc, goes in ((32, True), (need.acc_bits - 1, False), (12, False)):
-        engine = EngineConfig(rows=4, lanes=4, mac=MacFormat(acc=acc))
+    assert need.needs[0] == 8
+    for product, goes in ((10, True), (8, True), (7, False)):
+        engine = EngineConfig(rows=4, lanes=4, mac=MacFormat(product=product, acc=16))
         pruned = without_pruned(whole, engine)
         assert (pruned is not whole) == goes
         same = np.array_equal(run(pruned, images(), engine).codes, run(whole, images(), engine).codes)
@@ -161,7 +161,7 @@ def compiled_bytes(path, *options):
 def test_the_command_line_prunes_what_it_compiles_where_that_is_exact(tmp_path):
     save_network(network(bias=1.0), tmp_path / "whole.gw")
     narrow = tmp_path / "narrow.toml"
-    narrow.write_text("[mac]\nacc = 12\n")
+    narrow.write_text("[mac]\nproduct = 7\n")
     default, never, always = (
         compiled_bytes(tmp_path / "whole.gw", *each) for each in ([], ["--no-prune"], ["--prune"])
     )

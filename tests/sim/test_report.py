@@ -91,7 +91,7 @@ def test_overflows_are_shown_by_layer_and_with_their_warning(samples, monkeypatc
 
 def test_coded_weights_are_shown_with_their_entropy(schemes_file, monkeypatch):
     found = inspect_file(schemes_file)
-    text = printed(inspection_report, found, 160, monkeypatch)
+    text = printed(inspection_report, found, 180, monkeypatch)
     for node in found.nodes:
         if node.stored is not None:
             assert f" {node.stored.bits_per_weight:.3f} " in text
