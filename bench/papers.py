@@ -20,7 +20,7 @@ from papers_aciq import aciq_choice, aciq_section, aciq_tuned
 from papers_bayesian import bayesian_section
 from papers_flexor import flexor_section
 from papers_focused import focused_agreement, focused_section
-from papers_hawq import hawq_section, hawq_tuned_section
+from papers_hawq import hawq_choice, hawq_section, hawq_tuned_section
 from papers_rivals import rivals
 from rich.console import Console
 
@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[Data], Section]] = {
     "focused-agreement": focused_agreement,
     "flexor": flexor_section,
     "hawq": hawq_section,
+    "hawq-choice": hawq_choice,
     "hawq-tuned": hawq_tuned_section,
     "rivals": rivals,
     "bayesian": bayesian_section,
@@ -44,8 +45,7 @@ HEAD = """# Results
 Written by `python bench/papers.py`, part by part; the figures as they were measured are in `docs/results/`. *Integer*
 is the top-1 of the exported file through `gatewise run` on the default engine. All figures are measured here, but
 those in columns or lines that say *paper*: these are the paper's own, on its own network and data. CIFAR-10 test images
-are 517, so that one point is five images; whatever is chosen was chosen on training images, but for one default of
-HAWQ-V2, of which its section says how.
+are 517, so that one point is five images; whatever is chosen was chosen on training images.
 """
 
 

@@ -53,6 +53,7 @@ __all__ = [
     "HawqChoice",
     "HawqSettings",
     "Metric",
+    "Range",
     "Sensitivities",
     "choose",
     "hawq",
