@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..kernels.errors import FormatError
 from ..sim.plane_basis import PlaneBasis
 from .graph import Graph, Layer
 from .planes import PlaneActivation, PlaneTraining, SignPlanes
 from .preprocess import InputSpec
+from .settings import check_ranges
 from .trainable import straight_through
 from .training import TrainingSettings
 
-__all__ = ["AbcNetSettings", "AbcNetTraining", "abcnet", "binary_bases"]
+__all__ = ["AbcNetSettings", "AbcNetTraining", "binary_bases"]
 
 RIDGE = 1e-6
 """Share of the weights' number in their least squares: two equal bases have one coefficient between them."""
@@ -54,11 +54,7 @@ class AbcNetSettings:
     settled: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, least, most in (("weight_bits", 1, 8), ("activation_bits", 1, 7), ("edge_bits", 2, 8)):
-            if not least <= getattr(self, name) <= most:
-                raise FormatError(f"{name.replace('_', ' ')} must be {least} to {most}, not {getattr(self, name)}")
-        if not 0 <= self.settled <= 1:
-            raise FormatError(f"settled must be from 0 to 1, not {self.settled}")
+        check_ranges(self, weight_bits=(1, 8), activation_bits=(1, 7), edge_bits=(2, 8), settled=(0, 1))
 
 
 def binary_bases(weight: Tensor, planes: int, per_channel: bool) -> tuple[Tensor, Tensor]:
@@ -141,10 +137,7 @@ class AbcNetTraining(PlaneTraining):
 
     def __init__(self, graph: Graph, spec: InputSpec, settings: AbcNetSettings, training: TrainingSettings) -> None:
         self.levels, self.per_channel = settings.activation_bits, settings.per_channel
-        super().__init__(
-            "abcnet", settings, graph, spec, settings.weight_bits, settings.activation_bits, settings.edge_bits,
-            settings.settled,
-        )  # fmt: skip
+        super().__init__("abcnet", settings, graph, spec)
 
     def plane_activation(self, direct: bool) -> PlaneActivation:
         """Beta and v of its own for each tensor."""
@@ -162,8 +155,3 @@ class AbcNetTraining(PlaneTraining):
         """The bases of the end."""
         signs, alpha = binary_bases(torch.from_numpy(weight), self.weight_planes, self.per_channel)
         return SignPlanes(signs.to(torch.int64).numpy(), alpha.numpy().copy())
-
-
-def abcnet(graph: Graph, spec: InputSpec, settings: AbcNetSettings, training: TrainingSettings) -> AbcNetTraining:
-    """ABC-Net for an unfolded graph."""
-    return AbcNetTraining(graph, spec, settings, training)

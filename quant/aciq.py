@@ -17,8 +17,8 @@ coding: their entropy counts, not the width that holds them. Bounds are rounded 
 the greatest code of the channel's width, or of the tensor's where its channels have none.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -39,10 +39,11 @@ from .affine import (
 )
 from .clipping import Clip, Constants, Prior, bin_factor, clip_factor, kld_clip
 from .graph import ChannelPad, Clamping, Flatten, Graph, Layer, MaxPool2d, Node, Parameters, StrideSlice
-from .lowering import Grid, Quantizer, edge_layers, lower, stream_grid
+from .lowering import EdgeQuantizer, Grid, edge_layers, lower
 from .minmax import minmax_grid
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph, QuantizedTensor, QuantizedWeights
+from .settings import check_ranges
 from .statistics import Moments, Statistics, collect
 
 __all__ = [
@@ -110,9 +111,7 @@ class AciqSettings:
     within_observed: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("weight_bits", "activation_bits", "edge_bits"):
-            if not 1 <= getattr(self, name) <= 8:
-                raise FormatError(f"{name.replace('_', ' ')} must be 1 to 8, not {getattr(self, name)}")
+        check_ranges(self, weight_bits=(1, 8), activation_bits=(1, 8), edge_bits=(1, 8))
         if self.alignment == "mul" and max(self.weight_bits, self.activation_bits) > 4:
             raise FormatError("mul alignment must have weights and activations of at most 4 bits")
         if self.mid_tread and (self.alignment == "mul" or self.clip != "analytical"):
@@ -206,20 +205,9 @@ def clip_range(seen: Moments, bits: np.ndarray, half: bool, settings: AciqSettin
 
 
 @dataclass(frozen=True, eq=False)
-class _Aciq(Quantizer):
-    graph: Graph
-    spec: InputSpec
-    statistics: Statistics
+class _Aciq(EdgeQuantizer):
     chosen: AciqSettings
-    edges: frozenset[str]
     method = "aciq"
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        return asdict(self.chosen)
-
-    def input_bits(self, layer: Layer) -> int:
-        return self.chosen.edge_bits if layer.name in self.edges else self.chosen.activation_bits
 
     def activation_grid(self, producers: Sequence[Node], bits: int) -> Grid:
         chosen = self.chosen
@@ -304,9 +292,6 @@ class _Aciq(Quantizer):
         low, high = clip_range(seen, bits[: len(seen.mean)], node.low == 0, chosen)
         low, high = np.clip(low, min(node.low, 0), 0), np.clip(high, 0, max(node.high, 0))
         return np.broadcast_to(low, node.channels), np.broadcast_to(high, node.channels)
-
-    def stream_grid(self, producers: Sequence[Node]) -> Grid:
-        return stream_grid(producers, self.statistics)
 
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor

@@ -36,15 +36,16 @@ from ..kernels.nested import CLIP, FULL_BITS, LayerBops, NestedGrid, relative_bo
 from ..sim.manifest import Coding
 from .affine import BIAS_BITS, SCALE_FLOOR
 from .graph import Clamping, Graph, Input, Layer, Node, Parameters
-from .lowering import INPUT_BITS, Grid, Quantizer, last_layers, lower, reads, stream_grid
+from .lowering import INPUT_BITS, Grid, Quantizer, last_layers, lower, reads
 from .minmax import minmax_grid
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph, QuantizedTensor, QuantizedWeights
+from .settings import check_positive
 from .statistics import Statistics
 from .trainable import ByName, FakeQuantizer, TrainableGraph, per_output, straight_through
 from .training import Trained, TrainingSettings
 
-__all__ = ["BayesianBits", "BayesianSettings", "Decomposed", "bayesian", "searched", "strength_for"]
+__all__ = ["BayesianBits", "BayesianSettings", "Decomposed", "searched", "strength_for"]
 
 Mode = Literal["full", "quantise", "prune"]
 Gates = Literal["hard_concrete", "gumbel"]
@@ -115,9 +116,7 @@ class BayesianSettings:
                     f"{name.replace('_', ' ')} must be {', '.join(map(str, allowed[:-1]))} or {allowed[-1]}, "
                     f"not {getattr(self, name)}"
                 )
-        for name in ("initial_gate", "gate_rate", "range_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise FormatError(f"{name.replace('_', ' ')} must be positive, not {getattr(self, name)}")
+        check_positive(self, "initial_gate", "gate_rate", "range_rate")
         if not 0 <= self.fixed_share < 1:
             raise FormatError(f"fixed share must be from 0 to less than 1, not {self.fixed_share}")
         if not 0 <= self.target_bops < 1:
@@ -475,9 +474,6 @@ class _Lowered(Quantizer):
         amounts = np.zeros(sum(node.channels for node in producers), dtype=np.int64)
         return Grid(bits, gated.signed, scale, 0, amounts, rounding="nested")
 
-    def stream_grid(self, producers: Sequence[Node]) -> Grid:
-        return stream_grid(producers, self.statistics)
-
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor
     ) -> tuple[QuantizedWeights, np.ndarray]:
@@ -503,11 +499,6 @@ def _macs(graph: Graph, layer: Layer) -> int:
 
 def _high(node: Node) -> float:
     return node.high if isinstance(node, Clamping) else math.inf
-
-
-def bayesian(graph: Graph, spec: InputSpec, settings: BayesianSettings, training: TrainingSettings) -> BayesianBits:
-    """Bayesian Bits for an unfolded graph."""
-    return BayesianBits(graph, spec, settings, training)
 
 
 def searched(

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..kernels.errors import FormatError
 from ..kernels.mac import signed_range
 from .affine import live_scales
 from .graph import Graph, Layer, Node, Parameters
-from .lowering import INPUT_BITS, Grid, Quantizer, lower, stream_grid
+from .lowering import INPUT_BITS, Grid, Quantizer, lower
 from .minmax import observed_range
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph, QuantizedTensor, QuantizedWeights
+from .settings import check_ranges
 from .statistics import Statistics
 
 __all__ = ["Fixed8Settings", "fixed8"]
@@ -33,9 +33,7 @@ class Fixed8Settings:
     activation_bits: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("weight_bits", "activation_bits"):
-            if not 2 <= getattr(self, name) <= 8:
-                raise FormatError(f"{name.replace('_', ' ')} must be 2 to 8, not {getattr(self, name)}")
+        check_ranges(self, weight_bits=(2, 8), activation_bits=(2, 8))
 
 
 def power_of_two_step(low: float, high: float, least: int, greatest: int) -> float:
@@ -70,9 +68,6 @@ class _Fixed8(Quantizer):
         ends = signed_range(bits) if signed else (0, (1 << bits) - 1)
         amounts = np.zeros(sum(node.channels for node in producers), dtype=np.int64)
         return Grid(bits, signed, power_of_two_step(low, high, *ends), 0, amounts)
-
-    def stream_grid(self, producers: Sequence[Node]) -> Grid:
-        return stream_grid(producers, self.statistics)
 
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor

@@ -33,11 +33,12 @@ from ..sim.schedule import unfolding_pays
 from .affine import WeightSettings, live_scales, quantize_weights, rounded_weights
 from .encrypted import EncryptedLayer, EncryptedSigns, Gradient, relative, stages
 from .graph import Conv2d, Flatten, Graph, Layer, Linear, Node, Parameters
-from .lowering import INPUT_BITS, Grid, Quantizer, edge_layers, lower, stream_grid
+from .lowering import INPUT_BITS, Grid, Quantizer, edge_layers, lower
 from .minmax import minmax_grid
 from .preprocess import InputSpec
 from .quantized import EncodedWeights, QuantizedGraph, QuantizedTensor, QuantizedWeights
 from .ranges import ActivationRanges
+from .settings import check_positive, check_ranges
 from .statistics import Statistics
 from .trainable import FakeQuantizer, TrainableGraph, folded_weight, straight_through
 from .training import TrainingSettings
@@ -101,17 +102,10 @@ class FlexorSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("n_out", 1, XOR_WIDTH),
-            ("planes", 1, XOR_NETWORKS),
-            ("activation_bits", 1, MAX_ACTIVATION_BITS),
-            ("slope_warmup", 0, 1),
-        ):
-            if not least <= getattr(self, name) <= most:
-                raise FormatError(f"{name} must be {least} to {most}, not {getattr(self, name)}")
-        for name in ("slope", "slope_start", "slope_growth", "spread", "alpha_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise FormatError(f"{name} must be positive, not {getattr(self, name)}")
+        if not 1 <= self.n_out <= XOR_WIDTH:
+            raise FormatError(f"n_out must be 1 to {XOR_WIDTH}, not {self.n_out}")
+        check_ranges(self, planes=(1, XOR_NETWORKS), activation_bits=(1, MAX_ACTIVATION_BITS), slope_warmup=(0, 1))
+        check_positive(self, "slope", "slope_start", "slope_growth", "spread", "alpha_rate")
         for name in ("limit", "alpha"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise FormatError(f"{name} must be 0 or more, not {getattr(self, name)}")
@@ -391,9 +385,6 @@ class _Flexor(Quantizer):
         if found is None:
             return minmax_grid(producers, bits, self.statistics, self.spec)
         return Grid(bits, False, *found, np.zeros(sum(node.channels for node in producers), dtype=np.int64))
-
-    def stream_grid(self, producers: Sequence[Node]) -> Grid:
-        return stream_grid(producers, self.statistics)
 
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor

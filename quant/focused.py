@@ -34,6 +34,7 @@ from .mixture import Mixture, fit_mixture
 from .preprocess import InputSpec
 from .pruning import Allocation, Pruning, PruningKind, gradual_sparsity
 from .quantized import EncodedWeights, QuantizedGraph, QuantizedLayer
+from .settings import check_ranges
 from .statistics import Statistics, collect
 from .trainable import ByName, TrainableGraph, per_output, straight_through
 from .training import TrainingSettings
@@ -89,9 +90,7 @@ class FocusedSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least, most in (("weight_bits", 3, 7), ("activation_bits", 1, 8)):
-            if not least <= getattr(self, name) <= most:
-                raise FormatError(f"{name.replace('_', ' ')} must be {least} to {most}, not {getattr(self, name)}")
+        check_ranges(self, weight_bits=(3, 7), activation_bits=(1, 8))
         for name in ("sparsity", "pruning_share", "ramp_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise FormatError(f"{name.replace('_', ' ')} must be from 0 to less than 1, not {getattr(self, name)}")

@@ -12,7 +12,7 @@ epochs after that train batch norms and biases.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,16 +23,17 @@ from ..kernels.shift import ShiftFormat, nearest_codes
 from .affine import WeightSettings, live_scales, quantize_weights
 from .graph import Graph, Layer, Node, Parameters
 from .incremental import Portions, portion_at
-from .lowering import Grid, Quantizer, edge_layers, lower, stream_grid
+from .lowering import EdgeQuantizer, Grid, edge_layers, lower
 from .minmax import minmax_grid
 from .preprocess import InputSpec
 from .quantized import EncodedWeights, QuantizedGraph, QuantizedLayer, QuantizedTensor, QuantizedWeights
+from .settings import check_ranges
 from .statistics import Statistics
 from .trainable import ByName, TrainableGraph
 from .training import TrainingSettings
 from .uniform import UniformTraining
 
-__all__ = ["InqSettings", "InqTraining", "greatest_exponent", "inq"]
+__all__ = ["InqSettings", "InqTraining", "greatest_exponent"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ class InqSettings:
     portions: str = "0.5,0.75,0.875,1"
 
     def __post_init__(self) -> None:
-        for name, least, most in (("weight_bits", 2, 6), ("activation_bits", 1, 8), ("edge_bits", 1, 8)):
-            if not least <= getattr(self, name) <= most:
-                raise FormatError(f"{name.replace('_', ' ')} must be {least} to {most}, not {getattr(self, name)}")
+        check_ranges(self, weight_bits=(2, 6), activation_bits=(1, 8), edge_bits=(1, 8))
         portion_at(self.shares, 0, 1)
 
     @property
@@ -88,28 +87,15 @@ def powers_of_two(weight: np.ndarray, greatest: int, exponent_bits: int) -> tupl
 
 
 @dataclass(frozen=True, eq=False)
-class _Inq(Quantizer):
-    graph: Graph
-    """Unfolded."""
-    spec: InputSpec
-    statistics: Statistics
+class _Inq(EdgeQuantizer):
+    """Of an unfolded graph."""
+
     chosen: InqSettings
     exponents: Mapping[str, int]
-    edges: frozenset[str]
     method = "inq"
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        return asdict(self.chosen)
-
-    def input_bits(self, layer: Layer) -> int:
-        return self.chosen.edge_bits if layer.name in self.edges else self.chosen.activation_bits
 
     def activation_grid(self, producers: Sequence[Node], bits: int) -> Grid:
         return minmax_grid(producers, bits, self.statistics, self.spec)
-
-    def stream_grid(self, producers: Sequence[Node]) -> Grid:
-        return stream_grid(producers, self.statistics)
 
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor
@@ -148,7 +134,7 @@ class InqTraining(UniformTraining):
         )
 
     def _lower(self, graph: Graph, spec: InputSpec, statistics: Statistics) -> QuantizedGraph:
-        method = _Inq(self.unfolded, spec, statistics, self.chosen, self.exponents, self.edges)
+        method = _Inq(self.unfolded, spec, statistics, self.chosen, self.edges, self.exponents)
         return lower(graph, spec, method)
 
     def _lowered(self, network: TrainableGraph) -> QuantizedGraph:
@@ -189,14 +175,9 @@ class InqTraining(UniformTraining):
         """The powers of two, with the gain of the end."""
         if layer.name not in self.portions:
             return super().with_weights(layer, network, graph)
-        method = _Inq(network.graph(), self.spec, {}, self.chosen, self.exponents, self.edges)
+        method = _Inq(network.graph(), self.spec, {}, self.chosen, self.edges, self.exponents)
         assert isinstance(layer.op, Layer)
         weights, bias = method.layer_weights(
             layer.op, graph.parameters[layer.name], self.first.tensors[layer.inputs[0]]
         )
         return replace(layer, weights=weights, bias=bias)
-
-
-def inq(graph: Graph, spec: InputSpec, settings: InqSettings, training: TrainingSettings) -> InqTraining:
-    """INQ for an unfolded graph."""
-    return InqTraining(graph, spec, settings, training)

@@ -9,8 +9,8 @@ share one grid: one base scale, one zero point, each its own alignment amounts.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -49,7 +49,18 @@ from .quantized import (
 )
 from .statistics import Statistics
 
-__all__ = ["INPUT_BITS", "Grid", "Quantizer", "Read", "edge_layers", "last_layers", "lower", "reads", "stream_grid"]
+__all__ = [
+    "INPUT_BITS",
+    "EdgeQuantizer",
+    "EdgeSettings",
+    "Grid",
+    "Quantizer",
+    "Read",
+    "edge_layers",
+    "last_layers",
+    "lower",
+    "reads",
+]
 
 INPUT_BITS = 8
 STREAM_HEADROOM = 2.0
@@ -95,6 +106,8 @@ class Quantizer(ABC):
     """What a quantisation method decides; everything else is the same for all of them."""
 
     method: str
+    statistics: Statistics
+    """Of the nodes, by calibration."""
     planes: int | None = None
     """Bits of the forms that are words of planes, which adds come to by a stream."""
 
@@ -118,9 +131,18 @@ class Quantizer(ABC):
         """
         return self.activation_grid(producers, bits)
 
-    @abstractmethod
     def stream_grid(self, producers: Sequence[Node]) -> Grid:
-        """The grid on which `producers` write 16-bit streams; zero point 0, one step for all channels."""
+        """The grid on which `producers` write 16-bit streams: over the calibrated extremes with headroom.
+
+        The zero point is 0, and all channels have one step.
+        """
+        extremes = [1e-6]
+        for node in producers:
+            seen = self.statistics[node.name].tensor
+            low, high = (node.low, node.high) if isinstance(node, Clamping) else (-np.inf, np.inf)
+            extremes += [abs(float(np.clip(end[0], low, high))) for end in (seen.min, seen.max)]
+        scale = STREAM_HEADROOM * max(extremes) / signed_range(STREAM_BITS)[1]
+        return Grid(STREAM_BITS, True, scale, 0, np.zeros(sum(node.channels for node in producers), dtype=np.int64))
 
     @abstractmethod
     def layer_weights(
@@ -129,15 +151,38 @@ class Quantizer(ABC):
         """Quantised weights and real bias (out,) of a layer that reads `source`."""
 
 
-def stream_grid(producers: Sequence[Node], statistics: Statistics) -> Grid:
-    """A stream's usual grid: signed 16 bits over the calibrated extremes with headroom."""
-    extremes = [1e-6]
-    for node in producers:
-        seen = statistics[node.name].tensor
-        low, high = (node.low, node.high) if isinstance(node, Clamping) else (-np.inf, np.inf)
-        extremes += [abs(float(np.clip(end[0], low, high))) for end in (seen.min, seen.max)]
-    scale = STREAM_HEADROOM * max(extremes) / signed_range(STREAM_BITS)[1]
-    return Grid(STREAM_BITS, True, scale, 0, np.zeros(sum(node.channels for node in producers), dtype=np.int64))
+class EdgeSettings(Protocol):
+    """A dataclass of settings with bits of its own for the first and last layers."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def activation_bits(self) -> int:
+        """Of what inner layers read."""
+
+    @property
+    def edge_bits(self) -> int:
+        """Of what the others read."""
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeQuantizer(Quantizer):
+    """A method whose first and last layers, the `edges` of the graph, have bits of their own in its settings."""
+
+    graph: Graph
+    spec: InputSpec
+    statistics: Statistics
+    chosen: EdgeSettings
+    edges: frozenset[str]
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """The method's settings."""
+        return asdict(self.chosen)
+
+    def input_bits(self, layer: Layer) -> int:
+        """Those of inner layers, or of the edges."""
+        return self.chosen.edge_bits if layer.name in self.edges else self.chosen.activation_bits
 
 
 def edge_layers(graph: Graph) -> frozenset[str]:

@@ -23,10 +23,11 @@ from ..sim.plane_basis import PlaneBasis
 from .graph import Graph, Layer
 from .planes import PlaneActivation, PlaneTraining, SignPlanes
 from .preprocess import InputSpec
+from .settings import check_ranges
 from .trainable import ByName, straight_through
 from .training import TrainingSettings
 
-__all__ = ["LqNetSettings", "LqNetTraining", "lqnet", "nearest_levels", "qem"]
+__all__ = ["LqNetSettings", "LqNetTraining", "nearest_levels", "qem"]
 
 KEPT = 0.9
 """Of a basis in a step of training."""
@@ -54,11 +55,9 @@ class LqNetSettings:
     settled: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, least, most in (("weight_bits", 1, 4), ("activation_bits", 1, 4), ("edge_bits", 5, 8)):
-            if not least <= getattr(self, name) <= most:
-                raise FormatError(f"{name.replace('_', ' ')} must be {least} to {most}, not {getattr(self, name)}")
-        if self.turns < 0 or not 0 <= self.settled <= 1:
-            raise FormatError(f"turns must not be negative and settled from 0 to 1, not {self.turns}, {self.settled}")
+        check_ranges(self, weight_bits=(1, 4), activation_bits=(1, 4), edge_bits=(5, 8), settled=(0, 1))
+        if self.turns < 0:
+            raise FormatError(f"turns must not be negative, not {self.turns}")
 
 
 def codes(planes: int, signs: bool, like: Tensor) -> Tensor:
@@ -193,10 +192,7 @@ class LqNetTraining(PlaneTraining):
 
     def __init__(self, graph: Graph, spec: InputSpec, settings: LqNetSettings, training: TrainingSettings) -> None:
         self.turns, self.levels = settings.turns, settings.activation_bits
-        super().__init__(
-            "lqnet", settings, graph, spec, settings.weight_bits, settings.activation_bits, settings.edge_bits,
-            settings.settled,
-        )  # fmt: skip
+        super().__init__("lqnet", settings, graph, spec)
         self.bases = ByName(
             {
                 layer.name: LqWeight(layer.channels, settings.weight_bits)
@@ -225,8 +221,3 @@ class LqNetTraining(PlaneTraining):
         chosen = codes(basis.shape[1], True, basis)[nearest_levels(flat, basis)].to(torch.int64)
         signs = chosen.permute(2, 0, 1).reshape(-1, *weight.shape).numpy()
         return SignPlanes(signs, basis.T.numpy().copy())
-
-
-def lqnet(graph: Graph, spec: InputSpec, settings: LqNetSettings, training: TrainingSettings) -> LqNetTraining:
-    """LQ-Net for an unfolded graph."""
-    return LqNetTraining(graph, spec, settings, training)

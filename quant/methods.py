@@ -15,9 +15,9 @@ from ..kernels.errors import FormatError
 from ..sim.images import ImageSet
 from ..sim.network import Network as ExportedNetwork
 from ..sim.validation import first_problem
-from .abcnet import AbcNetSettings, abcnet
+from .abcnet import AbcNetSettings, AbcNetTraining
 from .aciq import AciqSettings, aciq
-from .bayesian import BayesianSettings, bayesian, searched
+from .bayesian import BayesianBits, BayesianSettings, searched
 from .capture import capture_unfolded
 from .export import Requantise, export_network
 from .fixed8 import Fixed8Settings, fixed8
@@ -25,8 +25,8 @@ from .flexor import FlexorSettings, flexor_training
 from .focused import FocusedSettings, focused_training
 from .graph import Graph
 from .hawq import HawqSettings, hawq, search
-from .inq import InqSettings, inq
-from .lqnet import LqNetSettings, lqnet
+from .inq import InqSettings, InqTraining
+from .lqnet import LqNetSettings, LqNetTraining
 from .minmax import MinMaxSettings, minmax
 from .networks import load_network
 from .preprocess import InputSpec
@@ -100,11 +100,11 @@ METHODS: Mapping[str, Method] = {
     "hawq": Method(HawqSettings, hawq, choose=search),
     "fixed8": Method(Fixed8Settings, fixed8),
     "focused": Method(FocusedSettings, fine_tune=focused_training),
-    "inq": Method(InqSettings, fine_tune=inq),
-    "lqnet": Method(LqNetSettings, fine_tune=lqnet),
-    "abcnet": Method(AbcNetSettings, fine_tune=abcnet),
+    "inq": Method(InqSettings, fine_tune=InqTraining),
+    "lqnet": Method(LqNetSettings, fine_tune=LqNetTraining),
+    "abcnet": Method(AbcNetSettings, fine_tune=AbcNetTraining),
     "flexor": Method(FlexorSettings, fine_tune=flexor_training, training=ADAM),
-    "bayesian": Method(BayesianSettings, fine_tune=bayesian, training=ADAM, search=searched),
+    "bayesian": Method(BayesianSettings, fine_tune=BayesianBits, training=ADAM, search=searched),
 }
 
 

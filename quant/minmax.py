@@ -7,7 +7,7 @@ import numpy as np
 
 from .affine import SCALE_FLOOR, WeightSettings, quantize_weights, tensor_grid
 from .graph import Clamping, Graph, Input, Layer, Node, Parameters
-from .lowering import Grid, Quantizer, edge_layers, lower, stream_grid
+from .lowering import Grid, Quantizer, edge_layers, lower
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph, QuantizedTensor, QuantizedWeights
 from .statistics import Statistics
@@ -117,10 +117,6 @@ class MinMaxQuantizer(Quantizer):
     def activation_grid(self, producers: Sequence[Node], bits: int) -> Grid:
         """One step per tensor."""
         return minmax_grid(producers, bits, self.statistics, self.spec)
-
-    def stream_grid(self, producers: Sequence[Node]) -> Grid:
-        """The usual one."""
-        return stream_grid(producers, self.statistics)
 
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor

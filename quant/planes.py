@@ -9,7 +9,7 @@ level by equal steps in hardware, 15 at most: thresholds of such tensors go to t
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from ..kernels.errors import FormatError, UnsupportedError
 from ..sim.plane_basis import PlaneBasis
 from .affine import WeightSettings, quantize_weights, rounded_weights
 from .graph import Clamping, Graph, Layer, Node, Parameters
-from .lowering import Grid, Quantizer, Read, edge_layers, lower, reads, stream_grid
+from .lowering import EdgeSettings, Grid, Quantizer, Read, edge_layers, lower, reads
 from .minmax import minmax_grid
 from .preprocess import InputSpec
 from .quantized import EncodedWeights, QuantizedGraph, QuantizedTensor, QuantizedWeights
@@ -128,9 +128,6 @@ class _Planes(Quantizer):
         activation = self.training.activation_of(tuple(node.name for node in producers))
         return Grid.of_planes(activation.basis(), sum(node.channels for node in producers))
 
-    def stream_grid(self, producers: Sequence[Node]) -> Grid:
-        return stream_grid(producers, self.statistics)
-
     def layer_weights(
         self, layer: Layer, parameters: Parameters, source: QuantizedTensor
     ) -> tuple[QuantizedWeights | EncodedWeights, np.ndarray]:
@@ -151,6 +148,21 @@ class _Planes(Quantizer):
         return EncodedWeights.basis(planes.signs, alpha, scales, source.basis), bias
 
 
+class PlaneSettings(EdgeSettings, Protocol):
+    """Settings whose bits of weights and activations are planes; `settled` is a share of the epochs, the last ones.
+
+    In these the levels of activations are fixed.
+    """
+
+    @property
+    def weight_bits(self) -> int:
+        """Planes of weights."""
+
+    @property
+    def settled(self) -> float:
+        """The share."""
+
+
 class PlaneTraining(FakeQuantizer):
     """A method of sign planes and activation planes in training.
 
@@ -159,31 +171,27 @@ class PlaneTraining(FakeQuantizer):
 
     Parameters
     ----------
-    name, chosen : the method's name and settings
+    name, chosen : of the method, and its settings
     graph, spec : unfolded, and its input's
-    weight_planes, planes : of weights and of activations
-    edge_bits : of the first and last layers
-    settled : share of the epochs, the last ones, in which activations' levels are fixed
     """
 
     def __init__(
         self,
         name: str,
-        chosen: Any,
+        chosen: PlaneSettings,
         graph: Graph,
         spec: InputSpec,
-        weight_planes: int,
-        planes: int,
-        edge_bits: int,
-        settled: float,
     ) -> None:
         super().__init__()
-        if planes >= edge_bits:
-            raise FormatError(f"activation planes must be fewer than the {edge_bits} bits of first and last layers")
         self.name, self.chosen = name, chosen
-        self.weight_planes, self.planes, self.edge_bits, self.settled = weight_planes, planes, edge_bits, settled
+        self.weight_planes, self.planes = chosen.weight_bits, chosen.activation_bits
+        self.edge_bits, self.settled = chosen.edge_bits, chosen.settled
+        if self.planes >= self.edge_bits:
+            raise FormatError(
+                f"activation planes must be fewer than the {self.edge_bits} bits of first and last layers"
+            )
         self.edges = edge_layers(graph)
-        self.reads = reads(graph, spec, self.input_bits, planes)
+        self.reads = reads(graph, spec, self.input_bits, self.planes)
         for layer in graph.layers:
             read = self.reads[layer.name]
             if layer.name not in self.edges:

@@ -26,6 +26,7 @@ from ..sim.images import ImageSet
 from .graph import Graph
 from .preprocess import InputSpec
 from .quantized import QuantizedGraph
+from .settings import check_positive
 from .statistics import collect
 from .trainable import FakeQuantizer, TrainableGraph
 from .training_data import Augmentation, TrainingImages, epoch_generator
@@ -80,8 +81,7 @@ class TrainingSettings:
         for name, least in (("epochs", 0), ("seed", 0), ("batch", 1), ("crop", 0), ("norm_images", 0)):
             if getattr(self, name) < least:
                 raise FormatError(f"{name.replace('_', ' ')} must be {least} or more, not {getattr(self, name)}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise FormatError(f"learning rate must be positive, not {self.learning_rate}")
+        check_positive(self, "learning_rate")
         for name, most in (("momentum", 1.0), ("held_out", 1.0), ("norm_momentum", 1.0), ("weight_decay", math.inf)):
             if not 0 <= getattr(self, name) < most:
                 raise FormatError(

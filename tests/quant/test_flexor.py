@@ -232,7 +232,7 @@ def test_the_slope_rises_and_doubles() -> None:
         ({"limit": "-1"}, "limit must be 0 or more, not -1.0"),
         ({"engine": "5x4"}, "rows must be a power of two from 4 to 64, not 5"),
         ({"engine": "fast"}, r'engine must be rows x lanes \("16x16"\), a .toml file or natural, not \'fast\''),
-        ({"activation_bits": "9"}, "activation_bits must be 1 to 8, not 9"),
+        ({"activation_bits": "9"}, "activation bits must be 1 to 8, not 9"),
     ],
 )
 def test_wrong_settings_are_named(values: dict[str, str], message: str) -> None:

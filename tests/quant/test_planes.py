@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from gatewise.kernels.errors import FormatError, UnsupportedError
-from gatewise.quant.abcnet import AbcNetSettings, abcnet
+from gatewise.quant.abcnet import AbcNetSettings, AbcNetTraining
 from gatewise.quant.agreement import agreement
 from gatewise.quant.capture import capture_unfolded
 from gatewise.quant.export import export_network
 from gatewise.quant.graph import Graph
-from gatewise.quant.inq import InqSettings, inq
-from gatewise.quant.lqnet import LqNetSettings, lqnet
+from gatewise.quant.inq import InqSettings, InqTraining
+from gatewise.quant.lqnet import LqNetSettings, LqNetTraining
 from gatewise.quant.methods import Quantisation
 from gatewise.quant.planes import stepped
 from gatewise.quant.preprocess import InputSpec
@@ -64,10 +64,10 @@ def images() -> np.ndarray:
 
 def method(name: str, graph: Graph) -> FakeQuantizer:
     if name == "inq":
-        return inq(graph, SPEC, InqSettings(), PLAIN)
+        return InqTraining(graph, SPEC, InqSettings(), PLAIN)
     if name == "lqnet":
-        return lqnet(graph, SPEC, LqNetSettings(3, 3), PLAIN)
-    return abcnet(graph, SPEC, AbcNetSettings(4, 5, per_channel=name == "abcnet"), PLAIN)
+        return LqNetTraining(graph, SPEC, LqNetSettings(3, 3), PLAIN)
+    return AbcNetTraining(graph, SPEC, AbcNetSettings(4, 5, per_channel=name == "abcnet"), PLAIN)
 
 
 @pytest.mark.parametrize("name", ["inq", "lqnet", "abcnet", "abcnet by layer"])
@@ -123,12 +123,12 @@ def test_planes_are_refused_for_values_of_both_signs() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(144, 3))
     graph = capture_unfolded(module.eval(), torch.zeros(1, 3, 12, 12))
     with pytest.raises(UnsupportedError, match="1 must read what a ReLU gives, not 0"):
-        lqnet(graph, SPEC, LqNetSettings(), PLAIN)
+        LqNetTraining(graph, SPEC, LqNetSettings(), PLAIN)
 
 
 def test_planes_must_be_fewer_than_the_edges_bits(graph: Graph) -> None:
     with pytest.raises(FormatError, match="activation planes must be fewer than the 4 bits"):
-        abcnet(graph, SPEC, AbcNetSettings(edge_bits=4), PLAIN)
+        AbcNetTraining(graph, SPEC, AbcNetSettings(edge_bits=4), PLAIN)
 
 
 @pytest.mark.parametrize(
