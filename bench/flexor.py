@@ -85,7 +85,7 @@ RUNS = {
     "resnet20-1.6": Run("cifar-resnet20", BETTER | {"planes": "2"}, 60),
     **{
         f"ablation-{gradient}": Run("cifar-resnet20", RESNET | {"gradient": gradient}, 30)
-        for gradient in ("tanh", "straight-through", "analog")
+        for gradient in ("tanh", "straight-through", "analog", "real")
     },
 }
 """By name."""

@@ -8,8 +8,8 @@ has the slope of a tanh in the place of its own sign, and the signs of the other
 
 The last two factors are ``y_o * sign(x_i)``, so that one product with the matrix gives the gradient of a slice. S is
 the *slope*. Two other gradients are the paper's ablations: straight-through has slope 1 for entries within [-1, 1], and
-0 elsewhere; analog trains on real outputs, the product of ``tanh(S * x_j)`` in the place of signs, and keeps the signs
-for inference.
+0 elsewhere; analog is the gradient of the whole product of ``tanh(S * x_j)``, without signs. That product may also be
+the output in training, real numbers of which inference keeps the signs: "real".
 """
 
 import math
@@ -27,7 +27,7 @@ __all__ = ["EncryptedLayer", "EncryptedSigns", "Gradient", "XorMatrix", "relativ
 COEFFICIENT_FRACTION = 14
 """Of coefficients whose greatest is 1, in `kernels.planes.fixed_coefficients`."""
 
-Gradient = Literal["tanh", "straight-through", "analog"]
+Gradient = Literal["tanh", "straight-through", "analog", "real"]
 
 
 def _signs(values: Tensor) -> Tensor:
@@ -89,13 +89,15 @@ class XorMatrix(nn.Module):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
     def forward(self, slices: Tensor, gradient: Gradient, slope: float) -> Tensor:
-        """Outputs (slices, n_out) of slices (slices, n_in): signs, but real numbers in training with "analog"."""
-        if gradient == "analog" and self.training:
-            factors = torch.cat([torch.tanh(slope * slices), torch.ones_like(slices[:, :1])], dim=1)
-            return factors[:, self.taps].prod(dim=2) * self.parity
+        """Outputs (slices, n_out) of slices (slices, n_in): signs, but real numbers in training with "real"."""
         chosen = slope if gradient == "tanh" else None
         decoded: Tensor = _Decode.apply(slices, self.matrix, chosen)  # type: ignore[no-untyped-call]
-        return decoded
+        if gradient not in ("analog", "real") or not self.training:
+            return decoded
+        factors = torch.cat([torch.tanh(slope * slices), torch.ones_like(slices[:, :1])], dim=1)
+        real: Tensor = factors[:, self.taps].prod(dim=2) * self.parity
+        # The difference is 0 going forward: what is added to a sign leaves it exact.
+        return real if gradient == "real" else decoded.detach() + (real - real.detach())
 
 
 def xor_signs(network: XorNetwork, slices: Tensor, gradient: Gradient = "tanh", slope: float = 1.0) -> Tensor:
@@ -199,7 +201,7 @@ class EncryptedSigns(nn.Module):
 
     def finish(self) -> None:
         """Give signs from now on, in training as well: what is measured then is what inference has."""
-        if self.gradient == "analog":
+        if self.gradient == "real":
             self.gradient = "tanh"
 
     def limit(self, most: float) -> None:

@@ -63,7 +63,7 @@ class FlexorSettings:
     n_out : signs of a slice, up to 32
     taps : inputs of every output; 0 taps each with probability 1/2
     planes : 1..4, each with networks of its own
-    gradient : of the XOR: "tanh" (the paper's), "straight-through" or "analog"
+    gradient : of the XOR: "tanh" (the paper's), "straight-through" or "analog"; "real" trains on real outputs as well
     slope : S_tanh, once it is warmed up
     slope_start : S_tanh at the start; it rises evenly
     slope_warmup : share of the training in which it does

@@ -23,11 +23,10 @@ def test_signs_are_those_of_the_kernel() -> None:
     signs = 2 * NETWORK.decode(bits).astype(int) - 1
     for magnitude in (1e-6, 0.3, 5.0):
         slices = torch.tensor(magnitude * (2 * bits - 1), dtype=torch.float32)
-        for gradient in ("tanh", "straight-through"):
+        for gradient in ("tanh", "straight-through", "analog"):
             assert xor_signs(NETWORK, slices, gradient).tolist() == signs.tolist()
-        analog = XorMatrix(NETWORK)
-        assert analog.eval()(slices, "analog", SLOPE).tolist() == signs.tolist()
-        assert xor_signs(NETWORK, slices, "analog", SLOPE).sign().tolist() == signs.tolist()
+        assert XorMatrix(NETWORK).eval()(slices, "real", SLOPE).tolist() == signs.tolist()
+        assert xor_signs(NETWORK, slices, "real", SLOPE).sign().tolist() == signs.tolist()
 
 
 def test_zero_is_plus_one() -> None:
@@ -42,7 +41,7 @@ def expected_gradient(slices: np.ndarray, weights: np.ndarray, gradient: str) ->
         if i not in taps:
             continue
         x = slices[s]
-        if gradient == "analog":
+        if gradient in ("analog", "real"):
             others = math.prod(math.tanh(SLOPE * x[j]) for j in taps if j != i)
         else:
             others = math.prod(sign(x[j]) for j in taps if j != i)
@@ -51,7 +50,7 @@ def expected_gradient(slices: np.ndarray, weights: np.ndarray, gradient: str) ->
     return found
 
 
-@pytest.mark.parametrize("gradient", ["tanh", "straight-through", "analog"])
+@pytest.mark.parametrize("gradient", ["tanh", "straight-through", "analog", "real"])
 def test_gradients_are_those_of_the_paper(gradient) -> None:
     rng = np.random.default_rng(0)
     slices, weights = rng.normal(0, 0.8, (40, 3)), rng.normal(size=(40, 4))
@@ -125,9 +124,9 @@ def test_every_parameter_learns_from_every_layer() -> None:
     assert encrypted.alpha.grad is not None
 
 
-def test_analog_weights_are_signs_in_the_end() -> None:
+def test_real_weights_are_signs_in_the_end() -> None:
     own = layers(np.random.default_rng(2), 1)
-    encrypted, signs = EncryptedSigns(own, "analog", SLOPE), EncryptedSigns(own, "tanh", SLOPE)
+    encrypted, signs = EncryptedSigns(own, "real", SLOPE), EncryptedSigns(own, "tanh", SLOPE)
     assert not torch.equal(encrypted.weight("a"), signs.weight("a"))
     encrypted.finish()
     assert encrypted.training

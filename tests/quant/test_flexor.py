@@ -141,7 +141,7 @@ def test_noise_is_not_converted(graph: Graph) -> None:
         flexor_training(graph, SPEC, FlexorSettings(), TrainingSettings(epochs=0))
 
 
-@pytest.mark.parametrize("gradient", ["straight-through", "analog"])
+@pytest.mark.parametrize("gradient", ["straight-through", "analog", "real"])
 def test_the_ablations_train_too(graph: Graph, images: ImageSet, gradient) -> None:
     found = trained(graph, images, replace(SETTINGS, gradient=gradient, activations="real"), epochs=3)
     assert found.history[-1].loss < found.history[0].loss
