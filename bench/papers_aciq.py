@@ -134,9 +134,9 @@ TUNED = [
 ]
 TUNED_TEXT = """
 ACIQ, then a few epochs under its quantisation on nine tenths of 8,068 training images, its widths, steps and zero
-points kept: what a reviewer of the paper asked for, and the paper does not have. *Converted* is before them. The last
-epoch counts, also where it is below the conversion: these images, which the float network knows by heart, teach it
-little. Files and commands are in `bench/trained/`; `--train` makes them anew, and adds what is not there yet.
+points kept: what a reviewer of the paper asked for, and the paper does not have. *Converted* is before them, and the
+last epoch counts; these images, which the float network knows by heart, can teach it little. Files and commands are in
+`bench/trained/`; `--train` makes them anew, and adds what is not there yet.
 """
 
 

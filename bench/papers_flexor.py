@@ -27,9 +27,6 @@ engine of 16 x 16 with a sign array and an XOR decoder, in whose order the signs
 **Rule of choice.** Settings were compared on held-out training images; test images chose nothing, the last epoch is
 reported. ResNet-20 has {images:,} training images, where the paper has 50,000, and a training of minutes; a tenth of
 them is held out, which the given float network has seen.
-
-**What the exports of ResNet-20 lack.** They were made when batch norms were measured anew, after the last epoch, on
-images that were not mirrored and moved as those that trained: *held out* is from before that, top-1 from after it.
 """
 
 
@@ -102,8 +99,8 @@ def _gradients(found: dict[str, dict[str, Any]]) -> Table:
     network, options = RUNS[ABLATED[0]].network, RUNS[ABLATED[0]].options
     caption = f"**Gradients of the XOR**, {network} at {options['n_in']} bits for 20 signs, the same seeds and epochs. "
     caption += (
-        "The batch norms of the analog trainings were measured on their real outputs, which inference does not have: "
-        "that is mended since, but they have not been trained again"
+        "*Analog* is the gradient of the whole product of tanh, behind signs; *real* has that product for an output as "
+        "well, and the signs of a network that has never seen them"
     )
     return Table(columns, lines, caption)
 

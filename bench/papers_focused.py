@@ -32,12 +32,8 @@ fake-quantised network after its last epoch on the held-out training images, whi
 training.
 
 **Rule of choice.** For each compression that is wanted, of the 5-bit exports that reach it the one with the highest
-held-out top-1 after its last epoch; test images chose nothing. Five trainings are few to choose from.
-
-**Batch norms.** These trainings measured batch norms after the last epoch on images neither mirrored nor moved,
-which alone takes the float network from 91.30 % to 88.39 %; training does so on augmented images now. `bench/renorm.py`
-gave the exports here the norms of augmented training images; no weight code changed. The row *pruned* is by the running
-norms of its epoch.
+held-out top-1 after its last epoch; test images chose nothing. The row *pruned* is by the running batch norms of its
+epoch.
 
 The stages: *pruned* stores the float32 weights that are left and a bit for each weight that says which they are,
 *encoded* the same with Huffman-coded runs of zeros, *quantised* is the file.

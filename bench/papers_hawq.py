@@ -25,8 +25,8 @@ from gatewise.sim.atomic import write_bytes
 from gatewise.sim.file import load
 from gatewise.sim.images import ImageSet
 from gatewise.sim.network import Network as ExportedNetwork
-from page import DATA, ROOT, Data, Section, Table, integer_run, percent
-from trainings import HESSIAN_IMAGES, SWEEPS
+from page import DATA, ROOT, Data, Section, Table, integer_run, percent, stored
+from trainings import HESSIAN_IMAGES, SWEEPS, TRAININGS, run
 
 __all__ = ["hawq_choice", "hawq_section", "hawq_tuned_section", "integer_programs"]
 
@@ -64,8 +64,8 @@ The grid is the one that training images chose (*HAWQ-V2: the choice of the grid
 The paper's own figures, SqueezeNext on ImageNet after training: 68.68 % for the least Omega, 67.46 % for the highest,
 67.83 % for L2 alone.
 
-The traces took {trace_seconds:.0f} s, on two cores that were busy otherwise too; errors, costs and all choices of the
-first table {choice_seconds:.1f} s.
+The traces of weights took {trace_seconds:.0f} s, on two cores that were busy otherwise too; errors, costs and all
+choices of the first table {choice_seconds:.1f} s.
 """
 
 
@@ -114,7 +114,8 @@ class Measured:
         )
         if drawn:
             write_bytes(facts, (json.dumps({"seconds": round(time.perf_counter() - began, 1)}) + "\n").encode())
-        self.trace_seconds += json.loads(facts.read_text())["seconds"] if facts.exists() else 0.0
+        if tensors == "weights":
+            self.trace_seconds = json.loads(facts.read_text())["seconds"]
         return found
 
     @cached_property
@@ -511,53 +512,82 @@ def _save(figure: Any, name: str) -> None:
 
 
 TUNED_TEXT = """
-Settings of {{2, 4, 8}} bits by layer, each trained on for {epochs} epochs by the same recipe (learning rate {rate},
-mirrored and moved images, seed 0, a tenth of the 8,068 training images held out): the last epoch. These exports, in
-`bench/trained/hawq-*.gw`, were trained on a GPU with an earlier form of the method: one min-max grid for each layer's
-weights in front of their batch norm's gain, and widths chosen by the traces and errors of those weights, from {images}
-images. Neither widths nor grids are those of the section above, so that no row here is the *after* of a row there;
-`python bench/trainings.py` trains the present form. They are also older than batch norms that are measured anew on
-augmented images, which cost a ResNet-20 three points without. Two settings were trained twice on a GPU, whose sums are
-not the same each time: `hawq-uniform-w4` and `hawq-w4-l2`, `hawq-w3.5-integer` and `hawq-w3.5-ordered`; what they
-differ by is noise. The interval is that of the difference to *uniform* at 3 and at 4 bits, paired, and every one holds
-zero: after training no rule has won or lost against *uniform* here.
+The settings of the first table above, each trained on for {epochs} epochs by the same recipe: learning rate {rate},
+images mirrored and moved, seed 0, a tenth of the 8,068 training images held out; the last epoch. Grids are those before
+training. Exports are `bench/trained/hawq-*.gw` (`python bench/trainings.py` trains them). *Before* is the row above.
+Where two rules have the same widths they are trained twice on a GPU, whose sums are not the same each time: what these
+rows differ by is noise. The intervals are those of the difference to *uniform* after training, paired.
 """
 TUNED_COLUMNS = [
-    *("export", "bits used", "weights by layer", "A-comp", "test cross-entropy", "less *uniform*'s", "integer top-1 %"),
+    *("average bits", "rule", "export", "cross-entropy before", "after", "less *uniform*'s", "top-1 % before", "after"),
     *("standard error", "held out %", "cycles per image"),
 ]
+TUNED = {
+    "L2-only": "hawq-w{bits}-l2",
+    "Pareto, ordered": "hawq-w{bits}-ordered",
+    "integer program": "hawq-w{bits}-integer",
+    "highest Omega": "hawq-w{bits}-highest",
+}
+"""Exports by rule."""
+MIXED = "hawq-w4a6-integer"
 
 
 def hawq_tuned_section(data: Data) -> Section:
-    """Count the exports that were fine-tuned."""
-    networks = {path.stem: load(path) for path in sorted(TRAINED.glob("hawq-*.gw"))}
-    if not networks:
-        raise SystemExit(f"error: {TRAINED} must hold exports hawq-*.gw, and has none")
-    found = {}
-    for name, network in networks.items():
-        found[name] = counted(network, data.test)
-        data.say(f"{name}: {found[name].cross_entropy:.4f}, {found[name].top1:.4f}")
+    """Count the exports that were fine-tuned, beside what they were before."""
+    before = stored("hawq")
+    if before is None:
+        raise SystemExit("error: part hawq must be measured before hawq-tuned, and docs/results/ has none of it")
+    networks: dict[str, ExportedNetwork] = {}
+
+    def after(name: str, row: Mapping[str, Any]) -> Counted:
+        path = TRAINED / f"{name}.gw"
+        if data.train:
+            data.say(run(name, TRAININGS[name], TRAINED))
+        networks[name] = load(path)
+        widths = networks[name].manifest.provenance["weight_widths"]
+        if widths != row["weight_widths"]:
+            raise SystemExit(f"error: {path} must have the widths {row['weight_widths']} of its rule, not {widths}")
+        found = counted(networks[name], data.test)
+        data.say(f"{name}: {found.cross_entropy:.4f}, {found.top1:.4f}")
+        return found
+
     rows, lines = [], []
-    for name, each in found.items():
-        facts = networks[name].manifest.provenance
-        base = found["hawq-uniform-w4" if float(facts["weight_bits"]) >= 4 else "hawq-uniform-w3"]
-        low, high = interval(each.losses, base.losses)
-        error = (each.top1 * (1 - each.top1) / len(each.losses)) ** 0.5
-        rows.append(
-            {
-                "export": name, "cross_entropy": each.cross_entropy, "interval": [low, high], "top1": each.top1,
-                "top1_error": error, "cycles": each.cycles, "provenance": dict(facts),
-            }
-        )  # fmt: skip
+    for average in AVERAGES:
+        settings = {row["rule"]: row for row in before.figures if row.get("average") == average}
+        name = f"hawq-uniform-w{int(average)}"
+        base = after(name, settings["uniform"])
+        rows.append(_tuned(settings["uniform"], average, name, base, base))
+        for rule, pattern in TUNED.items():
+            name = pattern.format(bits=f"{average:g}")
+            rows.append(_tuned(settings[rule], average, name, after(name, settings[rule]), base))
+    mixed = next(row for row in before.figures if row.get("activation_bits") == MIXED_ACTIVATIONS)
+    rows.append(_tuned(mixed, 4.0, MIXED, after(MIXED, mixed), base))
+    for row in rows:
+        facts = networks[row["export"]].manifest.provenance
+        low, high = row["interval"]
+        rule = row["rule"] if row["export"] != MIXED else f"{row['rule']}, 4- and 8-bit activations"
         lines.append(
             [
-                name, f"{facts['mean_weight_bits']:.3f}", str(facts["weight_widths"]).replace(",", " "),
-                f"{facts['activation_compression']:.2f}", f"**{each.cross_entropy:.3f}**", f"{low:+.3f} .. {high:+.3f}",
-                percent(each.top1), percent(error), percent(float(facts["held_out_top1"]), 1), f"{each.cycles:,}",
+                f"{row['average']:g}", rule, row["export"], f"{row['before']['cross_entropy']:.3f}",
+                f"**{row['cross_entropy']:.3f}**", f"{low:+.3f} .. {high:+.3f}", percent(row["before"]["top1"]),
+                f"**{percent(row['top1'])}**", percent(row["top1_error"]), percent(float(facts["held_out_top1"])),
+                f"{row['cycles']:,}",
             ]
         )  # fmt: skip
-    facts = next(iter(networks.values())).manifest.provenance
-    text = TUNED_TEXT.format(
-        epochs=facts["training_epochs"], rate=facts["training_learning_rate"], images=facts["hessian_images"]
-    )
+    facts = networks[MIXED].manifest.provenance
+    text = TUNED_TEXT.format(epochs=facts["training_epochs"], rate=facts["training_learning_rate"])
     return Section("HAWQ-V2 after fine-tuning, ResNet-20", text, [Table(TUNED_COLUMNS, lines)], rows)
+
+
+def _tuned(before: Mapping[str, Any], average: float, name: str, found: Counted, base: Counted) -> dict[str, Any]:
+    return {
+        "average": average,
+        "rule": before["rule"],
+        "export": name,
+        "before": {key: before[key] for key in ("cross_entropy", "top1")},
+        "cross_entropy": found.cross_entropy,
+        "interval": list(interval(found.losses, base.losses)),
+        "top1": found.top1,
+        "top1_error": (found.top1 * (1 - found.top1) / len(found.losses)) ** 0.5,
+        "cycles": found.cycles,
+    }

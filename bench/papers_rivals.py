@@ -54,12 +54,7 @@ the first and last layers have 8 bits. Cycles are those of the default engine wi
 *digit* multiplies 4-bit digits, *shift* shifts, *sign* makes a pass for each pair of a weight plane and an activation
 plane. BOPs are MACs times the bits of both operands.
 
-**What three exports lack.** All were made when batch norms were measured anew on images that were not mirrored and
-moved as those that trained: the weights had learnt with other statistics, and top-1 on test images is up to three
-points lower for it. Those of fixed point, min-max and INQ have had their norms measured again by `bench/renorm.py`;
-those of ACIQ (whose steps differ by channel), LQ-Net and ABC-Net (whose layers have thresholds) cannot, and are what
-they were. Norms are measured on augmented images since: trained by the same commands now, all are right. Learning
-rates were not searched.
+Learning rates were not searched.
 
 The files are in `bench/trained/`, with the commands that made them; `python bench/papers.py --part rivals --train` (or
 `bench/trainings.py`) makes them anew. Trained on another device the weights differ in detail.
