@@ -46,11 +46,10 @@ from gatewise.sim.inspect import inspect_file
 from gatewise.sim.prune import pruned
 from gatewise.sim.run import run
 from lines import Lines, run_main
+from paths import DATA, beside
 
-__all__ = ["DATA", "ENGINES", "NETWORK", "count", "main", "train_all"]
+__all__ = ["ENGINES", "NETWORK", "count", "main", "train_all"]
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
 NETWORK = "lenet5-unpadded"
 HELD_OUT = 5000
 CALIBRATION = 256
@@ -92,7 +91,7 @@ def train_all(told: argparse.Namespace) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     start = float_start(out.name, images, training, told.device)
     if told.mode == "full":
-        four_bits(start, images, _beside(out, "-int4.gw"))
+        four_bits(start, images, beside(out, "-int4.gw"))
     training = replace(training, epochs=told.epochs)
     settings = BayesianSettings(
         mode=told.mode, gates=told.gates, gate_rate=told.gate_rate, range_rate=told.range_rate,
@@ -117,17 +116,17 @@ def train_all(told: argparse.Namespace) -> None:
         facts = {"bops": last.facts["bops"], "held_out_top1": last.held_out_top1}
         provenance = {"method": "bayesian", "source": NETWORK, "seed": training.seed, "strength": strength, **facts}
         network = export_network(found.quantized, f"{NETWORK}-{name}", {**provenance, "mode": told.mode})
-        size = save_network(network, _beside(out, f"-{strength:g}.gw"))
+        size = save_network(network, beside(out, f"-{strength:g}.gw"))
         seconds = round(time.monotonic() - began, 1)
         epochs = [asdict(report) for report in found.history]
         content["runs"].append({"strength": strength, **facts, "seconds": seconds, "epochs": epochs})
         # Written anew each time: a job that is cut off leaves what it has.
-        write_json(_beside(out, ".json"), content)
+        write_json(beside(out, ".json"), content)
         print(f"{name} {100 * facts['bops']:.3f} % BOPs, {size:,} bytes, {seconds} s", flush=True)
         kept.append(Quantisation(found.graph, found.quantized, network, found.history))
     for each, facts in zip(kept, content["runs"], strict=True):
         facts["agreement"] = agreement_facts(each, test)
-        write_json(_beside(out, ".json"), content)
+        write_json(beside(out, ".json"), content)
 
 
 def _trained(
@@ -146,17 +145,17 @@ def _trained(
 
 def count(out: Path, images: int | None = None, data: Path = DATA) -> None:
     """Count what those of a job's exports that are there have right on the test images, and their cycles by array."""
-    path = _beside(out, ".json")
+    path = beside(out, ".json")
     content = json.loads(path.read_text())
     test = load_images(data / "mnist" / "test.npz")[:images]
     for facts in content["runs"]:
-        export = _beside(out, f"-{facts['strength']:g}.gw")
+        export = beside(out, f"-{facts['strength']:g}.gw")
         if not export.exists():
             continue
         facts |= counted(export, test)
         print(f"{out.name}-{facts['strength']:g} {100 * facts['integer_top1']:.2f} % of {len(test)}", flush=True)
-    if _beside(out, "-int4.gw").exists():
-        content["int4"] = counted(_beside(out, "-int4.gw"), test)
+    if beside(out, "-int4.gw").exists():
+        content["int4"] = counted(beside(out, "-int4.gw"), test)
     write_json(path, content)
 
 
@@ -176,10 +175,6 @@ def counted(path: Path, test: ImageSet) -> dict[str, Any]:
         facts |= {f"cycles_{array}": result.cycles_per_image, f"bytes_read_{array}": result.bytes_read}
     inspected = inspect_file(path)
     return {**facts, "weight_bytes": inspected.coded_bytes, "file_bytes": inspected.file_bytes}
-
-
-def _beside(out: Path, suffix: str) -> Path:
-    return out.with_name(out.name + suffix)
 
 
 def main() -> None:

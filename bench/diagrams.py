@@ -26,8 +26,8 @@ from gatewise.rtl.engine.engine import Engine
 from gatewise.sim.atomic import write_bytes
 from gatewise.sim.compile import compile_network
 from gatewise.sim.lowered import LoweredLayer
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 LAYER = "conv"
 ENGINE = EngineConfig(rows=4, lanes=4, pixels=16, post_lanes=2, act_bytes=1024, bus_bits=64, bus_latency=2)
 NARROW = ENGINE.model_copy(update={"bus_bits": 8})

@@ -8,7 +8,6 @@ with exit code 1.
 """
 
 import argparse
-import os
 import re
 import sys
 import time
@@ -42,10 +41,9 @@ from gatewise.sim.demo import load_demo
 from gatewise.sim.engine import Array, Decoder
 from gatewise.sim.images import load_images, quantise_images
 from gatewise.sim.lower import lower
+from paths import DATA, ROOT
 from shapes import resnet18
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
 BUSES = {
     "narrow": {"bus_bits": 16, "bus_latency": 20},
     "wide": {"bus_bits": 512, "bus_latency": 20},

@@ -34,11 +34,10 @@ from gatewise.sim.file import load, save_network
 from gatewise.sim.images import ImageSet, load_images
 from gatewise.sim.inspect import inspect_file
 from lines import Lines, run_main
+from paths import DATA, beside
 
 __all__ = ["ABLATED", "DIGIT_ENGINE", "ENGINE", "RUNS", "Run", "count", "main", "train"]
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
 CALIBRATION = 64
 ENGINE = EngineConfig(array="sign", decoder="xor")
 DIGIT_ENGINE = EngineConfig()
@@ -147,7 +146,7 @@ def train(
         "training_images": len(learnt),
     }
     network = export_network(trained.quantized, run.network, provenance)
-    size = save_network(network, _beside(out, ".gw"))
+    size = save_network(network, beside(out, ".gw"))
     facts = {
         "schema": 1,
         "run": name,
@@ -167,23 +166,23 @@ def train(
         counted = account(trained.graph, settings)
         facts["encrypted_bits_per_weight"] = counted.encrypted_bits_per_weight
         facts["bits_per_weight"] = counted.bits_per_weight
-    write_json(_beside(out, ".json"), facts)
+    write_json(beside(out, ".json"), facts)
     print(f"{out.name} {size:,} bytes, {facts['seconds']} s", flush=True)
     compared = agreement_facts(Quantisation(trained.graph, trained.quantized, network), test)
     facts["agreement"] = compared
-    write_json(_beside(out, ".json"), facts)
+    write_json(beside(out, ".json"), facts)
     print(f"{out.name} integers that differ: {compared['worst_scale']:.2e}", flush=True)
 
 
 def count(out: Path, images: int | None = None, data: Path = DATA) -> dict[str, Any]:
     """Count what an export has right on the test images, and its cycles; all that its JSON file says then."""
-    path = _beside(out, ".json")
+    path = beside(out, ".json")
     facts: dict[str, Any] = json.loads(path.read_text())
     run = RUNS[facts["run"]]
     test = load_images(data / run.folder / "test.npz")[:images]
-    network = load(_beside(out, ".gw"))
+    network = load(beside(out, ".gw"))
     result = network.run(test, ENGINE if run.method == "flexor" else DIGIT_ENGINE)
-    inspected = inspect_file(_beside(out, ".gw"))
+    inspected = inspect_file(beside(out, ".gw"))
     facts |= {
         "test_images": len(test),
         "integer_top1": result.top(1),
@@ -195,10 +194,6 @@ def count(out: Path, images: int | None = None, data: Path = DATA) -> dict[str, 
     write_json(path, facts)
     print(f"{out.name}: {100 * (result.top(1) or 0):.2f} % of {len(test)}, {facts['cycles']:,} cycles", flush=True)
     return facts
-
-
-def _beside(out: Path, suffix: str) -> Path:
-    return out.with_name(out.name + suffix)
 
 
 def main() -> None:

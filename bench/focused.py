@@ -9,7 +9,6 @@ Needs the data folder (GATEWISE_DATA, or ../shared/data beside the checkout).
 """
 
 import argparse
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -39,11 +38,10 @@ from gatewise.sim.engine import EngineConfig
 from gatewise.sim.file import load, save_network
 from gatewise.sim.images import ImageSet, load_images
 from lines import Lines, run_main
+from paths import DATA, beside
 from torch import Tensor
 from torch.nn import functional
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
 NETWORK = "cifar-resnet20"
 CALIBRATION = 32
 EPOCHS = 80
@@ -148,7 +146,7 @@ def measure(
         "options": " ".join(chosen),
     }
     network = export_network(trained.quantized, NETWORK, provenance)
-    size = save_network(network, _beside(out, ".gw"))
+    size = save_network(network, beside(out, ".gw"))
     assert test.labels is not None
     inputs = loaded.input.normalise(test.images)
     assert quantizer.pruned is not None
@@ -157,7 +155,7 @@ def measure(
     dense, left = (float_tops(on_device(each, where), inputs, test.labels) for each in (graph.folded(), pruned))
     pixels, labels = _held_out(train[:images], training)
     quantised = quantizer.network.to(where).eval()
-    integer = count(_beside(out, ".gw"), test) if run else {}
+    integer = count(beside(out, ".gw"), test) if run else {}
     stages = {
         "dense": {"bytes": sparse["dense"], **dense},
         "pruned": {"bytes": sparse["pruned"], **left},
@@ -182,14 +180,10 @@ def measure(
         "seconds": round(time.monotonic() - began, 1),
     }
     # Written before what takes the integers: a job that is cut off leaves what it has.
-    write_json(_beside(out, ".json"), found)
+    write_json(beside(out, ".json"), found)
     found["agreement"] = agreement_facts(Quantisation(trained.graph, trained.quantized, network), test)
-    write_json(_beside(out, ".json"), found)
+    write_json(beside(out, ".json"), found)
     return found
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
 
 
 def _held_out(images: ImageSet, training: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:

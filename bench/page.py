@@ -5,7 +5,6 @@ be measured again without the others.
 """
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -25,11 +24,10 @@ from gatewise.sim.inspect import inspect_file
 from gatewise.sim.network import Network
 from gatewise.sim.prune import pruned
 from gatewise.sim.run import RunResult, run
+from paths import DATA, ROOT
 from rich.console import Console
 
 __all__ = [
-    "DATA",
-    "ROOT",
     "Data",
     "Measured",
     "Section",
@@ -42,8 +40,6 @@ __all__ = [
     "write",
 ]
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
 STORE = ROOT / "docs" / "results"
 GATES = ROOT / "docs" / "engine.md"
 BATCH = 47

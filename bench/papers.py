@@ -15,13 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gatewise.sim.atomic import write_bytes
-from page import DATA, ROOT, Data, Section, stored, write
+from page import Data, Section, stored, write
 from papers_aciq import aciq_choice, aciq_section, aciq_tuned
 from papers_bayesian import bayesian_section
 from papers_flexor import flexor_section
 from papers_focused import focused_agreement, focused_section
 from papers_hawq import hawq_choice, hawq_section, hawq_tuned_section
 from papers_rivals import rivals
+from paths import DATA, ROOT
 from rich.console import Console
 
 PARTS: dict[str, Callable[[Data], Section]] = {

@@ -17,7 +17,8 @@ from gatewise.quant.methods import METHODS, Quantisation, parse_settings
 from gatewise.quant.networks import load_network
 from gatewise.quant.quantized import accuracy
 from gatewise.quant.statistics import collect
-from page import DATA, Data, Measured, Section, Table, measure, percent
+from page import Data, Measured, Section, Table, measure, percent
+from paths import DATA
 from rich.console import Console
 from torch.nn.functional import cross_entropy
 

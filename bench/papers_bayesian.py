@@ -8,14 +8,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from bayesian import DATA as TRAINING_DATA
 from bayesian import ENGINES, count, train_all
 from gatewise.kernels.errors import FormatError
-from page import ROOT, Data, Section, Table, compute_unit_gates, percent
+from page import Data, Section, Table, compute_unit_gates, percent
+from paths import DATA, ROOT, TRAINED
 
 __all__ = ["bayesian_section", "matched_bops"]
 
-TRAINED = ROOT / "bench" / "trained"
 FIGURES = ROOT / "docs" / "results"
 BUDGET = 0.006
 """Share of BOPs that the reported network may have."""
@@ -92,7 +91,7 @@ def _arguments(job: dict[str, Any], out: Path) -> Namespace:
     kept |= {key: training[key] for key in ("seed", "epochs", "batch", "crop", "learning_rate")}
     strengths = [each["strength"] for each in job["runs"]]
     told = {"strengths": strengths, "float_epochs": job["float_epochs"], "images": None, "device": None}
-    return Namespace(**kept, **told, out=out, data=TRAINING_DATA)
+    return Namespace(**kept, **told, out=out, data=DATA)
 
 
 def _merged(jobs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -10,11 +10,11 @@ from gatewise.kernels.errors import FormatError
 from gatewise.quant.methods import quantize
 from gatewise.quant.minmax import MinMaxSettings
 from gatewise.sim.images import load_images
-from page import DATA, ROOT, Data, Section, Table, compute_unit_gates, integer_run, percent
+from page import Data, Section, Table, compute_unit_gates, integer_run, percent
+from paths import DATA, TRAINED
 
 __all__ = ["flexor_section"]
 
-TRAINED = ROOT / "bench" / "trained"
 
 TEXT = """
 Weights are signs decoded from encrypted bits by XOR networks, times a coefficient for each output channel; activations

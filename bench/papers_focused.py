@@ -12,11 +12,11 @@ from gatewise.quant.methods import quantize
 from gatewise.sim.engine import EngineConfig
 from gatewise.sim.file import load
 from gatewise.sim.network import Network
-from page import DATA, ROOT, Data, Section, Table, compute_unit_gates, integer_run, percent
+from page import Data, Section, Table, compute_unit_gates, integer_run, percent
+from paths import DATA, TRAINED
 
 __all__ = ["focused_agreement", "focused_section"]
 
-TRAINED = ROOT / "bench" / "trained"
 BUDGETS = {"9x": 9, "11x": 11}
 """Compressions that are wanted of 5 bits."""
 AGREEMENT_IMAGES = 64

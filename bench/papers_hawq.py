@@ -25,12 +25,12 @@ from gatewise.sim.atomic import write_bytes
 from gatewise.sim.file import load
 from gatewise.sim.images import ImageSet
 from gatewise.sim.network import Network as ExportedNetwork
-from page import DATA, ROOT, Data, Section, Table, integer_run, percent, stored
+from page import Data, Section, Table, integer_run, percent, stored
+from paths import DATA, ROOT, TRAINED
 from trainings import HESSIAN_IMAGES, SWEEPS, TRAININGS, run
 
 __all__ = ["hawq_choice", "hawq_section", "hawq_tuned_section", "integer_programs"]
 
-TRAINED = ROOT / "bench" / "trained"
 PLOTS = ROOT / "docs" / "hawq"
 CALIBRATION, SPECTRUM_IMAGES = 32, 32
 AVERAGES = (3.0, 3.5, 4.0)

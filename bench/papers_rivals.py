@@ -16,7 +16,8 @@ from gatewise.sim.arrays import default_engine
 from gatewise.sim.file import load, save_network
 from gatewise.sim.inspect import inspect_file
 from gatewise.sim.network import Network
-from page import ROOT, Data, Section, Table, integer_run, percent
+from page import Data, Section, Table, integer_run, percent
+from paths import ROOT
 from trainings import CALIBRATION, TRAININGS, Training, run
 
 __all__ = ["EXPORTS", "Row", "rivals", "trained_networks"]

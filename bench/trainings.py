@@ -23,11 +23,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from paths import DATA, TRAINED
+
 __all__ = ["HESSIAN_IMAGES", "SWEEPS", "TRAININGS", "Training", "main", "run"]
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
-TRACES = ROOT / "bench" / "trained"
 CALIBRATION = 32
 SECONDS_BETWEEN_LINES = 5
 
@@ -176,7 +175,7 @@ def _begin_with_traces(folder: Path) -> None:
     """Give a training of HAWQ-V2 the traces' samples that are kept, so that it chooses what the page shows."""
     folder.mkdir(parents=True, exist_ok=True)
     for tensors in ("weights", "activations"):
-        samples, own = TRACES / f"hawq-{tensors}.json", folder / f"hessian-{tensors}.json"
+        samples, own = TRAINED / f"hawq-{tensors}.json", folder / f"hessian-{tensors}.json"
         if samples.exists() and not own.exists():
             shutil.copyfile(samples, own)
 
