@@ -1,6 +1,7 @@
 """What programs that train say: a line for each epoch, and one line where their input is wrong."""
 
 import sys
+import time
 from collections.abc import Callable
 
 from gatewise.kernels.errors import GatewiseError
@@ -12,17 +13,30 @@ BAD_INPUT = 2
 
 
 class Lines(Progress):
-    """Prints what each epoch of the training `name` came to."""
+    """Prints what epochs of the training `name` came to: the last, and those that end `every` seconds after a line."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, every: float = 0.0) -> None:
+        self.name, self.every = name, every
+        self.epochs = self.done = 0
+        self.began = self.spoke = 0.0
+
+    def start(self, epochs: int, steps: int, done: int) -> None:
+        """Print what is to come."""
+        self.epochs, self.done, self.began = epochs, done, time.monotonic()
+        print(f"{self.name}: {epochs} epochs of {steps} steps, {done} done", flush=True)
 
     def epoch(self, report: EpochReport) -> None:
-        """Print it."""
+        """Print it, and how long the others take at this rate."""
+        now, count = time.monotonic(), report.epoch + 1
+        if now - self.spoke < self.every and count < self.epochs:
+            return
+        self.spoke = now
+        left = (now - self.began) / (count - self.done) * (self.epochs - count)
         bops = f", {100 * report.facts['bops']:.3f} % BOPs" if "bops" in report.facts else ""
         print(
-            f"{self.name} epoch {report.epoch + 1}: loss {report.loss:.4f}, top-1 {100 * report.training_top1:.2f} %, "
-            f"held out {100 * report.held_out_top1:.2f} %{bops}, {report.seconds:.1f} s",
+            f"{self.name} epoch {count}/{self.epochs}: loss {report.loss:.4f}, "
+            f"top-1 {100 * report.training_top1:.2f} %, held out {100 * report.held_out_top1:.2f} %{bops}, "
+            f"{report.seconds:.1f} s, {left:.0f} s left",
             flush=True,
         )
 

@@ -118,33 +118,13 @@ def run(
     """Train, and write the export and what it came from; the last epoch in a line."""
     import torch
     from gatewise.quant.methods import quantize
-    from gatewise.quant.training import EpochReport, Progress
     from gatewise.sim.atomic import write_json
     from gatewise.sim.file import save_network
     from gatewise.sim.images import load_images
+    from lines import Lines
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     began = time.monotonic()
-
-    class Lines(Progress):
-        spoke = 0.0
-        began = 0.0
-
-        def start(self, epochs: int, steps: int, done: int) -> None:
-            self.epochs, self.done, self.began = epochs, done, time.monotonic()
-            print(f"{name}: {epochs} epochs of {steps} steps, {done} done", flush=True)
-
-        def epoch(self, report: EpochReport) -> None:
-            now, count = time.monotonic(), report.epoch + 1
-            if now - self.spoke > SECONDS_BETWEEN_LINES or count == self.epochs:
-                self.spoke = now
-                left = (now - self.began) / (count - self.done) * (self.epochs - count)
-                print(
-                    f"{name}: epoch {count}/{self.epochs}, loss {report.loss:.3f}, top-1 "
-                    f"{100 * report.training_top1:.1f} %, held out {100 * report.held_out_top1:.1f} %, "
-                    f"{left:.0f} s left",
-                    flush=True,
-                )
 
     pictures = load_images(DATA / "cifar10" / "train.npz")
     with tempfile.TemporaryDirectory() as scratch:
@@ -155,7 +135,7 @@ def run(
         found = quantize(
             training.method, training.network, str(training.weights), pictures, images=CALIBRATION,
             options=training.common | training.options, train=pictures[:images], epochs=training.epochs,
-            seed=training.seed, resume=kept, device=device, progress=Lines(),
+            seed=training.seed, resume=kept, device=device, progress=Lines(name, SECONDS_BETWEEN_LINES),
         )  # fmt: skip
     size = save_network(found.network, out / f"{name}.gw")
     facts = {
