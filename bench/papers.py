@@ -18,6 +18,7 @@ from gatewise.sim.atomic import write_bytes
 from page import Data, Section, stored, write
 from papers_aciq import aciq_choice, aciq_section, aciq_tuned
 from papers_bayesian import bayesian_section
+from papers_cosim import cosim_section
 from papers_flexor import flexor_section
 from papers_focused import focused_agreement, focused_section
 from papers_hawq import hawq_choice, hawq_section, hawq_tuned_section
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[Data], Section]] = {
     "hawq-tuned": hawq_tuned_section,
     "rivals": rivals,
     "bayesian": bayesian_section,
+    "cosim": cosim_section,
 }
 """The page's sections in its order."""
 
