@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 if TYPE_CHECKING:
+    from ..sim.fast import Form
     from ..sim.images import ImageSet
     from ..sim.network import Network
-    from ..sim.run import Form, RunResult
+    from ..sim.run import RunResult
 
 __all__ = ["compile_image", "demo", "inspect", "run"]
 
@@ -35,7 +36,13 @@ def run(
     mac: Annotated[str | None, typer.Option(metavar="K=V,..", help="Datapath widths, e.g. align=12,acc=18.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Run the first N images only.")] = None,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Images in memory at a time.")] = 64,
-    form: Annotated[str, typer.Option(metavar="auto|portable|faithful", help="Kernel form.")] = "auto",
+    form: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|faithful|portable|vnni",
+            help="Kernel form: auto is the fastest here; results are the same in all.",
+        ),
+    ] = "auto",
     dump_layers: Annotated[
         Path | None, typer.Option(metavar="F.npz", help="Write every tensor's integer codes.")
     ] = None,

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..kernels.digits import digit_count
-from ..kernels.mac import DIGIT_BITS, MacFormat
+from ..kernels.mac import DIGIT_BITS, MacFormat, signed_range
 from .manifest import Codes
 
 if TYPE_CHECKING:
     from .arrays import ArrayForm
+    from .layer import MacLayer
 
 __all__ = ["LayerBounds", "Margins", "Reach", "layer_bounds"]
 
@@ -131,7 +132,7 @@ def layer_bounds(form: "ArrayForm", source: Codes) -> LayerBounds:
     product = aligned = Reach(nothing, nothing)
     parts = sums(form.weights)
     if not form.exact_rows:
-        product, aligned = _products(form.weights, factors, digits)
+        product, aligned = _products(layer, form.weights, factors, digits)
         places = (1 << DIGIT_BITS * np.arange(len(form.weights))).reshape(-1, 1)
         parts = Reach(*(side * places for side in parts))
     if form.coefficients is None:
@@ -144,8 +145,18 @@ def layer_bounds(form: "ArrayForm", source: Codes) -> LayerBounds:
     return LayerBounds(form, product, aligned, acc, value)
 
 
-def _products(weights: np.ndarray, factors: np.ndarray, digits: list[tuple[int, int]]) -> tuple[Reach, Reach]:
-    """Products of weight digits (digits, out, in, ky, kx) with activation digits, and the same aligned."""
+def _products(
+    layer: "MacLayer", weights: np.ndarray, factors: np.ndarray, digits: list[tuple[int, int]]
+) -> tuple[Reach, Reach]:
+    """Products of weight digits (digits, out, in, ky, kx) with activation digits, and the same aligned.
+
+    In layers of mixed widths a narrow code is one digit in some row groups and words, and two in others: both count.
+    """
+    if layer.mixed:
+        narrow = (layer.row_widths <= DIGIT_BITS).reshape(-1, 1, 1, 1)
+        weights = np.concatenate([weights, np.where(narrow, layer.codes, 0)[None]])
+        if layer.operands.a_signed and layer.lane_widths.min() <= DIGIT_BITS:
+            digits = [*digits, signed_range(DIGIT_BITS)]
     ends = Reach(
         np.minimum(weights.min(axis=(0, 3, 4)), 0).astype(np.int64),
         np.maximum(weights.max(axis=(0, 3, 4)), 0).astype(np.int64),

@@ -1,7 +1,7 @@
 """Bit-exact execution: a batch of input codes through every node of a network."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from ..kernels.requant import ScaleRequantizer, ThresholdRequantizer, narrowed
 from ..kernels.residual import STREAM_BITS, AddOperand, ResidualAdd
 from .arrays import array_form
 from .engine import Array
+from .fast import FastLayer
 from .graph import MacNode, pool_shape
+from .layer import MacLayer
 from .manifest import (
     AddNode,
     AveragePoolNode,
@@ -86,6 +88,7 @@ def execute(
     first_channels: Mapping[str, int] | None = None,
     array: Array = "digit",
     digits: Mapping[str, DigitCounts] | None = None,
+    fast: Mapping[str, FastLayer] | None = None,
 ) -> Trace:
     """Run input codes (N, C, H, W) int16 through the network.
 
@@ -93,7 +96,7 @@ def execute(
     unfolds in x; `maps` names the linear layers that run over the (height, width) map that was
     flattened; `keep` keeps every tensor's codes; `first_channels` say where the layers' inputs begin in what they
     are a part of; `array` is what runs the MAC layers; `digits` are those of the layers whose channels have different
-    widths.
+    widths; `fast` are the layers that have channels in a fast form, on this array with these widths.
     """
     live = {network.manifest.input.name: codes}
     kept = dict(live) if keep else {}
@@ -112,6 +115,7 @@ def execute(
                 (maps or {}).get(node.name),
                 array,
                 (digits or {}).get(node.name),
+                (fast or {}).get(node.name),
             )
         else:
             result = _plain(network, node, sources)
@@ -134,8 +138,52 @@ def _mac(
     size: tuple[int, int] | None,
     array: Array,
     counts: DigitCounts | None,
+    fast: FastLayer | None,
 ) -> tuple[np.ndarray, Overflows]:
+    """A layer's codes and overflows: in the fast form where it is exact, and in the faithful one."""
     layer = network.layers[node.name]
+    rest = np.arange(layer.shape.out_channels) if fast is None else np.flatnonzero(~fast.exact)
+    if fast is not None:
+        codes, overflows = _fast(network, node, x, mac, array, fast)
+        if not rest.size:
+            return codes, overflows
+        layer = layer.of_rows(rest)
+        counts = counts and replace(counts, rows=counts.rows[rest])
+    found = _faithful(network, node, layer, x, mac, lanes, unfold, size, array, counts)
+    if fast is None:
+        return found
+    codes[:, rest] = found[0]
+    for kind in fields(Overflows):
+        getattr(overflows, kind.name)[rest] = getattr(found[1], kind.name)
+    return codes, overflows
+
+
+def _fast(
+    network: Network, node: MacNode, x: np.ndarray, mac: MacFormat, array: Array, fast: FastLayer
+) -> tuple[np.ndarray, Overflows]:
+    zero_point = network.source(node).codes.zero_point
+    product, align, acc, post = np.zeros((4, len(fast.exact)), dtype=np.int64)
+    if fast.finish is not None:
+        return fast.codes(x, zero_point), Overflows(product, align, acc, post)
+    values, limited = fast.values(x, zero_point)
+    held = array_form(network.layers[node.name], array).held(mac)
+    codes, saturated = _requantised(node, held, fast.value_bits, values)
+    return codes, Overflows(product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated)
+
+
+def _faithful(
+    network: Network,
+    node: MacNode,
+    layer: MacLayer,
+    x: np.ndarray,
+    mac: MacFormat,
+    lanes: tuple[int, int],
+    unfold: bool,
+    size: tuple[int, int] | None,
+    array: Array,
+    counts: DigitCounts | None,
+) -> tuple[np.ndarray, Overflows]:
+    """The same of a layer, or of some of its output channels, in the order and the widths of the hardware."""
     zero_point = network.source(node).codes.zero_point
     if unfold and isinstance(node, Conv2dNode):
         padding = (node.padding[1], node.padding[3])
@@ -181,30 +229,33 @@ def _mac(
         layer.zero.reshape(per_channel),
         layer.bias.reshape(per_channel),
     )
-    post = limited.sum(axis=(0, 2, 3))
-    value_bits = form.corrected_bits(mac)
+    codes, saturated = _requantised(node, layer, form.corrected_bits(mac), values)
+    product, align, acc = (
+        sum(getattr(result, f"{width}_overflows") for result in results) for width in ("product", "align", "acc")
+    )
+    return codes, Overflows(product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated)
+
+
+def _requantised(
+    node: MacNode, layer: MacLayer, value_bits: int, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | int]:
+    """Codes of values, and how many were saturated in each channel."""
     if layer.scale is not None and isinstance(node.requant, ScaleRequant):
         unit = _scaler(value_bits, node.requant, node.out.bits, node.out.signed)
-        codes, saturated = unit.compute(
+        return unit.compute(
             values,
             layer.scale.multiplier,
             layer.scale.shift,
             node.out.zero_point,
             *(narrowed(end, layer.fewer) for end in (node.requant.low, node.requant.high)),
         )
-        post = post + saturated
-    elif layer.thresholds is not None and layer.descending is not None:
-        table = node.plane_table
-        bits = node.out.bits if table is None else node.thresholds.bit_length()
-        counter = ThresholdRequantizer(value_bits, bits, node.out.signed)
-        codes = counter.compute(values, layer.thresholds, layer.descending)
-        codes = codes if table is None else table.compute(codes).astype(np.int16)
-    else:
+    if layer.thresholds is None or layer.descending is None:
         raise AssertionError(f"{node.name}: decoding gives scales or thresholds")
-    product, align, acc = (
-        sum(getattr(result, f"{width}_overflows") for result in results) for width in ("product", "align", "acc")
-    )
-    return codes, Overflows(product, align, acc, post)
+    table = node.plane_table
+    bits = node.out.bits if table is None else node.thresholds.bit_length()
+    counter = ThresholdRequantizer(value_bits, bits, node.out.signed)
+    codes = counter.compute(values, layer.thresholds, layer.descending)
+    return codes if table is None else table.compute(codes).astype(np.int16), 0
 
 
 def _scaler(in_bits: int, requant: ScaleRequant, out_bits: int, signed: bool) -> ScaleRequantizer:

@@ -172,6 +172,26 @@ class MacLayer:
         factors, widths = (np.tile(each, self.shape.kernel[1]) for each in (self.factors, self.lane_widths))
         return self._rearranged(self.shape.unfolded_x(), factors, widths, unfold_x_weights)
 
+    def of_rows(self, rows: np.ndarray) -> "MacLayer":
+        """Those output channels alone, of a layer of one group; the node stays the whole layer's."""
+        scale = self.scale and ScaleArrays(self.scale.multiplier[rows], self.scale.shift[rows])
+        return replace(
+            self,
+            shape=replace(self.shape, out_channels=len(rows)),
+            codes=self.codes[rows],
+            weights=self.weights[rows],
+            digits=self.digits[:, rows] if len(self.digits) else np.empty((0, *self.codes[rows].shape)),
+            planes=self.planes[:, rows] if len(self.planes) else np.empty((0, *self.codes[rows].shape)),
+            coefs=self.coefs[:, rows],
+            zero=self.zero[rows],
+            bias=self.bias[rows],
+            row_widths=self.row_widths[rows],
+            fewer=self.fewer[rows],
+            scale=scale,
+            thresholds=None if self.thresholds is None else self.thresholds[rows],
+            descending=None if self.descending is None else self.descending[rows],
+        )
+
     def _rearranged(
         self, shape: ConvShape, factors: np.ndarray, widths: np.ndarray, change: Callable[[np.ndarray], np.ndarray]
     ) -> "MacLayer":

@@ -1,7 +1,7 @@
 """An exported network in memory: manifest, arrays, and the layers decoded from them."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from .manifest import AddNode, Conv2dNode, LinearNode, Manifest, RequantiseNode
 from .widths import activation_widths
 
 if TYPE_CHECKING:
+    from .fast import Form
     from .run import RunResult
 
 __all__ = ["Network"]
@@ -33,6 +34,8 @@ class Network:
         self.layers: dict[str, MacLayer] = {}
         self.scales: dict[tuple[str, str], ScaleArrays] = {}
         self.widths = activation_widths(manifest, self.values, self.arrays)
+        self.fast: dict[Any, Any] = {}
+        """Layers in their fast forms, kept by `fast.fast_layers`."""
         for node in manifest.nodes:
             try:
                 self._decode(node.name)
@@ -99,8 +102,9 @@ class Network:
         *,
         trace: bool = False,
         batch: int = 64,
+        form: "Form" = "auto",
     ) -> "RunResult":
         """Run images through the engine, bit for bit; see `gatewise.sim.run.run`."""
         from .run import run
 
-        return run(self, images, engine, trace=trace, batch=batch)
+        return run(self, images, engine, trace=trace, batch=batch, form=form)

@@ -162,7 +162,7 @@ def _attempt(draw: Decisions, name: str) -> RandomCase | None:
     try:
         network = drawing.network()
         codes = drawing.codes(draw.between(1, 2))
-        golden = run(network, ImageSet(codes, coded=True), engine, trace=True)
+        golden = run(network, ImageSet(codes, coded=True), engine, trace=True, form="faithful")
     except (UnsupportedError, CapacityError):
         return None
     if golden.cycles_per_image > MAX_CYCLES:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console, Group
@@ -160,8 +161,8 @@ def run_summary(result: RunResult) -> list[str]:
         f"bit operations       {_bops(result.bops, result.relative_bops)}",
         f"bytes read           {result.bytes_read:,} over the bus for an image",
         f"images per second    {result.images_per_second:,.0f} at an assumed {result.engine.clock_mhz:g} MHz",
-        f"datapath             product {mac.product}, align {mac.align}, acc {mac.acc} bits, {mac.overflow}; "
-        f"faithful kernels",
+        f"datapath             product {mac.product}, align {mac.align}, acc {mac.acc} bits, {mac.overflow}",
+        f"form                 {_forms(result)}",
         f"overflows            product {result.overflow('product'):,}, align {result.overflow('align'):,}, "
         f"acc {result.overflow('acc'):,}, post {result.overflow('post'):,} in all images",
     ]
@@ -181,6 +182,20 @@ def run_summary(result: RunResult) -> list[str]:
         f"of {result.engine.act_bytes:,}"
     )
     return lines
+
+
+def _forms(result: RunResult) -> str:
+    """In which forms the output channels of all MAC layers ran."""
+    channels = {name: layer.shape.out_channels for name, layer in result.network.layers.items()}
+    counts: Counter[str] = Counter()
+    for name, count in channels.items():
+        faithful = result.faithful_channels(name)
+        counts[result.form(name)] += count - faithful
+        counts["faithful"] += faithful
+    total = sum(channels.values())
+    parts = [f"{form} {count:,}" for form, count in counts.items() if count]
+    proof = "; fast forms where it is proved that no width overflows" if counts["faithful"] < total else ""
+    return f"{', '.join(parts)} of {total:,} output channels{proof}"
 
 
 def _bops(count: int, share: float) -> str:

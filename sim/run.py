@@ -5,17 +5,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
-from ..kernels.errors import CapacityError, FormatError, UnsupportedError
+from ..kernels.errors import CapacityError, FormatError
 from ..kernels.nested import LayerBops, bops, relative_bops
 from .activations import ActivationBits, activation_json, code_counts
 from .arrays import array_form, default_engine
 from .cycles import LayerCycles, network_cycles
 from .engine import EngineConfig
 from .execute import Overflows, Trace, execute
+from .fast import FastLayer, Form, fast_form, fast_layers
 from .images import ImageSet, quantise_images
 from .layer import MacLayer
 from .lower import lower
@@ -32,7 +33,6 @@ __all__ = ["Before", "Form", "RunResult", "run", "threads"]
 SCHEMA = 1
 WORK_CODES = 1 << 26
 """Codes of the greatest tensor that a thread works on at a time: a bound of its memory."""
-Form = Literal["auto", "portable", "faithful"]
 
 
 def threads() -> int:
@@ -83,6 +83,8 @@ class RunResult:
     """The network before its constant channels were taken out: `network` itself, where none were."""
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     """How often the codes of every tensor that is no view occur, from the least one on, where the run counted them."""
+    fast: dict[str, FastLayer] = field(default_factory=dict)
+    """Layers that ran in a fast form, some of their channels at least."""
 
     @property
     def images(self) -> int:
@@ -172,6 +174,16 @@ class RunResult:
         """Entropy and Huffman bits of every tensor whose codes were counted."""
         return [ActivationBits.of(name, self.network.values[name], counts) for name, counts in self.counts.items()]
 
+    def form(self, name: str) -> str:
+        """The form that a MAC layer ran in, its `faithful_channels` apart."""
+        return self.fast[name].conv.form if name in self.fast else "faithful"
+
+    def faithful_channels(self, name: str) -> int:
+        """Output channels of a MAC layer that ran in the faithful form: those that no proof holds of."""
+        if name in self.fast:
+            return int((~self.fast[name].exact).sum())
+        return self.network.layers[name].shape.out_channels
+
     def overflow(self, kind: Literal["product", "align", "acc", "post"]) -> int:
         """Overflows of a kind in all layers and images."""
         return sum(int(getattr(counts, kind).sum()) for counts in self.overflows.values())
@@ -227,7 +239,8 @@ class RunResult:
         mac = self.network.layers.get(layer.name) if on_array else None
         content["bops"] = int(bops([self.layer_bops[layer.name]])) if on_array else 0
         content["clipped_constants"] = 0 if mac is None else self._clipped(mac)
-        content["form"] = "faithful" if on_array else None
+        content["form"] = self.form(layer.name) if on_array else None
+        content["faithful_channels"] = self.faithful_channels(layer.name) if on_array else 0
         return content
 
 
@@ -251,15 +264,13 @@ def run(
     engine : where not given, the default 16 x 16 x 256 engine with an array that runs the network
     trace : keep every tensor's codes (memory grows with the number of images)
     batch : images in memory at a time
-    form : "auto" and "faithful" run the faithful kernels; there is no portable fast form yet
+    form : "faithful", "portable" or "vnni" (`gatewise.kernels.direct`), or "auto", the fastest that the processor has;
+        a fast form takes those output channels in which it is proved exact, and results never depend on it
     progress : called with the number of images done since the last call
     count_codes : count every tensor's codes: what `RunResult.activation_bits` needs
     whole : the network that `network` is without some channels (`without_pruned`), for the figures before and after
     """
-    if form not in get_args(Form):
-        raise FormatError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
-    if form == "portable":
-        raise UnsupportedError("form must be auto or faithful: no fast form exists yet, auto runs the faithful one")
+    fast_form(form)
     if batch < 1:
         raise FormatError(f"batch must be 1 or more images, not {batch}")
     engine = engine or default_engine(network)
@@ -271,6 +282,7 @@ def run(
     first_channels = plan.first_channels
     fewer = [layer for layer in lowered if layer.registers.get("wide_end") or layer.registers.get("rest_from")]
     digits = {layer.name: digit_counts(layer, engine) for layer in fewer}
+    fast = fast_layers(arranged.network, engine.array, engine.mac, form)
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)
@@ -286,6 +298,7 @@ def run(
             first_channels,
             engine.array,
             digits,
+            fast,
         )
 
     results: list[np.ndarray] = []
@@ -324,6 +337,7 @@ def run(
         {name: arranged.own(name, np.concatenate(parts), axis=1) for name, parts in kept.items()},
         whole or network,
         occurrences,
+        fast,
     )
 
 

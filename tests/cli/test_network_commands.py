@@ -211,8 +211,10 @@ def test_wrong_options_are_refused(refused, network, images, options):
     assert options[0].removeprefix("--") in message
 
 
-def test_the_form_that_does_not_exist_yet_is_refused(refused, network, images):
-    assert refused("run", network, images, "--form", "portable").startswith("form must be auto or faithful")
+def test_a_form_that_does_not_exist_is_refused(refused, network, images):
+    assert refused("run", network, images, "--form", "quick") == (
+        "form must be one of auto, faithful, portable, vnni, not 'quick'"
+    )
 
 
 @pytest.mark.parametrize("option", ["--json", "--dump-layers"])

@@ -151,6 +151,18 @@ def test_small_layers_reach_exactly_what_brute_force_finds():
     assert reached > 12
 
 
+def test_a_code_that_is_one_digit_in_some_row_groups_counts_as_one_and_as_two():
+    """-8 is 8 - 16 in a row group of wider weights: of signed activations -8 * -8 is more than 8 * 7."""
+    spec = InputSpec(shape=(2, 1, 1), bits=4, signed=True, scale=1.0, mean=(0.0,) * 2, std=(1.0,) * 2)
+    net = NetworkBuilder("mixed", spec)
+    codes = WeightCodes.integer(np.array([[-8, -8], [17, 0]]).reshape(2, 2, 1, 1), np.array([4, 8]))
+    net.conv2d("a", net.input, codes, scale=1.0, out=Grid(1.0, 16, signed=True))
+    network = net.build()
+    found = layer_bounds(array_form(network.layers["a"], "digit"), network.values["input"].codes)
+    assert (found.product.low.tolist(), found.product.high.tolist()) == ([-64, -8], [64, 7])
+    assert found.margins(MacFormat(product=7)).product.tolist() == [-1, 3]
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_image_made_against_a_channel_reaches_its_bound_and_needs_every_bit(sign):
     """Aligned 4-bit weights over 3 x 3 pixels: where a weight is positive the greatest code, else the least."""

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from gatewise import EngineConfig, FormatError, Grid, ImageSet, MacFormat, NetworkBuilder, UnsupportedError
+from gatewise import EngineConfig, FormatError, Grid, ImageSet, MacFormat, NetworkBuilder
 from gatewise.sim.arrays import array_form
 from gatewise.sim.run import run
 
@@ -15,7 +15,7 @@ LAYER_DOCUMENTED = {
     "name", "op", "macs", "cycles", "compute", "weight_stall", "post_stall", "drain", "fill", "host", "utilisation",
     "bound_by", "bytes_read", "weight_bits", "overflow_align", "overflow_acc", "overflow_post", "form",
 }  # fmt: skip
-LAYER_BESIDES = {"clipped_constants", "overflow_product", "bops", "lanes", "idle_lanes"}
+LAYER_BESIDES = {"faithful_channels", "clipped_constants", "overflow_product", "bops", "lanes", "idle_lanes"}
 NARROW = EngineConfig(mac=MacFormat(product=7, align=8, acc=15))
 
 
@@ -126,8 +126,11 @@ def test_json_figures_are_those_of_the_result(samples, network):
     assert sum(layer["macs"] for layer in content["layers"]) == sum(network.macs(n) for n in network.mac_nodes())
     for kind in ("product", "align", "acc", "post"):
         assert sum(layer[f"overflow_{kind}"] for layer in content["layers"]) == result.overflow(kind)
-    forms = {layer["name"]: layer["form"] for layer in content["layers"] if layer["op"] not in ("load", "store")}
-    assert {name for name, form in forms.items() if form == "faithful"} == set(result.overflows)
+    layers = [layer for layer in content["layers"] if layer["op"] not in ("load", "store")]
+    assert {layer["name"] for layer in layers if layer["form"] is not None} == set(result.overflows)
+    for layer in layers:
+        if layer["form"] == "faithful":
+            assert layer["faithful_channels"] == network.layers[layer["name"]].shape.out_channels
     assert content["images_per_second"] == 200e6 / result.cycles_per_image
 
 
@@ -139,9 +142,7 @@ def test_progress_counts_every_image_once(samples, network):
 
 def test_what_cannot_be_run_is_refused(samples, network):
     images = samples.pixels(network, 2)
-    with pytest.raises(UnsupportedError, match=r"^form must be auto or faithful"):
-        run(network, images, form="portable")
-    with pytest.raises(FormatError, match=r"^form must be one of auto, portable, faithful, not 'quick'$"):
+    with pytest.raises(FormatError, match=r"^form must be one of auto, faithful, portable, vnni, not 'quick'$"):
         run(network, images, form="quick")
     with pytest.raises(FormatError, match=r"^batch must be 1 or more images, not 0$"):
         run(network, images, batch=0)

@@ -1,0 +1,763 @@
+"""The *fast* form of a layer: the exact integer convolution, where a proof says that no width limits it.
+
+`kernels.conv` makes every width and every overflow in the order of the hardware. Where nothing can overflow, order
+means nothing, and what is left is ``value = unit * (x * w) - zero * xsum + bias`` in exact integers. Two forms of it:
+
+* ``vnni``: unsigned bytes times signed bytes, four products into each 32-bit sum at once (`vpdpbusd` of AVX-512 VNNI
+  and AVX-VNNI); where activations are signed, an offset makes them unsigned, and the weights' sums take it away again;
+* ``portable``: 16-bit times 16-bit, two products into each 32-bit sum. It is written without any machine's
+  instructions; LLVM finds `vpmaddwd`, `vpdpwssd` or what else there is.
+
+A *register tile* of pixels x output channels is one loop of LLVM's own language, its sums held in registers
+(`_tile`); nothing in Numba's Python would keep them there. The convolution is direct: activations are packed once,
+channels last and padded, and a tile reads each tap's channels from there, so that no matrix of columns is ever made.
+A kernel row of an undilated convolution is one run of bytes, whatever the number of channels.
+
+Alignment goes into the operands: of the factor of an input channel as many powers of two into its activations as these
+have room for, the rest into its weights. Weights (with their factors) of more than 8 or 16 bits are *limbs*, each a
+column of its own; activations of more bits, and planes, are *streams*, each packed and run by itself. Sums of 32 bits
+wrap, and wrapping ends where the true sum has 32 bits: `DirectConv.fits` says of which channels that is proved.
+
+All compiled code is in this one module: Numba's cache on disk does not see changes in others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic
+
+from .conv import ConvShape
+from .errors import FormatError, UnsupportedError
+from .jit import jit
+from .mac import signed_range
+from .requant import Rounding
+
+__all__ = ["Activations", "DirectConv", "FastForm", "ScaleFinish", "ThresholdFinish", "fast_forms"]
+
+FastForm = Literal["vnni", "portable"]
+
+FEATURES = {
+    feature[1:]
+    for feature in (numba.config.CPU_FEATURES or get_host_cpu_features()).split(",")
+    if feature.startswith("+")
+}
+"""What Numba compiles for: the processor's features, or those of NUMBA_CPU_FEATURES."""
+WIDE = {"avx512f", "avx512bw"} <= FEATURES
+"""Whether there are 32 vector registers of 512 bits."""
+VNNI = (WIDE and "avx512vnni" in FEATURES) or "avxvnni" in FEATURES
+LANES = 16 if WIDE else 8 if "avx2" in FEATURES else 4
+"""Sums of 32 bits in a vector register."""
+TILES = {1: 14, 2: 12, 3: 8, 4: 6} if WIDE else {1: 10, 2: 6}
+"""Pixels of a tile of so many vectors of output channels: with weights and an activation they fill all registers."""
+MOST_VECTORS = max(TILES)
+MOST_PIXELS = max(TILES.values())
+
+GROUP_BYTES = 4
+"""Bytes of activations that one multiply-add takes: 4 channels of 8 bits, or 2 of 16."""
+LIMB_BITS = {"vnni": 8, "portable": 16}
+SUM_BITS = 32
+BLOCK_PIXELS = 96
+"""Pixels whose sums stay in the second-level cache until they are requantised."""
+WORK_PIXELS = 1024
+"""Pixels at least that one call of the compiled loop is given, in whole images."""
+
+
+def fast_forms() -> tuple[FastForm, ...]:
+    """The fast forms that this processor runs, the fastest first."""
+    return ("vnni", "portable") if VNNI else ("portable",)
+
+
+def _tile(context: Any, builder: Any, sig: Any, args: Any, vectors: int) -> Any:
+    """Emit a register tile: LLVM's IR of the sums of ``TILES[vectors]`` pixels and `vectors * LANES` columns.
+
+    Arguments: packed activations (their type says which form), where each pixel begins, where each run begins from
+    there, packed weights, sums; first pixel, groups of a run, first group of the weights, first sum, columns of sums.
+    """
+    pixels = TILES[vectors]
+    x, bases, runs, weights, sums = (
+        context.make_array(kind)(context, builder, value=value).data
+        for kind, value in zip(sig.args[:5], args[:5], strict=True)
+    )
+    count = context.make_array(sig.args[2])(context, builder, value=args[2])
+    run_count = builder.extract_value(count.shape, 0)
+    first, steps, first_group, first_sum, columns = args[5:]
+    byte, i32, i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+    pointer, vector = byte.as_pointer(), ir.VectorType(i32, LANES)
+    undefined = ir.Constant(vector, ir.Undefined)
+    size = GROUP_BYTES * LANES
+
+    def at(base: Any, offset: Any) -> Any:
+        return builder.gep(base, [offset], source_etype=byte)
+
+    def multiply_add(total: Any, activation: Any, weight: Any) -> Any:
+        if sig.args[0].dtype == types.uint8:
+            if not VNNI:
+                return total  # never run: `fast_forms` does not offer it
+            bytes_ = ir.VectorType(byte, size)
+            kind = ir.FunctionType(vector, [vector, bytes_, bytes_])
+            name = f"llvm.x86.avx512.vpdpbusd.{32 * LANES}"
+            call = cgutils.get_or_insert_function(builder.module, kind, name)
+            return builder.call(call, [total, builder.bitcast(activation, bytes_), builder.bitcast(weight, bytes_)])
+        narrow, wide = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(i32, 2 * LANES)
+        product = builder.mul(*(builder.sext(builder.bitcast(each, narrow), wide) for each in (activation, weight)))
+        even, odd = (
+            builder.shuffle_vector(
+                product, ir.Constant(wide, ir.Undefined), ir.Constant(vector, list(range(half, 2 * LANES, 2)))
+            )
+            for half in (0, 1)
+        )
+        return builder.add(total, builder.add(even, odd))
+
+    x, weights, sums = (builder.bitcast(each, pointer) for each in (x, weights, sums))
+    weights = at(weights, builder.mul(first_group, i64(size)))
+    begins = [
+        at(x, builder.load(builder.gep(bases, [builder.add(first, i64(pixel))]), typ=i64)) for pixel in range(pixels)
+    ]
+    entry = builder.block
+    run_block, group_block, next_block, end_block = (
+        builder.append_basic_block(name) for name in ("run", "group", "next_run", "end")
+    )
+    builder.branch(run_block)
+
+    builder.position_at_end(run_block)
+    run, run_weights = builder.phi(i64), builder.phi(pointer)
+    run_sums = [builder.phi(vector) for _ in range(pixels * vectors)]
+    offset = builder.load(builder.gep(runs, [run]), typ=i64)
+    rows = [at(begin, offset) for begin in begins]
+    builder.branch(group_block)
+
+    builder.position_at_end(group_block)
+    group, group_weights = builder.phi(i64), builder.phi(pointer)
+    held = [builder.phi(vector) for _ in run_sums]
+    tile_weights = [
+        builder.load(builder.bitcast(at(group_weights, i64(each * size)), vector.as_pointer()), align=4)
+        for each in range(vectors)
+    ]
+    group_offset = builder.mul(group, i64(GROUP_BYTES))
+    made = []
+    for pixel in range(pixels):
+        four = builder.load(builder.bitcast(at(rows[pixel], group_offset), i32.as_pointer()), align=1)
+        spread = builder.shuffle_vector(
+            builder.insert_element(undefined, four, i32(0)), undefined, ir.Constant(vector, [0] * LANES)
+        )
+        made += [multiply_add(held[pixel * vectors + each], spread, tile_weights[each]) for each in range(vectors)]
+    next_group = builder.add(group, i64(1))
+    next_weights = at(group_weights, i64(vectors * size))
+    builder.cbranch(builder.icmp_signed("<", next_group, steps), group_block, next_block)
+
+    builder.position_at_end(next_block)
+    next_run = builder.add(run, i64(1))
+    builder.cbranch(builder.icmp_signed("<", next_run, run_count), run_block, end_block)
+
+    for phi, begin, later in (
+        (run, i64(0), next_run),
+        (run_weights, weights, next_weights),
+        *((phi, ir.Constant(vector, [0] * LANES), value) for phi, value in zip(run_sums, made, strict=True)),
+    ):
+        phi.add_incoming(begin, entry)
+        phi.add_incoming(later, next_block)
+    for phi, begin, later in (
+        (group, i64(0), next_group),
+        (group_weights, run_weights, next_weights),
+        *zip(held, run_sums, made, strict=True),
+    ):
+        phi.add_incoming(begin, run_block)
+        phi.add_incoming(later, group_block)
+
+    builder.position_at_end(end_block)
+    for pixel in range(pixels):
+        row = builder.add(first_sum, builder.mul(columns, i64(pixel)))
+        for each in range(vectors):
+            place = builder.mul(builder.add(row, i64(each * LANES)), i64(GROUP_BYTES))
+            target = builder.bitcast(at(sums, place), vector.as_pointer())
+            builder.store(made[pixel * vectors + each], target, align=4)
+    return context.get_dummy_value()
+
+
+def _tile_intrinsic(vectors: int) -> Any:
+    def tile(typing, x, bases, runs, weights, sums, first, steps, first_group, first_sum, columns):  # type: ignore[no-untyped-def]
+        sig = types.void(x, bases, runs, weights, sums, *[types.int64] * 5)
+        return sig, lambda context, builder, sig, args: _tile(context, builder, sig, args, vectors)
+
+    return intrinsic(tile)
+
+
+_tile_1, _tile_2 = _tile_intrinsic(1), _tile_intrinsic(2)
+_tile_3, _tile_4 = (_tile_intrinsic(3), _tile_intrinsic(4)) if WIDE else (_tile_2, _tile_2)
+_PIXELS_1, _PIXELS_2, _PIXELS_3, _PIXELS_4 = (TILES.get(vectors, 1) for vectors in (1, 2, 3, 4))
+
+
+@jit
+def _multiply(x, bases, count, runs, steps, weights, first_group, chunks, sums):  # type: ignore[no-untyped-def]
+    """Sums of `count` pixels and all columns, a chunk of 1 to 4 vectors after the other.
+
+    `bases` says where each pixel begins in `x`, and goes on to say it of the last for `MOST_PIXELS` more; `sums` has
+    as many more rows.
+    """
+    columns = sums.shape[1]
+    vector = 0
+    for vectors in chunks:
+        column = vector * LANES
+        if vectors == 4:
+            for p in range(0, count, _PIXELS_4):
+                _tile_4(x, bases, runs, weights, sums, p, steps, first_group, p * columns + column, columns)
+        elif vectors == 3:
+            for p in range(0, count, _PIXELS_3):
+                _tile_3(x, bases, runs, weights, sums, p, steps, first_group, p * columns + column, columns)
+        elif vectors == 2:
+            for p in range(0, count, _PIXELS_2):
+                _tile_2(x, bases, runs, weights, sums, p, steps, first_group, p * columns + column, columns)
+        else:
+            for p in range(0, count, _PIXELS_1):
+                _tile_1(x, bases, runs, weights, sums, p, steps, first_group, p * columns + column, columns)
+        vector += vectors
+        first_group += len(runs) * steps * vectors
+
+
+@jit
+def _multiply_depthwise(x, bases, count, runs, weights, sums):  # type: ignore[no-untyped-def]
+    """Sums of one product a tap; `weights` are (taps, channels), `bases` and `runs` elements of int16 `x`."""
+    taps, channels = weights.shape
+    for p in range(count):
+        row = sums[p]
+        for c in range(channels):
+            row[c] = 0
+        for tap in range(taps):
+            begin = bases[p] + runs[tap]
+            values = x[begin : begin + channels]
+            for c in range(channels):
+                row[c] += np.int32(values[c]) * np.int32(weights[tap, c])
+
+
+@jit
+def _pack_pixels(x, shift, mask, factors, more, pad, top, left, out):  # type: ignore[no-untyped-def]
+    """Pack codes (N, H, W, C) with a border of `pad` (C,) into `out` (N, H', W', C)."""
+    images, height, width, channels = x.shape
+    _pack_border(height, width, pad, top, left, out)
+    for n in range(images):
+        for y in range(height):
+            for column in range(width):
+                source, target = x[n, y, column], out[n, top + y, left + column]
+                for c in range(channels):
+                    target[c] = ((np.int32(source[c]) >> shift) & mask) * factors[c] + more
+
+
+@jit
+def _pack_maps(x, shift, mask, factors, more, pad, top, left, out):  # type: ignore[no-untyped-def]
+    """The same of codes (N, C, H, W)."""
+    images, channels, height, width = x.shape
+    _pack_border(height, width, pad, top, left, out)
+    for n in range(images):
+        for y in range(height):
+            target = out[n, top + y]
+            for c in range(channels):
+                source, factor = x[n, c, y], factors[c]
+                for column in range(width):
+                    target[left + column, c] = ((np.int32(source[column]) >> shift) & mask) * factor + more
+
+
+@jit
+def _pack_border(height, width, pad, top, left, out):  # type: ignore[no-untyped-def]
+    images, rows, columns, channels = out.shape
+    for n in range(images):
+        for y in range(rows):
+            inside = top <= y < top + height
+            column = 0
+            while column < columns:
+                if inside and column == left:
+                    column += width
+                    continue
+                target = out[n, y, column]
+                for c in range(channels):
+                    target[c] = pad[c]
+                column += 1
+
+
+@jit
+def _pixel_sums(x, less, factors, shift, out):  # type: ignore[no-untyped-def]
+    """Add each packed pixel's aligned activations, group by group: `x` is (pixels, C), `out` (groups, pixels)."""
+    pixels, channels = x.shape
+    groups = out.shape[0]
+    size = channels // groups
+    for p in range(pixels):
+        for group in range(groups):
+            total = np.int64(0)
+            for c in range(group * size, (group + 1) * size):
+                total += (np.int32(x[p, c]) - less) * np.int32(factors[c])
+            out[group, p] += total << shift
+
+
+@jit
+def _row(sums, columns, limb_bits, less, unit, zero, bias, total, row):  # type: ignore[no-untyped-def]
+    """A pixel's values: limbs put together, weighed, less the zero-point term, plus the bias."""
+    channels = row.shape[0]
+    for n in range(channels):
+        row[n] = np.int32(sums[n] - less[n])
+    for limb in range(1, columns // channels):
+        first = limb * channels
+        for n in range(channels):
+            row[n] += np.int64(np.int32(sums[first + n] - less[first + n])) << (limb * limb_bits)
+    for n in range(channels):
+        row[n] = row[n] * unit[n] - zero[n] * total + bias[n]
+
+
+@jit
+def _scale_row(row, scale, even, away, zero_point, out):  # type: ignore[no-untyped-def]
+    """Requantise a pixel: rows of `scale` are multipliers, shifts, what rounding adds, a mask, and the clamp's ends.
+
+    Few arrays, so that LLVM checks that they do not overlap, and makes vectors of the loop.
+    """
+    for n in range(row.shape[0]):
+        product, shift = row[n] * scale[0, n], scale[1, n]
+        tie = ((product >> shift) & even) + ((product >> 63) & away)
+        code = ((product + scale[2, n] + (tie & scale[3, n])) >> shift) + zero_point
+        out[n] = min(max(code, scale[4, n]), scale[5, n])
+
+
+@jit
+def _threshold_row(row, thresholds, table, counts, out):  # type: ignore[no-untyped-def]
+    """Requantise a pixel: how many of `thresholds` (thresholds, C) it reaches, and what `table` has for that."""
+    channels = row.shape[0]
+    counts[:channels] = 0
+    for t in range(thresholds.shape[0]):
+        for n in range(channels):
+            counts[n] += row[n] >= thresholds[t, n]
+    for n in range(channels):
+        out[n] = table[counts[n]]
+
+
+@jit
+def _direct(  # type: ignore[no-untyped-def]
+    x, geometry, depthwise, runs, steps, weights, chunks, columns, limb_bits, less, unit, zero, bias, totals,
+    scale, even, away, zero_point, thresholds, table, values, codes,
+):  # fmt: skip
+    """All pixels of packed activations `x`, flat, into codes (pixels, out) or values, whichever is not empty.
+
+    Values are added to those that are there. Constants have their groups first: a loop over an array's own range of
+    indices becomes vector loads, one from a later beginning becomes gathers.
+    """
+    images, row_bytes, image_bytes, column_bytes, group_bytes, out_height, out_width, stride_y, stride_x, groups = (
+        geometry
+    )
+    group_outputs = unit.shape[1]
+    pixels = images * out_height * out_width
+    padded = columns if depthwise else np.sum(chunks) * LANES
+    bases = np.empty(BLOCK_PIXELS + MOST_PIXELS, dtype=np.int64)
+    places = np.empty(BLOCK_PIXELS, dtype=np.int64)
+    sums = np.empty((BLOCK_PIXELS + MOST_PIXELS, padded), dtype=np.int32)
+    row = np.empty(group_outputs, dtype=np.int64)
+    counts = np.empty(group_outputs, dtype=np.int64)
+    tile_groups = 0 if depthwise else len(runs) * steps * np.sum(chunks)
+    for first in range(0, pixels, BLOCK_PIXELS):
+        count = min(BLOCK_PIXELS, pixels - first)
+        for p in range(count):
+            image, pixel = (first + p) // (out_height * out_width), (first + p) % (out_height * out_width)
+            y, column = pixel // out_width, pixel % out_width
+            places[p] = image * image_bytes + y * stride_y * row_bytes + column * stride_x * column_bytes
+        for group in range(groups):
+            for p in range(count):
+                bases[p] = places[p] + group * group_bytes
+            bases[count : count + MOST_PIXELS] = bases[count - 1]
+            if depthwise:
+                _multiply_depthwise(x, bases, count, runs, weights, sums)
+            else:
+                _multiply(x, bases, count, runs, steps, weights, group * tile_groups, chunks, sums)
+            begin, end = group * group_outputs, (group + 1) * group_outputs
+            own_less, own_unit, own_zero, own_bias = less[group], unit[group], zero[group], bias[group]
+            own_scale, own_thresholds = scale[group], thresholds[group]
+            for p in range(count):
+                total = totals[group, first + p] if totals.shape[1] else np.int64(0)
+                _row(sums[p], columns, limb_bits, own_less, own_unit, own_zero, own_bias, total, row)
+                if values.shape[0]:
+                    values[first + p, begin:end] += row
+                elif own_thresholds.shape[0]:
+                    _threshold_row(row, own_thresholds, table, counts, codes[first + p, begin:end])
+                else:
+                    _scale_row(row, own_scale, even, away, zero_point, codes[first + p, begin:end])
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """What activation codes are: numbers of `bits` bits (1..16), or words of `bits` planes of 0 and 1, or -1 and +1."""
+
+    bits: int
+    signed: bool = False
+    planes: bool = False
+    signs: bool = False
+
+    def streams(self, form: FastForm) -> "list[Stream]":
+        """The streams in which such activations are packed."""
+        if self.planes:
+            low, times = (-1, 2) if self.signs else (0, 1)
+            # Bytes hold 0 and 2 for -1 and +1, 16 bits the numbers themselves.
+            more, offset = (0, -low) if form == "vnni" else (low, 0)
+            return [Stream(plane, 1, times, more, offset, low, 1, 0, 0) for plane in range(self.bits)]
+        low, high = signed_range(self.bits) if self.signed else (0, (1 << self.bits) - 1)
+        if form == "portable":
+            return [Stream(0, -1, 1, 0, 0, low, high, 0, 15 + self.signed - self.bits)]
+        if self.bits <= 8:
+            offset = 128 if self.signed else 0
+            return [Stream(0, -1, 1, offset, offset, low, high, 0, 8 - self.bits)]
+        return [Stream(0, 255, 1, 0, 0, 0, 255, 0, 0), Stream(8, -1, 1, 128, 128, low >> 8, high >> 8, 8, 0)]
+
+
+class Stream(NamedTuple):
+    """A part of activation codes: ``stored = (code >> shift & mask) * times * factor + more``, true ones `offset` less.
+
+    True ones, without the factor, are from `low` to `high`, and count `place` bits to the left; `room` are the bits
+    that a factor may have.
+    """
+
+    shift: int
+    mask: int
+    times: int
+    more: int
+    offset: int
+    low: int
+    high: int
+    place: int
+    room: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScaleFinish:
+    """Requantisation by scale in 64-bit products: what `requant.ScaleRequantizer` computes where these hold them."""
+
+    rows: np.ndarray
+    """Multipliers, shifts, what rounding adds, where it may add more, least and greatest code: int64 (6, C)."""
+    even: int
+    """1: a tie goes up where the quotient is odd."""
+    away: int
+    """-1: of a negative number it does not go up."""
+    zero_point: int
+
+    @classmethod
+    def build(
+        cls, value_bits: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, rounding: Rounding, zero_point: int,
+        low: np.ndarray, high: np.ndarray,
+    ) -> "ScaleFinish | None":  # fmt: skip
+        """For values of so many bits; all arrays are of channels. None where a product may not fit, and for tflite."""
+        most = value_bits + np.array([int(each).bit_length() for each in multiplier])
+        if rounding == "tflite" or most.max(initial=0) > 62:
+            return None
+        even, away, divides = rounding == "half_even", rounding == "half_away", np.asarray(shift) > 0
+        half = np.where(divides, np.int64(1) << np.maximum(shift - 1, 0), 0)
+        more = half - (even & divides) if rounding != "floor" else np.zeros_like(half)
+        rows = np.broadcast_arrays(multiplier, shift, more, -divides.astype(np.int64), low, high)
+        return cls(np.array(rows, dtype=np.int64), int(even), -int(away), zero_point)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ThresholdFinish:
+    """Requantisation by thresholds: `requant.ThresholdRequantizer`, and a table of what the counts stand for.
+
+    Channels whose thresholds are reached from above have everything negated: so `signs` (C,), -1 there.
+    """
+
+    thresholds: np.ndarray
+    table: np.ndarray
+    signs: np.ndarray
+
+    @classmethod
+    def build(cls, thresholds: np.ndarray, descending: np.ndarray, table: Sequence[int]) -> "ThresholdFinish":
+        """For thresholds (C, n); `table` has an entry for every count."""
+        signs = np.where(descending.astype(bool), -1, 1).astype(np.int64)
+        return cls(np.ascontiguousarray((thresholds * signs[:, None]).T), np.asarray(table, dtype=np.int16), signs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Packed:
+    """A stream with the weights that it meets."""
+
+    stream: Stream
+    factors: np.ndarray
+    """What is stored of an input channel is multiplied by, int32 (in,)."""
+    rest: np.ndarray
+    """What is left of the alignment's factors, int32 (in,)."""
+    weights: np.ndarray
+    """Of a register tile's vectors, in the order in which they are read; depthwise (taps, channels)."""
+    columns: int
+    """Sums of a pixel and group: output channels times limbs."""
+    less: np.ndarray
+    """What the offset adds to each sum, int32 (groups, columns)."""
+    fits: np.ndarray
+    """Output channels whose sums have 32 bits, bool (out,)."""
+
+    def pack(self, x: np.ndarray, shape: ConvShape, pad_code: int, dtype: type[np.integer[Any]]) -> np.ndarray:
+        """Codes (N, C, H, W) as (N, H', W', C), padded, in a buffer that is a few bytes longer."""
+        images, channels, height, width = x.shape
+        top, left, bottom, right = shape.padding
+        size = images, height + top + bottom, width + left + right, channels
+        # A run may be read up to the end of its last group of channels.
+        buffer = np.empty(size[0] * size[1] * size[2] * channels + GROUP_BYTES, dtype=dtype)
+        packed = buffer[:-GROUP_BYTES].reshape(size)
+        stream = self.stream
+        factors = self.factors * np.int32(stream.times)
+        pad = (((pad_code >> stream.shift) & stream.mask) * factors + stream.more).astype(dtype)
+        pixels = x.transpose(0, 2, 3, 1)
+        kernel, codes = (_pack_pixels, pixels) if pixels.flags.c_contiguous else (_pack_maps, np.ascontiguousarray(x))
+        kernel(codes, stream.shift, stream.mask, factors, stream.more, pad, top, left, packed)
+        return packed
+
+
+def _split(shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Powers of two for the activations, the rest of the factors, and weights (groups, out, in, ky, kx) with it."""
+    factors = np.asarray(factors, dtype=np.int64)
+    twos = np.where(factors > 0, factors & -factors, 1)
+    mine = np.minimum(twos, 1 << stream.room)
+    rest = factors // mine
+    grouped = weights.reshape(shape.groups, shape.group_outputs, shape.group_inputs, *shape.kernel)
+    return mine, rest, grouped * rest.reshape(shape.groups, 1, shape.group_inputs, 1, 1)
+
+
+def _sums_fit(columns: np.ndarray, mine: np.ndarray, stream: Stream, groups: int) -> np.ndarray:
+    """Whether sums of true activations with weights (groups, columns, in, ky, kx) have 32 bits: (groups, columns)."""
+    scale = mine.reshape(groups, 1, -1)
+    below, above = (
+        (part.sum(axis=(3, 4)) * scale).sum(axis=2) for part in (np.minimum(columns, 0), np.maximum(columns, 0))
+    )
+    low, high = signed_range(SUM_BITS)
+    greatest, least = above * stream.high + below * stream.low, below * stream.high + above * stream.low
+    return np.asarray((greatest <= high) & (least >= low))
+
+
+def _limbs(weights: np.ndarray, bits: int) -> list[np.ndarray]:
+    """Weights as signed limbs of so many bits, the lowest first; as many as the greatest weight needs."""
+    low, high = signed_range(bits)
+    limbs: list[np.ndarray] = []
+    while not limbs or weights.any():
+        whole = weights.min(initial=0) >= low and weights.max(initial=0) <= high
+        limb = weights if whole else ((weights - low) & (high - low)) + low
+        limbs.append(limb)
+        weights = (weights - limb) >> bits
+    return limbs
+
+
+def _rows_are_runs(shape: ConvShape) -> bool:
+    """Whether a kernel row is one run of the packed activations."""
+    return shape.groups == 1 and shape.dilation[1] == 1 and not shape.depthwise
+
+
+def _chunks(vectors: int) -> list[int]:
+    """Vectors of columns by register tile: the greatest tiles, but not one vector alone where two can share."""
+    chunks = [MOST_VECTORS] * (vectors // MOST_VECTORS) + ([vectors % MOST_VECTORS] if vectors % MOST_VECTORS else [])
+    if len(chunks) > 1 and MOST_VECTORS > 2 and chunks[-1] == 1:
+        chunks[-2:] = [MOST_VECTORS - 1, 2]
+    return chunks
+
+
+def _pack_weights(
+    shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray, form: FastForm
+) -> _Packed:
+    mine, rest, scaled = _split(shape, stream, weights, factors)
+    limbs = _limbs(scaled, LIMB_BITS[form])
+    held = np.concatenate(limbs, axis=1)  # (groups, columns, in, ky, kx)
+    columns = held.shape[1]
+    fits = _sums_fit(held, mine, stream, shape.groups).reshape(shape.groups, len(limbs), shape.group_outputs)
+    less = held.sum(axis=(2, 3, 4)) * stream.offset
+
+    dtype = np.int8 if form == "vnni" else np.int16
+    together = GROUP_BYTES // np.dtype(dtype).itemsize
+    runs = held.transpose(0, 1, 3, 4, 2)  # (groups, columns, ky, kx, in)
+    run_count = shape.kernel[0] * (1 if _rows_are_runs(shape) else shape.kernel[1])
+    runs = runs.reshape(shape.groups, columns, run_count, -1)
+    steps = -(-runs.shape[3] // together)
+    chunks = _chunks(-(-columns // LANES))
+    padded = np.zeros((shape.groups, sum(chunks) * LANES, run_count, steps * together), dtype=dtype)
+    padded[:, :columns, :, : runs.shape[3]] = runs
+    padded = padded.reshape(shape.groups, -1, run_count, steps, together).transpose(0, 2, 3, 1, 4)
+    ends = np.cumsum(chunks) * LANES
+    parts = [
+        padded[group, :, :, end - chunk * LANES : end].reshape(-1)
+        for group in range(shape.groups)
+        for chunk, end in zip(chunks, ends, strict=True)
+    ]
+    return _Packed(
+        stream,
+        mine.astype(np.int32),
+        rest.astype(np.int32),
+        np.concatenate(parts),
+        columns,
+        less.astype(np.int32),
+        fits.all(axis=1).reshape(-1),
+    )
+
+
+def _pack_depthwise(
+    shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray, form: FastForm
+) -> _Packed:
+    mine, rest, scaled = _split(shape, stream, weights, factors)
+    low, high = signed_range(SUM_BITS)
+    held = (scaled.min(axis=(1, 2, 3, 4)) >= low) & (scaled.max(axis=(1, 2, 3, 4)) <= high)
+    return _Packed(
+        stream,
+        mine.astype(np.int32),
+        rest.astype(np.int32),
+        np.ascontiguousarray(scaled.reshape(shape.out_channels, -1).T.astype(np.int32)),
+        shape.out_channels,
+        np.zeros((1, shape.out_channels), dtype=np.int32),
+        held & _sums_fit(scaled, mine, stream, shape.groups).reshape(-1),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DirectConv:
+    """A layer in a fast form: ``value = unit * (x * w) - zero * xsum + bias`` of each output channel, exact.
+
+    `build` packs the weights. Results are int64 values or int16 codes of shape (N, out, H, W), with channels last in
+    memory; input may have either order, and channels last is faster.
+    """
+
+    form: FastForm
+    shape: ConvShape
+    packed: tuple[_Packed, ...]
+    unit: np.ndarray
+    zero: np.ndarray
+    bias: np.ndarray
+
+    @classmethod
+    def build(
+        cls,
+        shape: ConvShape,
+        activations: Activations,
+        weights: Sequence[np.ndarray],
+        factors: np.ndarray,
+        unit: np.ndarray,
+        zero: np.ndarray,
+        bias: np.ndarray,
+        form: FastForm,
+    ) -> "DirectConv":
+        """Pack a layer.
+
+        Parameters
+        ----------
+        weights : exact integers (out, in per group, ky, kx); one array, or one for each activation plane
+        factors : alignment factors (in,)
+        unit, zero, bias : integers (out,), such that values have at most 63 bits
+
+        A depthwise layer has no dot products to speak of: it is portable whatever `form` says.
+        """
+        if form not in get_args(FastForm):
+            raise FormatError(f"form must be one of {', '.join(get_args(FastForm))}, not {form!r}")
+        if form not in fast_forms():
+            raise UnsupportedError("form vnni must run on a processor with AVX-512 VNNI or AVX-VNNI: take portable")
+        weights = [np.asarray(each, dtype=np.int64) for each in weights]
+        unit, zero, bias = (np.asarray(each, dtype=np.int64) for each in (unit, zero, bias))
+        if len(weights) != (activations.bits if activations.planes else 1):
+            raise FormatError(f"weights must be one array, or one for each plane of activations, not {len(weights)}")
+        if any(each.shape != shape.weight_shape for each in weights):
+            raise FormatError(f"weights must have shape {shape.weight_shape}, not {[each.shape for each in weights]}")
+        pack = _pack_weights
+        if shape.depthwise:
+            form, pack = "portable", _pack_depthwise
+            weights = [each * unit.reshape(-1, 1, 1, 1) - zero.reshape(-1, 1, 1, 1) for each in weights]
+            unit, zero = np.ones_like(unit), np.zeros_like(zero)
+        streams = activations.streams(form)
+        if not activations.planes:
+            weights = weights * len(streams)
+        packed = [pack(shape, stream, each, factors, form) for stream, each in zip(streams, weights, strict=True)]
+        return cls(form, shape, tuple(packed), unit, zero, bias)
+
+    @property
+    def fits(self) -> np.ndarray:
+        """Output channels whose sums have 32 bits, whatever the activations are: bool (out,). Others are not exact."""
+        return np.asarray(np.logical_and.reduce([each.fits for each in self.packed]))
+
+    @property
+    def passes(self) -> int:
+        """Products of the multiply-add units for each weight."""
+        outputs = self.shape.out_channels if self.shape.depthwise else self.shape.group_outputs
+        return sum(each.columns // outputs for each in self.packed)
+
+    def values(self, x: np.ndarray, pad_code: int) -> np.ndarray:
+        """Corrected values, int64, of codes (N, in, H, W); `pad_code` is what padding feeds."""
+        return self._run(x, pad_code, None)
+
+    def codes(self, x: np.ndarray, pad_code: int, finish: ScaleFinish | ThresholdFinish) -> np.ndarray:
+        """Requantised codes, int16, of one stream of activations."""
+        if len(self.packed) > 1:
+            raise FormatError(f"requantised activations must be one stream, not {len(self.packed)}: take values")
+        return self._run(x, pad_code, finish)
+
+    def _run(self, x: np.ndarray, pad_code: int, finish: ScaleFinish | ThresholdFinish | None) -> np.ndarray:
+        images, _, height, width = x.shape
+        size = self.shape.output_size(height, width)
+        out = np.zeros if finish is None else np.empty
+        result = out((images, *size, self.shape.out_channels), dtype=np.int64 if finish is None else np.int16)
+        step = max(1, WORK_PIXELS // (size[0] * size[1]))
+        for first in range(0, images, step):
+            self._run_images(x[first : first + step], pad_code, finish, result[first : first + step])
+        return result.transpose(0, 3, 1, 2)
+
+    def _run_images(
+        self, x: np.ndarray, pad_code: int, finish: ScaleFinish | ThresholdFinish | None, result: np.ndarray
+    ) -> None:
+        shape = self.shape
+        dtype = np.uint8 if self.form == "vnni" else np.int16
+        maps = [each.pack(x, shape, pad_code, dtype) for each in self.packed]
+        groups = 1 if shape.depthwise else shape.groups
+        own = shape.out_channels // groups
+
+        def by_group(constants: np.ndarray) -> np.ndarray:
+            """(..., out) as (groups, ..., out per group)."""
+            return np.ascontiguousarray(np.moveaxis(constants.reshape(*constants.shape[:-1], groups, own), -2, 0))
+
+        scale = np.empty((0, shape.out_channels), dtype=np.int64), 0, 0, 0
+        thresholds, table, signs = scale[0], np.empty(0, dtype=np.int16), np.ones_like(self.unit)
+        match finish:
+            case ScaleFinish():
+                scale = finish.rows, finish.even, finish.away, finish.zero_point
+            case ThresholdFinish():
+                thresholds, table, signs = finish.thresholds, finish.table, finish.signs
+        flat = result.reshape(-1, shape.out_channels)
+        values, codes = (flat[:0].astype(np.int64), flat) if finish else (flat, flat[:0].astype(np.int16))
+        totals = self._input_sums(maps, result.shape[1:3])
+        unit, zero, bias = (by_group(each * signs) for each in (self.unit, self.zero, self.bias))
+        for packed, held in zip(self.packed, maps, strict=True):
+            images, _, columns, channels = held.shape
+            # Tiles count bytes, the depthwise loop counts elements.
+            size = 1 if shape.depthwise else held.itemsize
+            pixel, row = channels * size, columns * channels * size
+            down, right = shape.dilation[0] * row, shape.dilation[1] * pixel
+            taps = range(1 if _rows_are_runs(shape) else shape.kernel[1])
+            runs = np.array([ky * down + kx * right for ky in range(shape.kernel[0]) for kx in taps])
+            run_channels = shape.group_inputs * (shape.kernel[1] if _rows_are_runs(shape) else 1)
+            geometry = (
+                *(images, row, held[0].size * size, pixel, shape.group_inputs * size, *result.shape[1:3]),
+                *(*shape.stride, groups),
+            )
+            _direct(
+                held.reshape(-1), geometry, shape.depthwise, runs, -(-run_channels * held.itemsize // GROUP_BYTES),
+                packed.weights if shape.depthwise else packed.weights.reshape(1, -1),
+                np.array(_chunks(-(-packed.columns // LANES))), packed.columns, LIMB_BITS[self.form], packed.less,
+                unit << packed.stream.place, zero, bias, totals,
+                by_group(scale[0]), *scale[1:], by_group(thresholds), table, values, codes,
+            )  # fmt: skip
+            # The constants count once.
+            zero, bias = np.zeros_like(zero), np.zeros_like(bias)
+
+    def _input_sums(self, maps: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+        """Aligned activations under each pixel's window, int64 (groups, pixels); no pixels where nobody asks."""
+        shape = self.shape
+        if not self.zero.any():
+            return np.empty((shape.groups, 0), dtype=np.int64)
+        images, height, width, channels = maps[0].shape
+        sums = np.zeros((shape.groups, images * height * width), dtype=np.int64)
+        for packed, held in zip(self.packed, maps, strict=True):
+            _pixel_sums(held.reshape(-1, channels), packed.stream.offset, packed.rest, packed.stream.place, sums)
+        sums = sums.reshape(shape.groups, images, height, width)
+        total = np.zeros((shape.groups, images, *size), dtype=np.int64)
+        for ky in range(shape.kernel[0]):
+            for kx in range(shape.kernel[1]):
+                rows, columns = (
+                    slice(k * dilation, k * dilation + (count - 1) * stride + 1, stride)
+                    for k, dilation, count, stride in zip((ky, kx), shape.dilation, size, shape.stride, strict=True)
+                )
+                total += sums[:, :, rows, columns]
+        return total.reshape(shape.groups, -1)

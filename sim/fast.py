@@ -1,0 +1,141 @@
+"""The fast form of a network's layers: which output channels it is exact in, by proof, and what it makes of them.
+
+A channel whose products, aligned products and accumulators cannot overflow, whatever the image is (`sim.bounds`), needs
+no order and no widths: `kernels.direct` computes it. The others take the faithful form, so that a layer may be of both.
+What is requantised is limited once, behind all sums, so that nothing need be proved of it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..kernels.direct import Activations, DirectConv, FastForm, ScaleFinish, ThresholdFinish, fast_forms
+from ..kernels.errors import FormatError, UnsupportedError
+from ..kernels.mac import MacFormat, limit, signed_range
+from ..kernels.requant import narrowed
+from .arrays import ArrayForm, array_form
+from .bounds import Margins, layer_bounds
+from .engine import Array
+from .graph import MacNode
+from .layer import MacLayer
+from .manifest import Codes, ScaleRequant
+from .network import Network
+
+__all__ = ["FastLayer", "Form", "fast_form", "fast_layers"]
+
+Form = Literal["auto", "faithful", "portable", "vnni"]
+"""How a network runs: in the fastest form that is exact and that the processor has, or in a form that is named."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FastLayer:
+    """A layer in its fast form.
+
+    Parameters
+    ----------
+    conv : its weights, packed
+    finish : the requantiser where it is fused with the convolution; else values are made, and requantised in steps
+    exact : output channels that the form is exact in, bool (out,)
+    value_bits : of the value that is requantised, to which it is limited
+    """
+
+    conv: DirectConv
+    finish: ScaleFinish | ThresholdFinish | None
+    exact: np.ndarray
+    value_bits: int
+
+    def codes(self, x: np.ndarray, pad_code: int) -> np.ndarray:
+        """Requantised codes (N, out, H, W), int16, where the requantiser is fused; nothing overflowed."""
+        assert self.finish is not None
+        return self.conv.codes(x, pad_code, self.finish)
+
+    def values(self, x: np.ndarray, pad_code: int) -> tuple[np.ndarray, np.ndarray]:
+        """What is requantised (N, out, H, W), int64, and which did not fit its bits."""
+        return limit(self.conv.values(x, pad_code), *signed_range(self.value_bits), "saturate")
+
+
+def fast_form(form: Form) -> FastForm | None:
+    """The fast form that is meant; none of `faithful`. `UnsupportedError` where the processor has it not."""
+    if form not in get_args(Form):
+        raise FormatError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
+    if form == "faithful":
+        return None
+    if form == "auto":
+        return fast_forms()[0]
+    if form not in fast_forms():
+        raise UnsupportedError(
+            "form vnni must run on a processor with AVX-512 VNNI or AVX-VNNI: auto takes what there is"
+        )
+    return form
+
+
+def fast_layers(network: Network, array: Array, mac: MacFormat, form: Form) -> dict[str, FastLayer]:
+    """The layers that have channels in a fast form on that array with these widths, by name.
+
+    They are made once for a network: weights are packed, bounds taken, and kept with it.
+    """
+    fast = fast_form(form)
+    if fast is None:
+        return {}
+    key = array, mac, fast
+    if key not in network.fast:
+        layers = {node.name: _fast_layer(network, node, array, mac, fast) for node in network.mac_nodes()}
+        network.fast[key] = {name: layer for name, layer in layers.items() if layer is not None}
+    found: dict[str, FastLayer] = network.fast[key]
+    return found
+
+
+def _fast_layer(network: Network, node: MacNode, array: Array, mac: MacFormat, fast: FastForm) -> FastLayer | None:
+    source = network.source(node).codes
+    form = array_form(network.layers[node.name], array)
+    margins = layer_bounds(form, source).margins(mac)
+    if not margins.proved.any():
+        return None
+    held = form.held(mac)
+    weights = form.value_weights
+    steps = np.abs(np.stack(weights)).reshape(len(weights), held.shape.out_channels, -1)
+    # A plane's coefficient, the fraction: what all weights of a channel have in common is multiplied once.
+    unit = np.maximum(np.gcd.reduce(np.gcd.reduce(steps, axis=2), axis=0), 1)
+    conv = DirectConv.build(
+        held.shape,
+        _activations(source),
+        [each // unit.reshape(-1, 1, 1, 1) for each in weights],
+        held.factors,
+        unit,
+        held.zero,
+        held.bias,
+        fast,
+    )
+    exact = margins.proved & conv.fits
+    if not exact.any() or (held.shape.groups > 1 and not exact.all()):
+        return None
+    finish = _finish(node, held, form, mac, margins, exact) if len(conv.packed) == 1 else None
+    return FastLayer(conv, finish, exact, form.corrected_bits(mac))
+
+
+def _activations(codes: Codes) -> Activations:
+    if codes.planes is not None:
+        return Activations(codes.bits, planes=True, signs=codes.planes.signs)
+    return Activations(codes.bits, codes.signed)
+
+
+def _finish(
+    node: MacNode, held: MacLayer, form: ArrayForm, mac: MacFormat, margins: Margins, exact: np.ndarray
+) -> ScaleFinish | ThresholdFinish | None:
+    """The requantiser that is fused with the sums, where no value overflows and 64 bits hold all it does."""
+    if margins.post[exact].min() < 0:
+        return None
+    bits = np.where(exact, form.corrected_bits(mac) - margins.post, 0)
+    if held.scale is not None and isinstance(node.requant, ScaleRequant):
+        low, high = (narrowed(end, held.fewer) for end in (node.requant.low, node.requant.high))
+        scale = held.scale
+        return ScaleFinish.build(
+            bits, scale.multiplier, scale.shift, node.requant.rounding, node.out.zero_point, low, high
+        )
+    assert held.thresholds is not None
+    assert held.descending is not None
+    first = signed_range(node.out.bits)[0] if node.out.signed else 0
+    counted = range(first, first + held.thresholds.shape[1] + 1)
+    table = counted if node.plane_table is None else node.plane_table.entries
+    return ThresholdFinish.build(held.thresholds, held.descending, table)

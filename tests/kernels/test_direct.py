@@ -1,0 +1,292 @@
+"""Fast forms of convolutions: equal to the faithful one wherever nothing overflows, to the last bit of their sums."""
+
+import inspect
+import os
+import subprocess
+import sys
+
+import numba
+import numpy as np
+import pytest
+from gatewise.kernels import (
+    ConvShape,
+    MacFormat,
+    Operands,
+    ScaleRequantizer,
+    ThresholdRequantizer,
+    activation_planes,
+    conv2d,
+    direct,
+    split_digits,
+)
+from gatewise.kernels.direct import Activations, DirectConv, ScaleFinish, ThresholdFinish, fast_forms
+from gatewise.kernels.errors import FormatError, UnsupportedError
+
+WIDEST = MacFormat(product=10, align=24, acc=48)
+FORMS = fast_forms()
+
+
+def ones(channels):
+    return np.ones(channels, dtype=np.int64)
+
+
+def plain(shape, activations, weights, form, factors=None):
+    """A layer without unit, zero point and bias."""
+    count = shape.out_channels
+    factors = ones(shape.in_channels) if factors is None else factors
+    return DirectConv.build(shape, activations, weights, factors, ones(count), 0 * ones(count), 0 * ones(count), form)
+
+
+def draw_layer(rng):
+    """A shape, the bits and signs of its operands, and alignment factors."""
+    groups = int(rng.choice([1, 1, 1, 2, 3]))
+    inputs, outputs = (groups * int(rng.integers(1, most)) for most in (14, 40))
+    if rng.random() < 0.2:
+        groups = inputs = outputs = int(rng.integers(1, 40))
+    (kernel, stride, dilation), padding = rng.integers(1, 4, (3, 2)).tolist(), rng.integers(0, 3, 4).tolist()
+    shape = ConvShape(inputs, outputs, tuple(kernel), tuple(stride), tuple(padding), tuple(dilation), groups)
+    bits, width = int(rng.choice([1, 2, 4, 5, 8, 12, 16])), int(rng.choice([1, 2, 4, 8, 16]))
+    signed = bits > 8 or bool(rng.integers(2))
+    factors = [1 << rng.integers(0, 9, inputs), rng.integers(0, 256, inputs), ones(inputs)][rng.integers(3)]
+    if bits > 8 or width > 8:
+        factors = ones(inputs)  # the faithful form has no room for more
+    return shape, Operands(bits, signed, width), factors
+
+
+def draw_codes(rng, operands, shape):
+    low, high = (-(1 << operands.a_bits - 1), (1 << operands.a_bits - 1) - 1)
+    if not operands.a_signed:
+        low, high = 0, (1 << operands.a_bits) - 1
+    size = int(rng.integers(1, 4)), shape.in_channels, *rng.integers(7, 12, 2)
+    return rng.integers(low, high + 1, size).astype(np.int16), int(rng.integers(low, high + 1))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_random_layers_equal_the_faithful_form(form):
+    rng, exact, passes = np.random.default_rng(3), 0, set()
+    for _ in range(120):
+        shape, operands, factors = draw_layer(rng)
+        x, pad = draw_codes(rng, operands, shape)
+        half = 1 << (operands.w_bits - 1)
+        weights = rng.integers(-half, half, shape.weight_shape)
+        unit, zero, bias = rng.integers(1, 5, shape.out_channels), rng.integers(-9, 9, shape.out_channels), 77
+        zero = zero * rng.integers(2)
+        digits = split_digits(weights, operands.w_bits, signed=True)
+        found = conv2d(x, digits, factors.astype(np.int32), shape, operands, WIDEST, 16, pad)
+        assert not (found.product_overflows | found.align_overflows | found.acc_overflows).any()
+        xsum = np.repeat(found.input_sum, shape.group_outputs, axis=1)
+        wanted = found.acc * unit[:, None, None] - xsum * zero[:, None, None] + bias
+        fast = DirectConv.build(
+            shape, Activations(operands.a_bits, operands.a_signed), [weights], factors, unit, zero,
+            np.full(shape.out_channels, bias), form,
+        )  # fmt: skip
+        if rng.integers(2):
+            x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        values = fast.values(x, pad)
+        assert np.array_equal(values[:, fast.fits], wanted[:, fast.fits]), (shape, operands, form)
+        exact += int(fast.fits.all())
+        passes.add(fast.passes)
+    assert exact > 100
+    assert passes >= ({1, 2, 4} if form == "vnni" else {1})
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("signs", [False, True])
+def test_planes_of_activations_are_streams_of_their_own(form, signs):
+    rng = np.random.default_rng(4)
+    shape = ConvShape(9, 21, (3, 2), padding=(1, 0, 1, 1))
+    words, weights = rng.integers(0, 8, (2, 9, 6, 7)), rng.integers(-900, 900, (3, *shape.weight_shape))
+    fast = plain(shape, Activations(3, planes=True, signs=signs), weights, form)
+    each = zip(activation_planes(words, 3, signs), activation_planes(np.array(5), 3, signs), weights, strict=True)
+    wanted = sum(
+        conv2d(plane, part[None].astype(np.int32), np.ones(9, np.int32), shape, Operands(2, True, 12), WIDEST, 4,
+               int(pad), exact_rows=True).acc
+        for plane, pad, part in each
+    )  # fmt: skip
+    assert fast.fits.all()
+    assert np.array_equal(fast.values(words.astype(np.int16), 5), wanted)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_four_bit_layers_with_shifts_of_0_to_8_take_one_pass(form):
+    """Half of each shift in the activation's byte, half in the weight's."""
+    weights = np.array([-8, 7, 1]).reshape(3, 1, 1, 1) * np.ones((3, 9, 1, 1), dtype=np.int64)
+    fast = plain(ConvShape(9, 3), Activations(4), [weights], form, 1 << np.arange(9))
+    assert fast.passes == 1
+    assert fast.values(np.full((1, 9, 1, 1), 15, np.int16), 0).ravel().tolist() == [
+        15 * weight * 511 for weight in (-8, 7, 1)
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sums_reach_the_ends_of_32_bits_and_no_further(form):
+    count, code, weight = 65793, 255, -128
+    for inputs, fits in ((count, True), (count + 1, False)):
+        weights = np.full((2, inputs, 1, 1), weight) * np.array([1, -1]).reshape(2, 1, 1, 1)
+        fast = plain(ConvShape(inputs, 2), Activations(8), [weights], form)
+        assert fast.fits.tolist() == [fits, fits]
+        if fits:
+            x = np.full((1, inputs, 1, 1), code, dtype=np.int16)
+            assert fast.values(x, 0).ravel().tolist() == [count * code * weight, -count * code * weight]
+
+
+def test_what_wraps_on_its_way_is_right_in_the_end():
+    """Two halves of 2**31 and more that take each other away, with an offset that adds its own."""
+    half = 80_000
+    signs = np.repeat([1, -1], half).reshape(1, -1, 1, 1)
+    fast = plain(ConvShape(2 * half, 1), Activations(8, signed=True), [127 * signs], FORMS[0])
+    assert not fast.fits.any()  # some activations do not take each other away
+    x = np.full((1, 2 * half, 1, 1), 127, dtype=np.int16)
+    x[0, 0] = 100
+    assert fast.values(x, 0).item() == -27 * 127
+
+
+@pytest.mark.parametrize("rounding", ["half_even", "half_up", "half_away", "floor"])
+def test_fused_scales_round_as_the_requantiser_does(rounding):
+    """Every tie of every shift, and values up to the most that the product takes."""
+    rng = np.random.default_rng(5)
+    shape = ConvShape(1, 24, (1, 2))
+    weights = rng.integers(-128, 128, shape.weight_shape)
+    x = np.stack(np.meshgrid(np.arange(256), [0, 1, 127, 255], indexing="ij"), axis=-1).reshape(-1, 1, 1, 2)
+    shift = np.arange(24) % 13
+    shift[-3:] = 40, 62, 33
+    multiplier = np.where(np.arange(24) % 3, 1 + 2 * rng.integers(0, 4, 24), rng.integers(0, 1 << 24, 24))
+    unit, zero, bias = np.full(24, 1 << 15), rng.integers(-9, 9, 24), rng.integers(-(1 << 37), 1 << 37, 24)
+    bias[:12] >>= 30
+    unit[:12] = 1
+    low, high = rng.integers(-400, 0, 24), rng.integers(0, 400, 24)
+    finish = ScaleFinish.build(np.full(24, 38), multiplier, shift, rounding, 3, low, high)
+    for form in FORMS:
+        fast = DirectConv.build(shape, Activations(8), [weights], ones(1), unit, zero, bias, form)
+        values = fast.values(x.astype(np.int16), 0)
+        wanted, _ = ScaleRequantizer(56, 24, rounding).compute(values, multiplier, shift, 3, low, high)
+        assert np.array_equal(fast.codes(x.astype(np.int16), 0, finish), wanted)
+    assert len(np.unique(wanted)) > 300
+
+
+def test_scales_whose_products_need_more_than_64_bits_are_not_fused():
+    arguments = np.array([1 << 23]), np.array([5])
+    assert ScaleFinish.build(np.array([38]), *arguments, "floor", 0, 0, 15) is not None
+    assert ScaleFinish.build(np.array([39]), *arguments, "floor", 0, 0, 15) is None
+    assert ScaleFinish.build(np.array([8]), np.array([1 << 30]), np.array([40]), "tflite", 0, 0, 15) is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_fused_thresholds_count_as_the_requantiser_does(form):
+    rng = np.random.default_rng(6)
+    shape = ConvShape(7, 33, (2, 2), groups=1)
+    weights, x = rng.integers(-8, 8, shape.weight_shape), rng.integers(0, 16, (3, 7, 6, 5)).astype(np.int16)
+    zero, bias = rng.integers(-3, 3, 33), rng.integers(-50, 50, 33)
+    fast = DirectConv.build(shape, Activations(4), [weights], ones(7), ones(33), zero, bias, form)
+    values = fast.values(x, 0)
+    thresholds = rng.choice(values.ravel(), (33, 15))
+    descending = rng.integers(0, 2, 33).astype(bool)
+    table = rng.integers(0, 200, 16)
+    wanted = ThresholdRequantizer(40, 4).compute(values, thresholds, descending)
+    found = fast.codes(x, 0, ThresholdFinish.build(thresholds, descending, table))
+    assert np.array_equal(found, table[wanted])
+
+
+def test_batches_of_many_images_and_of_one_agree():
+    rng = np.random.default_rng(7)
+    shape = ConvShape(5, 18, (3, 3), (2, 2), (1, 1, 1, 1))
+    x = rng.integers(0, 16, (40, 5, 17, 15)).astype(np.int16)
+    fast = plain(shape, Activations(4), [rng.integers(-8, 8, shape.weight_shape)], FORMS[0])
+    assert x[0, 0].size * 40 > direct.WORK_PIXELS
+    assert np.array_equal(fast.values(x, 0), np.concatenate([fast.values(each[None], 0) for each in x]))
+
+
+def assembly(dtype):
+    """What LLVM makes of the register tiles."""
+    fresh = numba.njit(nogil=True)(direct._multiply.py_func)
+    signed, longs = numba.int8 if dtype is numba.uint8 else numba.int16, numba.int64[::1]
+    fresh.compile((dtype[::1], longs, numba.int64, longs, numba.int64, signed[:, ::1], numba.int64, longs,
+                   numba.int32[:, ::1]))  # fmt: skip
+    return next(iter(fresh.inspect_asm().values()))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_register_tiles_are_the_instructions_that_they_are_meant_to_be(form):
+    text = assembly(numba.uint8 if form == "vnni" else numba.int16)
+    wanted = ["vpdpbusd"] if form == "vnni" else ["pmaddwd", "vpdpwssd", "smlal", "sdot"]
+    assert sum(text.count(name) for name in wanted) >= sum(pixels * vectors for vectors, pixels in direct.TILES.items())
+
+
+FOR_ANOTHER = """
+import numpy as np
+from gatewise.kernels import ConvShape, direct
+from gatewise.kernels.errors import FormatError, UnsupportedError
+from gatewise.kernels.direct import Activations, DirectConv
+assert (direct.WIDE, direct.VNNI, direct.LANES) == {kind}, (direct.WIDE, direct.VNNI, direct.LANES)
+if {runs}:
+    rng = np.random.default_rng(0)
+    for outputs in (3, 8, 20, 40):
+        x, w = rng.integers(0, 16, (2, 6, 5, 5)), rng.integers(-8, 8, (outputs, 6, 1, 1))
+        one, none = np.ones(outputs, dtype=np.int64), np.zeros(outputs, dtype=np.int64)
+        fast = DirectConv.build(ConvShape(6, outputs), Activations(4), [w], np.ones(6), one, none, none, "portable")
+        assert (fast.values(x.astype(np.int16), 0) == np.einsum("nchw,oc->nohw", x, w[:, :, 0, 0])).all()
+else:
+    import importlib.util
+    spec = importlib.util.spec_from_file_location("t", {path!r})
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.assembly(module.numba.uint8)
+    assert text.count("vpdpbusd") >= 22 and "zmm" not in text
+"""
+
+
+@pytest.mark.skipif("avx2" not in direct.FEATURES, reason="another processor's vectors are tried on x86 with AVX2")
+@pytest.mark.parametrize(("features", "kind", "runs"), [
+    ("+avx2", (False, False, 8), True),
+    ("+sse4.2", (False, False, 4), True),
+    ("+avx2,+avxvnni", (False, True, 8), False),
+])  # fmt: skip
+def test_narrower_processors_have_tiles_of_their_own(features, kind, runs, tmp_path):
+    """AVX2 and SSE run here; what is compiled for AVX-VNNI is read."""
+    environment = os.environ | {
+        "NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path),
+    }  # fmt: skip
+    program = FOR_ANOTHER.format(kind=kind, runs=runs, path=__file__)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_form_that_the_processor_has_not_is_refused(monkeypatch):
+    arguments = ConvShape(1, 1), Activations(4), [np.ones((1, 1, 1, 1))], *[ones(1)] * 4
+    monkeypatch.setattr(direct, "VNNI", False)
+    assert fast_forms() == ("portable",)
+    with pytest.raises(UnsupportedError, match="form vnni must run on a processor with AVX-512 VNNI or AVX-VNNI"):
+        DirectConv.build(*arguments, "vnni")
+    with pytest.raises(FormatError, match="form must be one of vnni, portable, not 'quick'"):
+        DirectConv.build(*arguments, "quick")
+
+
+def test_weights_of_another_shape_are_refused():
+    with pytest.raises(FormatError, match=r"weights must have shape \(1, 2, 1, 1\), not \[\(1, 1, 1, 1\)\]"):
+        plain(ConvShape(2, 1), Activations(4), [np.ones((1, 1, 1, 1), int)], "portable")
+    with pytest.raises(FormatError, match="weights must be one array, or one for each plane of activations, not 1"):
+        plain(ConvShape(1, 1), Activations(4, planes=True), [np.ones((1, 1, 1, 1), int)], "portable")
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("np.minimum(twos, 1 << stream.room)", "np.minimum(twos, 2 << stream.room)"),
+    ("((weights - low) & (high - low)) + low", "weights & (high - low)"),
+    ("* stream.offset", "* (stream.offset - 1)"),
+])  # fmt: skip
+def test_a_planted_fault_is_found(old, new):
+    source = inspect.getsource(direct)
+    assert source.count(old) == 1
+    names = dict(vars(direct))
+    for name in ("_split", "_limbs", "_pack_weights"):
+        exec(compile(inspect.getsource(getattr(direct, name)).replace(old, new), "planted", "exec"), names)
+    shape, form = ConvShape(3, 2), FORMS[0]
+    weights = np.array([[99, 1000, -3], [5, -6, 7]]).reshape(2, 3, 1, 1)
+    activations, factors = Activations(4, signed=True), np.array([16, 64, 256])
+    fast = plain(shape, activations, [weights], form, factors)
+    stream = activations.streams(form)[0]
+    packed = names["_pack_weights"](shape, stream, weights, factors, form)
+    other = DirectConv(form, shape, (packed,), fast.unit, fast.zero, fast.bias)
+    x = np.array([7, -8, 3], dtype=np.int16).reshape(1, 3, 1, 1)
+    wanted = ((weights[:, :, 0, 0] * factors) @ x.ravel()).tolist()
+    assert fast.values(x, 0).ravel().tolist() == wanted
+    assert other.values(x, 0).ravel().tolist() != wanted
