@@ -333,6 +333,37 @@ def _threshold_row(row, thresholds, table, counts, out):  # type: ignore[no-unty
 
 
 @jit
+def _scale_pixels(x, less, scale, even, away, zero_point, out):  # type: ignore[no-untyped-def]
+    """Requantise codes (pixels, C), less their zero point."""
+    row = np.empty(x.shape[1], dtype=np.int64)
+    for p in range(x.shape[0]):
+        source = x[p]
+        for n in range(row.shape[0]):
+            row[n] = np.int64(source[n]) - less
+        _scale_row(row, scale, even, away, zero_point, out[p])
+
+
+@jit
+def _add_pixels(x, x_less, x_scale, y, y_less, y_scale, scale, even, away, zero_point, out):  # type: ignore[no-untyped-def]
+    """Rescale both operands (pixels, C), add them, and rescale the sum."""
+    channels = x.shape[1]
+    row = np.empty(channels, dtype=np.int64)
+    first, second = np.empty(channels, dtype=np.int16), np.empty(channels, dtype=np.int16)
+    for p in range(x.shape[0]):
+        source = x[p]
+        for n in range(channels):
+            row[n] = np.int64(source[n]) - x_less
+        _scale_row(row, x_scale, even, away, 0, first)
+        source = y[p]
+        for n in range(channels):
+            row[n] = np.int64(source[n]) - y_less
+        _scale_row(row, y_scale, even, away, 0, second)
+        for n in range(channels):
+            row[n] = np.int64(first[n]) + np.int64(second[n])
+        _scale_row(row, scale, even, away, zero_point, out[p])
+
+
+@jit
 def _direct(  # type: ignore[no-untyped-def]
     x, geometry, depthwise, runs, steps, weights, chunks, columns, limb_bits, less, unit, zero, bias, totals,
     scale, even, away, zero_point, thresholds, table, values, codes,
@@ -440,9 +471,9 @@ class ScaleFinish:
     @classmethod
     def build(
         cls, value_bits: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, rounding: Rounding, zero_point: int,
-        low: np.ndarray, high: np.ndarray,
+        low: np.ndarray | int, high: np.ndarray | int,
     ) -> "ScaleFinish | None":  # fmt: skip
-        """For values of so many bits; all arrays are of channels. None where a product may not fit, and for tflite."""
+        """For values of so many bits; arrays are of channels. None where a product may not fit, and for tflite."""
         most = value_bits + np.array([int(each).bit_length() for each in multiplier])
         if rounding == "tflite" or most.max(initial=0) > 62:
             return None
@@ -451,6 +482,34 @@ class ScaleFinish:
         more = half - (even & divides) if rounding != "floor" else np.zeros_like(half)
         rows = np.broadcast_arrays(multiplier, shift, more, -divides.astype(np.int64), low, high)
         return cls(np.array(rows, dtype=np.int64), int(even), -int(away), zero_point)
+
+    def codes(self, x: np.ndarray, zero_point: int) -> np.ndarray:
+        """Requantise codes (N, C, H, W) with a zero point of their own; int16, channels last in memory."""
+        pixels, shape = _pixels(x)
+        out = np.empty(pixels.shape, dtype=np.int16)
+        _scale_pixels(pixels, zero_point, self.rows, self.even, self.away, self.zero_point, out)
+        return out.reshape(shape).transpose(0, 3, 1, 2)
+
+    def added(
+        self, first: tuple[np.ndarray, int, "ScaleFinish"], second: tuple[np.ndarray, int, "ScaleFinish"]
+    ) -> np.ndarray:
+        """Requantise the sum of two tensors of codes, each with its zero point, each rescaled to 16 bits first.
+
+        `kernels.residual` says what is computed; the three have one rounding.
+        """
+        (pixels, shape), (others, _) = _pixels(first[0]), _pixels(second[0])
+        out = np.empty(pixels.shape, dtype=np.int16)
+        _add_pixels(
+            pixels, first[1], first[2].rows, others, second[1], second[2].rows,
+            self.rows, self.even, self.away, self.zero_point, out,
+        )  # fmt: skip
+        return out.reshape(shape).transpose(0, 3, 1, 2)
+
+
+def _pixels(x: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Codes (N, C, H, W) as (pixels, C), and their shape with channels last."""
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    return last.reshape(-1, x.shape[1]), last.shape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -690,35 +749,44 @@ class DirectConv:
         size = self.shape.output_size(height, width)
         out = np.zeros if finish is None else np.empty
         result = out((images, *size, self.shape.out_channels), dtype=np.int64 if finish is None else np.int16)
-        step = max(1, WORK_PIXELS // (size[0] * size[1]))
-        for first in range(0, images, step):
-            self._run_images(x[first : first + step], pad_code, finish, result[first : first + step])
-        return result.transpose(0, 3, 1, 2)
-
-    def _run_images(
-        self, x: np.ndarray, pad_code: int, finish: ScaleFinish | ThresholdFinish | None, result: np.ndarray
-    ) -> None:
-        shape = self.shape
-        dtype = np.uint8 if self.form == "vnni" else np.int16
-        maps = [each.pack(x, shape, pad_code, dtype) for each in self.packed]
-        groups = 1 if shape.depthwise else shape.groups
-        own = shape.out_channels // groups
+        groups = 1 if self.shape.depthwise else self.shape.groups
+        own = self.shape.out_channels // groups
 
         def by_group(constants: np.ndarray) -> np.ndarray:
             """(..., out) as (groups, ..., out per group)."""
             return np.ascontiguousarray(np.moveaxis(constants.reshape(*constants.shape[:-1], groups, own), -2, 0))
 
-        scale = np.empty((0, shape.out_channels), dtype=np.int64), 0, 0, 0
+        scale = np.empty((0, self.shape.out_channels), dtype=np.int64), 0, 0, 0
         thresholds, table, signs = scale[0], np.empty(0, dtype=np.int16), np.ones_like(self.unit)
         match finish:
             case ScaleFinish():
                 scale = finish.rows, finish.even, finish.away, finish.zero_point
             case ThresholdFinish():
                 thresholds, table, signs = finish.thresholds, finish.table, finish.signs
+        constants = [by_group(each * signs) for each in (self.unit, self.zero, self.bias)]
+        finishing = by_group(scale[0]), *scale[1:], by_group(thresholds), table
+        step = max(1, WORK_PIXELS // (size[0] * size[1]))
+        for first in range(0, images, step):
+            part = slice(first, first + step)
+            self._run_images(x[part], pad_code, constants, finishing, result[part])
+        return result.transpose(0, 3, 1, 2)
+
+    def _run_images(
+        self,
+        x: np.ndarray,
+        pad_code: int,
+        constants: Sequence[np.ndarray],
+        finishing: tuple[Any, ...],
+        result: np.ndarray,
+    ) -> None:
+        shape = self.shape
+        dtype = np.uint8 if self.form == "vnni" else np.int16
+        maps = [each.pack(x, shape, pad_code, dtype) for each in self.packed]
         flat = result.reshape(-1, shape.out_channels)
-        values, codes = (flat[:0].astype(np.int64), flat) if finish else (flat, flat[:0].astype(np.int16))
+        nothing = np.empty((0, shape.out_channels), dtype=np.int16 if flat.dtype == np.int64 else np.int64)
+        values, codes = (flat, nothing) if flat.dtype == np.int64 else (nothing, flat)
         totals = self._input_sums(maps, result.shape[1:3])
-        unit, zero, bias = (by_group(each * signs) for each in (self.unit, self.zero, self.bias))
+        unit, zero, bias = constants
         for packed, held in zip(self.packed, maps, strict=True):
             images, _, columns, channels = held.shape
             # Tiles count bytes, the depthwise loop counts elements.
@@ -730,14 +798,13 @@ class DirectConv:
             run_channels = shape.group_inputs * (shape.kernel[1] if _rows_are_runs(shape) else 1)
             geometry = (
                 *(images, row, held[0].size * size, pixel, shape.group_inputs * size, *result.shape[1:3]),
-                *(*shape.stride, groups),
+                *(*shape.stride, len(unit)),
             )
             _direct(
                 held.reshape(-1), geometry, shape.depthwise, runs, -(-run_channels * held.itemsize // GROUP_BYTES),
                 packed.weights if shape.depthwise else packed.weights.reshape(1, -1),
                 np.array(_chunks(-(-packed.columns // LANES))), packed.columns, LIMB_BITS[self.form], packed.less,
-                unit << packed.stream.place, zero, bias, totals,
-                by_group(scale[0]), *scale[1:], by_group(thresholds), table, values, codes,
+                unit << packed.stream.place, zero, bias, totals, *finishing, values, codes,
             )  # fmt: skip
             # The constants count once.
             zero, bias = np.zeros_like(zero), np.zeros_like(bias)

@@ -1,7 +1,7 @@
 """Max and average pooling of integer codes. Padding is never a value: only real pixels count.
 
 An average is the exact integer sum over the real pixels of a window divided by their count,
-rounded half away from zero.
+rounded half away from zero. Results have their channels last in memory.
 """
 
 from dataclasses import dataclass
@@ -43,35 +43,43 @@ class PoolShape:
 
 @jit
 def _pool(x, kernel, stride, padding, average, out):  # type: ignore[no-untyped-def]
-    images, channels, height, width = x.shape
+    """Pool codes (N, H, W, C): channels are the inner loop, so that it becomes vectors."""
+    images, height, width, channels = x.shape
+    totals = np.empty(channels, dtype=np.int64)
     for n in range(images):
-        for c in range(channels):
-            for oy in range(out.shape[2]):
-                top = oy * stride[0] - padding[0]
-                y0, y1 = max(top, 0), min(top + kernel[0], height)
-                for ox in range(out.shape[3]):
-                    left = ox * stride[1] - padding[1]
-                    x0, x1 = max(left, 0), min(left + kernel[1], width)
-                    total = np.int64(0)
-                    greatest = np.int64(x[n, c, y0, x0])
+        for oy in range(out.shape[1]):
+            top = oy * stride[0] - padding[0]
+            y0, y1 = max(top, 0), min(top + kernel[0], height)
+            for ox in range(out.shape[2]):
+                left = ox * stride[1] - padding[1]
+                x0, x1 = max(left, 0), min(left + kernel[1], width)
+                made = out[n, oy, ox]
+                if average:
+                    totals[:] = 0
                     for iy in range(y0, y1):
                         for ix in range(x0, x1):
-                            value = np.int64(x[n, c, iy, ix])
-                            total += value
-                            greatest = max(greatest, value)
-                    if average:
-                        count = (y1 - y0) * (x1 - x0)
-                        magnitude = (2 * abs(total) + count) // (2 * count)
-                        out[n, c, oy, ox] = magnitude if total >= 0 else -magnitude
-                    else:
-                        out[n, c, oy, ox] = greatest
+                            values = x[n, iy, ix]
+                            for c in range(channels):
+                                totals[c] += values[c]
+                    count = (y1 - y0) * (x1 - x0)
+                    for c in range(channels):
+                        magnitude = (2 * abs(totals[c]) + count) // (2 * count)
+                        made[c] = magnitude if totals[c] >= 0 else -magnitude
+                else:
+                    made[:] = x[n, y0, x0]
+                    for iy in range(y0, y1):
+                        for ix in range(x0, x1):
+                            values = x[n, iy, ix]
+                            for c in range(channels):
+                                made[c] = max(made[c], values[c])
 
 
 def _run(x: np.ndarray, shape: PoolShape, average: bool) -> np.ndarray:
-    x = np.ascontiguousarray(x)
-    out = np.empty(x.shape[:2] + shape.output_size(*x.shape[2:]), dtype=x.dtype)
-    _pool(x, shape.kernel, shape.stride, shape.padding, average, out)
-    return out
+    pixels = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    images, height, width, channels = pixels.shape
+    out = np.empty((images, *shape.output_size(height, width), channels), dtype=x.dtype)
+    _pool(pixels, shape.kernel, shape.stride, shape.padding, average, out)
+    return out.transpose(0, 3, 1, 2)
 
 
 def max_pool(x: np.ndarray, shape: PoolShape) -> np.ndarray:

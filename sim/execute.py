@@ -14,7 +14,7 @@ from ..kernels.requant import ScaleRequantizer, ThresholdRequantizer, narrowed
 from ..kernels.residual import STREAM_BITS, AddOperand, ResidualAdd
 from .arrays import array_form
 from .engine import Array
-from .fast import FastLayer
+from .fast import FastAdd, FastLayer, FastNode, FastRequantise
 from .graph import MacNode, pool_shape
 from .layer import MacLayer
 from .manifest import (
@@ -88,7 +88,7 @@ def execute(
     first_channels: Mapping[str, int] | None = None,
     array: Array = "digit",
     digits: Mapping[str, DigitCounts] | None = None,
-    fast: Mapping[str, FastLayer] | None = None,
+    fast: Mapping[str, FastNode] | None = None,
 ) -> Trace:
     """Run input codes (N, C, H, W) int16 through the network.
 
@@ -96,7 +96,7 @@ def execute(
     unfolds in x; `maps` names the linear layers that run over the (height, width) map that was
     flattened; `keep` keeps every tensor's codes; `first_channels` say where the layers' inputs begin in what they
     are a part of; `array` is what runs the MAC layers; `digits` are those of the layers whose channels have different
-    widths; `fast` are the layers that have channels in a fast form, on this array with these widths.
+    widths; `fast` are the nodes that have a fast form, on this array with these widths.
     """
     live = {network.manifest.input.name: codes}
     kept = dict(live) if keep else {}
@@ -104,6 +104,7 @@ def execute(
     overflows: dict[str, Overflows] = {}
     for node in network.manifest.nodes:
         sources = [live[name] for name in node.inputs]
+        quick = (fast or {}).get(node.name)
         if isinstance(node, Conv2dNode | LinearNode):
             result, overflows[node.name] = _mac(
                 network,
@@ -115,8 +116,10 @@ def execute(
                 (maps or {}).get(node.name),
                 array,
                 (digits or {}).get(node.name),
-                (fast or {}).get(node.name),
+                quick if isinstance(quick, FastLayer) else None,
             )
+        elif isinstance(quick, FastAdd | FastRequantise):
+            result = quick.codes(*sources)
         else:
             result = _plain(network, node, sources)
         live[node.name] = result

@@ -2,7 +2,8 @@
 
 A channel whose products, aligned products and accumulators cannot overflow, whatever the image is (`sim.bounds`), needs
 no order and no widths: `kernels.direct` computes it. The others take the faithful form, so that a layer may be of both.
-What is requantised is limited once, behind all sums, so that nothing need be proved of it.
+What is requantised is limited once, behind all sums, so that nothing need be proved of it. Adds and copies need no proof
+either: their rescales are exact in 64 bits, whatever they are of, but for tflite's.
 """
 
 from dataclasses import dataclass
@@ -13,16 +14,18 @@ import numpy as np
 from ..kernels.direct import Activations, DirectConv, FastForm, ScaleFinish, ThresholdFinish, fast_forms
 from ..kernels.errors import FormatError, UnsupportedError
 from ..kernels.mac import MacFormat, limit, signed_range
+from ..kernels.planes import PlaneTable
 from ..kernels.requant import narrowed
+from ..kernels.residual import STREAM_BITS
 from .arrays import ArrayForm, array_form
 from .bounds import Margins, layer_bounds
 from .engine import Array
 from .graph import MacNode
 from .layer import MacLayer
-from .manifest import Codes, ScaleRequant
+from .manifest import AddNode, Codes, Conv2dNode, LinearNode, Node, RequantiseNode, ScaleRequant
 from .network import Network
 
-__all__ = ["FastLayer", "Form", "fast_form", "fast_layers"]
+__all__ = ["FastAdd", "FastLayer", "FastNode", "FastRequantise", "Form", "fast_form", "fast_nodes"]
 
 Form = Literal["auto", "faithful", "portable", "vnni"]
 """How a network runs: in the fastest form that is exact and that the processor has, or in a form that is named."""
@@ -55,6 +58,37 @@ class FastLayer:
         return limit(self.conv.values(x, pad_code), *signed_range(self.value_bits), "saturate")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FastAdd:
+    """An add of two tensors whose three rescales are one loop, with the operands' zero points."""
+
+    operands: tuple[ScaleFinish, ScaleFinish]
+    zero_points: tuple[int, int]
+    total: ScaleFinish
+
+    def codes(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Codes (N, C, H, W), int16."""
+        parts = zip((first, second), self.zero_points, self.operands, strict=True)
+        return self.total.added(*parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FastRequantise:
+    """A requantised tensor: its scale, its operand's zero point, and what counts stand for where planes are made."""
+
+    scale: ScaleFinish
+    zero_point: int
+    table: PlaneTable | None
+
+    def codes(self, x: np.ndarray) -> np.ndarray:
+        """Codes (N, C, H, W), int16."""
+        made = self.scale.codes(x, self.zero_point)
+        return made if self.table is None else self.table.compute(made).astype(np.int16)
+
+
+FastNode = FastLayer | FastAdd | FastRequantise
+
+
 def fast_form(form: Form) -> FastForm | None:
     """The fast form that is meant; none of `faithful`. `UnsupportedError` where the processor has it not."""
     if form not in get_args(Form):
@@ -70,8 +104,8 @@ def fast_form(form: Form) -> FastForm | None:
     return form
 
 
-def fast_layers(network: Network, array: Array, mac: MacFormat, form: Form) -> dict[str, FastLayer]:
-    """The layers that have channels in a fast form on that array with these widths, by name.
+def fast_nodes(network: Network, array: Array, mac: MacFormat, form: Form) -> dict[str, FastNode]:
+    """The nodes that have a fast form on that array with these widths, by name; layers where some of their channels do.
 
     They are made once for a network: weights are packed, bounds taken, and kept with it.
     """
@@ -80,10 +114,38 @@ def fast_layers(network: Network, array: Array, mac: MacFormat, form: Form) -> d
         return {}
     key = array, mac, fast
     if key not in network.fast:
-        layers = {node.name: _fast_layer(network, node, array, mac, fast) for node in network.mac_nodes()}
-        network.fast[key] = {name: layer for name, layer in layers.items() if layer is not None}
-    found: dict[str, FastLayer] = network.fast[key]
+        nodes = {node.name: _fast_node(network, node, array, mac, fast) for node in network.manifest.nodes}
+        network.fast[key] = {name: node for name, node in nodes.items() if node is not None}
+    found: dict[str, FastNode] = network.fast[key]
     return found
+
+
+def _fast_node(network: Network, node: Node, array: Array, mac: MacFormat, fast: FastForm) -> FastNode | None:
+    match node:
+        case Conv2dNode() | LinearNode():
+            return _fast_layer(network, node, array, mac, fast)
+        case AddNode():
+            first, second = (_rescale(network, node, prefix, node.out) for prefix in ("first_", "second_"))
+            total = _rescale(network, node, "", node.out)
+            if first is None or second is None or total is None:
+                return None
+            points = [network.values[name].codes.zero_point for name in node.inputs]
+            return FastAdd((first, second), (points[0], points[1]), total)
+        case RequantiseNode():
+            scale = _rescale(network, node, "", node.scaled)
+            if scale is None:
+                return None
+            return FastRequantise(scale, network.values[node.inputs[0]].codes.zero_point, node.plane_table)
+    return None
+
+
+def _rescale(network: Network, node: AddNode | RequantiseNode, prefix: str, out: Codes) -> ScaleFinish | None:
+    """A rescale of an add's operand or sum, or of a copy, of values of 17 bits."""
+    scale, requant = network.scales[node.name, prefix], node.requant
+    low, high = signed_range(STREAM_BITS) if prefix else (requant.low, requant.high)
+    bits = np.full(len(scale.shift), STREAM_BITS + 1)
+    point = 0 if prefix else out.zero_point
+    return ScaleFinish.build(bits, scale.multiplier, scale.shift, requant.rounding, point, low, high)
 
 
 def _fast_layer(network: Network, node: MacNode, array: Array, mac: MacFormat, fast: FastForm) -> FastLayer | None:

@@ -35,7 +35,7 @@ class Network:
         self.scales: dict[tuple[str, str], ScaleArrays] = {}
         self.widths = activation_widths(manifest, self.values, self.arrays)
         self.fast: dict[Any, Any] = {}
-        """Layers in their fast forms, kept by `fast.fast_layers`."""
+        """Nodes in their fast forms, kept by `fast.fast_nodes`."""
         for node in manifest.nodes:
             try:
                 self._decode(node.name)

@@ -16,7 +16,7 @@ from .arrays import array_form, default_engine
 from .cycles import LayerCycles, network_cycles
 from .engine import EngineConfig
 from .execute import Overflows, Trace, execute
-from .fast import FastLayer, Form, fast_form, fast_layers
+from .fast import FastLayer, Form, fast_form, fast_nodes
 from .images import ImageSet, quantise_images
 from .layer import MacLayer
 from .lower import lower
@@ -282,7 +282,7 @@ def run(
     first_channels = plan.first_channels
     fewer = [layer for layer in lowered if layer.registers.get("wide_end") or layer.registers.get("rest_from")]
     digits = {layer.name: digit_counts(layer, engine) for layer in fewer}
-    fast = fast_layers(arranged.network, engine.array, engine.mac, form)
+    fast = fast_nodes(arranged.network, engine.array, engine.mac, form)
 
     def work(part: ImageSet) -> Trace:
         codes = quantise_images(part, network.manifest.input)
@@ -337,7 +337,7 @@ def run(
         {name: arranged.own(name, np.concatenate(parts), axis=1) for name, parts in kept.items()},
         whole or network,
         occurrences,
-        fast,
+        {name: node for name, node in fast.items() if isinstance(node, FastLayer)},
     )
 
 

@@ -9,9 +9,11 @@ import numba
 import numpy as np
 import pytest
 from gatewise.kernels import (
+    AddOperand,
     ConvShape,
     MacFormat,
     Operands,
+    ResidualAdd,
     ScaleRequantizer,
     ThresholdRequantizer,
     activation_planes,
@@ -21,6 +23,7 @@ from gatewise.kernels import (
 )
 from gatewise.kernels.direct import Activations, DirectConv, ScaleFinish, ThresholdFinish, fast_forms
 from gatewise.kernels.errors import FormatError, UnsupportedError
+from gatewise.kernels.mac import signed_range
 
 WIDEST = MacFormat(product=10, align=24, acc=48)
 FORMS = fast_forms()
@@ -187,6 +190,32 @@ def test_fused_thresholds_count_as_the_requantiser_does(form):
     assert np.array_equal(found, table[wanted])
 
 
+@pytest.mark.parametrize("rounding", ["half_even", "half_up", "half_away", "floor"])
+def test_fused_adds_and_copies_are_those_of_the_residual_stream(rounding):
+    """All codes of 8 bits against codes of 16, multipliers that make ties, and ends that clip."""
+    rng = np.random.default_rng(8)
+    first = rng.integers(-32768, 32768, (2, 24, 8, 16)).astype(np.int16)
+    second = np.arange(6144, dtype=np.int16).reshape(2, 24, 8, 16) % 256
+    multipliers, shifts = 1 << rng.integers(0, 9, (3, 24)), rng.integers(0, 10, (3, 24))
+    multipliers[:, ::2] += rng.integers(0, 1 << 20, (3, 12))
+    points, stream = (-70, 9), signed_range(16)
+    parts = [
+        ScaleFinish.build(np.full(24, 17), multipliers[n], shifts[n], rounding, 0, *stream) for n in (0, 1)
+    ]  # fmt: skip
+    total = ScaleFinish.build(np.full(24, 17), multipliers[2], shifts[2], rounding, 3, -128, 127)
+    operands = [
+        AddOperand(x, point, multipliers[n], shifts[n])
+        for n, (x, point) in enumerate(zip((first, second), points, strict=True))
+    ]
+    unit = ResidualAdd(24, rounding, 8)
+    wanted = unit.compute(tuple(operands), multipliers[2], shifts[2], 3, -128, 127)
+    found = total.added((first, points[0], parts[0]), (second, points[1], parts[1]))
+    assert np.array_equal(found, wanted)
+    assert len(np.unique(found)) > 150
+    wanted, _ = unit.output.compute(first.astype(np.int64) + 70, multipliers[2], shifts[2], 3, -128, 127)
+    assert np.array_equal(total.codes(first, -70), wanted)
+
+
 def test_batches_of_many_images_and_of_one_agree():
     rng = np.random.default_rng(7)
     shape = ConvShape(5, 18, (3, 3), (2, 2), (1, 1, 1, 1))
@@ -215,6 +244,7 @@ def test_register_tiles_are_the_instructions_that_they_are_meant_to_be(form):
 FOR_ANOTHER = """
 import numpy as np
 from gatewise.kernels import ConvShape, direct
+from gatewise.kernels.mac import signed_range
 from gatewise.kernels.errors import FormatError, UnsupportedError
 from gatewise.kernels.direct import Activations, DirectConv
 assert (direct.WIDE, direct.VNNI, direct.LANES) == {kind}, (direct.WIDE, direct.VNNI, direct.LANES)

@@ -12,7 +12,7 @@ from gatewise.kernels.errors import UnsupportedError
 from gatewise.sim.demo import load_demo
 from gatewise.sim.engine import EngineConfig as Engine
 from gatewise.sim.execute import execute
-from gatewise.sim.fast import fast_form, fast_layers
+from gatewise.sim.fast import FastAdd, FastRequantise, fast_form, fast_nodes
 from gatewise.sim.random_cases import Steered, random_cases
 from gatewise.sim.report import run_summary
 from gatewise.sim.run import run
@@ -33,11 +33,14 @@ def assert_same(found, golden):
 
 def test_random_networks_are_the_same_in_all_forms():
     """Every operation and scheme, on every array, with widths of which some overflow."""
-    faithful = fast = both = fused = 0
+    faithful = fast = both = fused = adds = copies = 0
     for case in random_cases(90, draw=Steered(11)):
         for form in fast_forms():
             found = run(case.network, ImageSet(case.codes, coded=True), case.engine, trace=True, form=form)
             assert_same(found, case.golden)
+            nodes = fast_nodes(case.network, case.engine.array, case.engine.mac, form).values()
+            adds += sum(isinstance(node, FastAdd) for node in nodes)
+            copies += sum(isinstance(node, FastRequantise) for node in nodes)
             for name in case.network.layers:
                 rest = found.faithful_channels(name)
                 faithful += name not in found.fast
@@ -47,6 +50,7 @@ def test_random_networks_are_the_same_in_all_forms():
     assert min(faithful, fast) > 60
     assert both > 3
     assert fast > fused > 60
+    assert min(adds, copies) > 10
 
 
 @pytest.mark.parametrize("form", fast_forms())
@@ -129,10 +133,10 @@ def test_values_that_overflow_behind_the_sums_are_limited_and_counted():
 
 def test_layers_are_packed_once_for_a_network_and_a_datapath():
     network = narrow_layer()
-    first = fast_layers(network, "digit", MacFormat(), "auto")
-    assert fast_layers(network, "digit", MacFormat(), "auto") is first
-    assert fast_layers(network, "digit", MacFormat(acc=12), "auto") is not first
-    assert fast_layers(network, "digit", MacFormat(), "faithful") == {}
+    first = fast_nodes(network, "digit", MacFormat(), "auto")
+    assert fast_nodes(network, "digit", MacFormat(), "auto") is first
+    assert fast_nodes(network, "digit", MacFormat(acc=12), "auto") is not first
+    assert fast_nodes(network, "digit", MacFormat(), "faithful") == {}
 
 
 def test_the_form_of_another_processor_is_refused(monkeypatch):
