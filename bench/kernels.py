@@ -1,21 +1,24 @@
-"""How fast the bit-level kernels are: GMAC/s on one core, beside torch's float32 convolution.
+"""How fast the kernels are: GMAC/s of the fast and the faithful forms, beside torch's float32 convolution.
 
-    python bench/kernels.py [--repeat 7]
+    python bench/kernels.py [--repeat 7] [--part fast|faithful|all] [--cpu-time]
 
-Every row runs the same convolution (128 -> 128 channels, 3 x 3, 56 x 56, padding 1). Kernels and
-torch alternate in one process on one thread; a row shows medians, and the ratio to torch.
+Fast forms run the shapes of `bench/fast.py`; every row of the faithful ones runs the same convolution (128 -> 128
+channels, 3 x 3, 56 x 56, padding 1). Kernels and torch alternate in one process; a row shows medians, and the ratio to
+torch.
 """
 
 import argparse
+import os
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import llvmlite.binding
 import numpy as np
+from fast import SHAPES, alternate, contenders, inner_product, register_limit
 from gatewise.kernels import ConvShape, MacFormat, Operands, alignment_factors, conv2d, split_digits
+from gatewise.kernels.direct import fast_forms
 from rich.console import Console
 from rich.table import Table
 
@@ -62,40 +65,11 @@ def operands(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, split_digits(weights, case.w_bits, signed=True), factors
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeat", type=int, default=7, help="timed runs of each kernel (default 7)")
-    repeat = parser.parse_args().repeat
-
-    import torch
-
-    torch.set_num_threads(1)
-    image = torch.rand(1, SHAPE.in_channels, SIZE, SIZE)
-    kernel = torch.rand(SHAPE.weight_shape)
+def faithful_table(repeat: int, clock: Callable[[], float]) -> tuple[Table, str]:
+    """The faithful kernels beside torch on one thread, and what the target says."""
     macs = SHAPE.macs(SIZE, SIZE)
-
-    def float_conv() -> object:
-        with torch.inference_mode():
-            return torch.nn.functional.conv2d(image, kernel, padding=1)
-
-    table = Table(
-        "kernel",
-        "MACs clipped",
-        "GMAC/s",
-        "torch float32",
-        "ratio",
-        title="faithful kernels, one core",
-        title_justify="left",
-    )
-    float_conv()
+    table = Table("kernel", "MACs clipped", "GMAC/s", "torch float32", "ratio", title="faithful kernels, one thread",
+                  title_justify="left")  # fmt: skip
     verdict = ""
     for case in CASES:
         x, weights, factors = operands(case)
@@ -106,20 +80,74 @@ def main() -> None:
 
         found = run()
         clipped = (found.align_overflows.sum() + found.product_overflows.sum()) / (macs * pairs.digit_pairs)
-        ours, theirs = [], []
-        for _ in range(repeat):
-            ours.append(seconds(run))
-            theirs.append(seconds(float_conv))
-        rate, float_rate = (macs / statistics.median(times) / 1e9 for times in (ours, theirs))
+        theirs = contenders(SHAPES[0], 1)["torch float32"]
+        times = alternate({"ours": run, "theirs": theirs}, repeat, clock)
+        rate, float_rate = (macs / seconds / 1e9 for seconds in times.values())
         table.add_row(
             case.name, f"{100 * clipped:.2f} %", f"{rate:.1f}", f"{float_rate:.1f}", f"{rate / float_rate:.2f}"
         )
         if case.name == "align = 12, saturate":
             verdict = f"align = 12, saturate: {rate:.1f} GMAC/s against a target of {TARGET:g}"
-    console = Console(width=100)
-    console.print(f"{platform.processor() or platform.machine()}, {llvmlite.binding.get_host_cpu_name()}")
-    console.print(table)
-    console.print(verdict)
+    return table, verdict
+
+
+def fast_table(threads: int, repeat: int, clock: Callable[[], float]) -> Table:
+    """The fast forms beside torch."""
+    forms = fast_forms()
+    columns = [heading for form in forms for heading in (form, "ratio")]
+    table = Table("convolution", *columns, "torch float32", *(["torch _int_mm"] if threads == 1 else []),
+                  title=f"fast forms, GMAC/s on {threads} thread{'s' if threads > 1 else ''}, packing and "
+                  "requantisation included; ratio to torch float32", title_justify="left")  # fmt: skip
+    for layer in SHAPES:
+        times = alternate(contenders(layer, threads), repeat, clock)
+        rates = {name: threads * layer.macs / seconds / 1e9 for name, seconds in times.items()}
+        float_rate = rates["torch float32"]
+        cells = [
+            text
+            for form in forms
+            for text in ((f"{rates[form]:.1f}", f"{rates[form] / float_rate:.2f}") if form in rates else ("", ""))
+        ]
+        others = [f"{rates['_int_mm']:.1f}" if "_int_mm" in rates else ""] if threads == 1 else []
+        table.add_row(layer.name, *cells, f"{float_rate:.1f}", *others)
+    return table
+
+
+def limit_line(repeat: int, clock: Callable[[], float]) -> str:
+    """The register tiles alone against the multiply-add units alone."""
+    limit = register_limit()
+    tiles, macs = inner_product(SHAPES[0])
+    if limit is None:
+        seconds = alternate({"tiles": tiles}, repeat, clock)["tiles"]
+        return f"register tiles alone: {macs / seconds / 1e9:.1f} GMAC/s; no vpdpbusd here"
+    times = alternate({"tiles": tiles, "limit": limit[0]}, repeat, clock)
+    rate, most = macs / times["tiles"] / 1e9, limit[1] / times["limit"] / 1e9
+    return (
+        f"register tiles alone: {rate:.1f} GMAC/s, {100 * rate / most:.1f} % of vpdpbusd on registers, {most:.1f} "
+        f"({SHAPES[0].name})"
+    )
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=7, help="timed runs of each kernel (default 7)")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time of one thread: where others work too")
+    parser.add_argument("--part", choices=["fast", "faithful", "all"], default="all", help="tables (default all)")
+    options = parser.parse_args()
+    clock = time.thread_time if options.cpu_time else time.perf_counter
+    console = Console(width=120)
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    console.print(
+        f"{platform.processor() or platform.machine()}, {llvmlite.binding.get_host_cpu_name()}, load {load}, "
+        f"{'processor' if options.cpu_time else 'wall-clock'} time, medians of {options.repeat}"
+    )
+    if options.part != "faithful":
+        for threads in (1,) if options.cpu_time else (1, 2):
+            console.print(fast_table(threads, options.repeat, clock))
+        console.print(limit_line(options.repeat, clock))
+    if options.part != "fast":
+        for each in faithful_table(options.repeat, clock):
+            console.print(each)
 
 
 if __name__ == "__main__":

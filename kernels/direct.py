@@ -64,8 +64,8 @@ LIMB_BITS = {"vnni": 8, "portable": 16}
 SUM_BITS = 32
 BLOCK_PIXELS = 96
 """Pixels whose sums stay in the second-level cache until they are requantised."""
-WORK_PIXELS = 1024
-"""Pixels at least that one call of the compiled loop is given, in whole images."""
+WORK_BYTES = 1 << 18
+"""Packed activations that one call of the compiled loop is given, in whole images: a part of the second-level cache."""
 
 
 def fast_forms() -> tuple[FastForm, ...]:
@@ -765,7 +765,7 @@ class DirectConv:
                 thresholds, table, signs = finish.thresholds, finish.table, finish.signs
         constants = [by_group(each * signs) for each in (self.unit, self.zero, self.bias)]
         finishing = by_group(scale[0]), *scale[1:], by_group(thresholds), table
-        step = max(1, WORK_PIXELS // (size[0] * size[1]))
+        step = max(1, WORK_BYTES // (x[0].size * (1 if self.form == "vnni" else 2)))
         for first in range(0, images, step):
             part = slice(first, first + step)
             self._run_images(x[part], pad_code, constants, finishing, result[part])
