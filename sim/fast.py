@@ -2,8 +2,8 @@
 
 A channel whose products, aligned products and accumulators cannot overflow, whatever the image is (`sim.bounds`), needs
 no order and no widths: `kernels.direct` computes it. The others take the faithful form, so that a layer may be of both.
-What is requantised is limited once, behind all sums, so that nothing need be proved of it; nor of adds and copies, whose
-rescales are exact in 64 bits, but for tflite's.
+What is requantised is limited once, behind all sums, so that nothing need be proved of it. Nor of adds and copies:
+their rescales are exact in 64 bits, but for tflite's.
 """
 
 from dataclasses import dataclass
