@@ -71,7 +71,7 @@ LENET |= {"slope": "100", "slope_start": "100", "slope_warmup": "0"}
 RESNET = ADAM | {"n_in": "16", "begin": "float", "flip": "true", "crop": "4"}
 BETTER = RESNET | {"spread": "0.03", "learning_rate": "0.003"}
 """Found better since, on smaller networks: signs last longer at the start, and steps are greater."""
-INT4 = {"weight_bits": "4", "activation_bits": "8", "edge_bits": "8", "per_channel_weights": "true"}
+INT4 = {"weight_bits": "4", "activation_bits": "8", "edge_bits": "8", "per_channel_weights": "true", "refresh": "true"}
 
 RUNS = {
     **{f"lenet5-{n_in / 20}": Run("lenet5", LENET | {"n_in": str(n_in)}, 18) for n_in in (16, 12, 8)},

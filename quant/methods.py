@@ -166,7 +166,8 @@ def quantize(
     ----------
     method : a key of `METHODS`
     network : a key of `networks.NETWORKS`, or ``package.module:factory``
-    weights : a .safetensors, .pt or .pth file; without one the network is what its factory draws by the seed
+    weights : a .safetensors, .pt or .pth file; without one the network is what its factory draws by the seed, and grids
+        that come of calibration are chosen anew before each epoch unless options say otherwise
     calibration : the first `images` of them give the statistics; labels are not used
     bits : of weights and activations, first and last layers apart; where they are learnt, at the beginning
     options : the method's settings by name, as text, and those of `TrainingSettings`; also ``mean``, ``std`` (values
@@ -189,7 +190,9 @@ def quantize(
     chosen = dict(options or {})
     given = {key: chosen.pop(key) for key in INPUT_OPTIONS if key in chosen}
     kind = METHODS[method].settings
-    training = _training_settings(chosen, METHODS[method], 0 if train is None else epochs, seed)
+    # Ranges of a network that has learnt nothing are not those that it ends with.
+    fresh: dict[str, object] = {"refresh": weights is None}
+    training = _training_settings(chosen, METHODS[method], fresh, 0 if train is None else epochs, seed)
     widths: dict[str, object] = {} if bits is None else {name: bits for name in BIT_OPTIONS if _has(kind, name)}
     drawn: dict[str, object] = {"seed": seed} if seed is not None and _has(kind, "seed") else {}
     settings = parse_settings(kind, widths | drawn | chosen)
@@ -265,7 +268,7 @@ def _has(kind: type[Any], name: str) -> bool:
 
 
 def _training_settings(
-    chosen: dict[str, str], method: Method, epochs: int | None, seed: int | None
+    chosen: dict[str, str], method: Method, default: Mapping[str, object], epochs: int | None, seed: int | None
 ) -> TrainingSettings:
     """The training's settings, taken out of the options; a method's own setting of the same name stays."""
     names = [field.name for field in fields(TrainingSettings) if not _has(method.settings, field.name)]
@@ -273,7 +276,7 @@ def _training_settings(
     named = {"epochs": epochs, "seed": seed}
     training: TrainingSettings = parse_settings(
         TrainingSettings,
-        {**method.training, **own} | {name: value for name, value in named.items() if value is not None},
+        {**default, **method.training, **own} | {name: value for name, value in named.items() if value is not None},
     )
     return training
 

@@ -132,3 +132,17 @@ def test_wrong_input_is_refused(change: dict[str, object], message: str, digits:
     arguments: dict[str, object] = {"method": "aciq", "network": FACTORY, "weights": WEIGHTS, "calibration": digits[0]}
     with pytest.raises(FormatError, match=message):
         quantize(**(arguments | change))  # type: ignore[arg-type]
+
+
+def test_a_network_trained_from_nothing_has_the_ranges_that_it_ends_with(
+    digits: tuple[ImageSet, ImageSet],
+) -> None:
+    train, test = digits
+    options = {"learning_rate": "0.02", "held_out": "0.1"}
+    found = quantize("minmax", FACTORY, None, train, bits=8, options=options, train=train, epochs=4)
+    assert found.network.manifest.provenance["training_refresh"] == 1
+    assert (found.network.run(test).top(1) or 0.0) >= found.history[-1].held_out_top1 - 0.1 >= 0.7
+    kept = quantize(
+        "minmax", FACTORY, None, train, bits=8, options=options | {"refresh": "false"}, train=train, epochs=4
+    )
+    assert (kept.network.run(test).top(1) or 0.0) < (found.network.run(test).top(1) or 0.0) - 0.1
