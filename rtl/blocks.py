@@ -13,10 +13,13 @@ from amaranth.lib import wiring
 
 from .. import kernels
 from ..kernels.align import Alignment
+from ..kernels.conv import ConvShape
 from ..kernels.errors import FormatError
 from ..kernels.mac import MacFormat, Overflow
 from ..kernels.planes import TABLE_ENTRIES
 from ..kernels.requant import Rounding
+from ..kernels.unrolled import Structure, UnrolledDot
+from ..sim.unrolled import scheme_named, seeded_layer
 from .accumulator import Accumulator, AccumulatorBench
 from .align import Aligner, AlignerBench
 from .bench import Bench
@@ -32,6 +35,8 @@ from .shift import ShiftPE, ShiftPEBench, ShiftRowBench, streamed_shift_row
 from .sign import PopcountRowBench, SignRowBench, streamed_popcount_row, streamed_sign_row
 from .stepped import Build, steppable, steppable_bench
 from .tree import AdderTree, AdderTreeBench
+from .unrolled import UnrolledDot as UnrolledDotCircuit
+from .unrolled import UnrolledDotBench
 from .xor import XorGates, XorGatesBench, XorProgrammable, XorProgrammableBench
 from .xor_stream import XorDecoder, XorRows, XorStream
 from .xor_stream_bench import XorDecoderBench, XorRowsBench, XorStreamBench
@@ -92,6 +97,8 @@ def _checked(what: str, value: int | bool | str, item: inspect.Parameter) -> int
         if value not in get_args(item.annotation):
             raise FormatError(f"{what} must be one of {', '.join(get_args(item.annotation))}, not {value!r}")
         return value
+    if item.annotation is str:
+        return str(value)
     if item.annotation is bool:
         words = {"true": True, "1": True, "false": False, "0": False}
         if str(value).lower() not in words:
@@ -298,6 +305,15 @@ def _huffman_bank(
 ) -> Build:
     decoder = kernels.HuffmanDecoder(max_length, alphabet, symbol_bits, chunk_bits, count_bits)
     return Build(kernels.HuffmanBank(rows, decoder), stepped)
+
+
+MAX_UNROLLED_TAPS = 4096
+
+
+def _unrolled(scheme: str = "focused5", taps: int = 64, structure: Structure = "grouped", seed: int = 0) -> UnrolledDot:
+    if not 1 <= taps <= MAX_UNROLLED_TAPS:
+        raise FormatError(f"taps must be 1 to {MAX_UNROLLED_TAPS}, not {taps}")
+    return seeded_layer(scheme_named(scheme), ConvShape(taps, 1), seed).unrolled.dot(0, structure)
 
 
 BLOCKS: dict[str, Block] = {
@@ -512,6 +528,21 @@ BLOCKS: dict[str, Block] = {
                 {"stepped": True, "rows": 1, "alphabet": 16, "max_length": 8, "chunk_bits": 8, "symbol_bits": 4},
             ),
             small={"rows": 2, "alphabet": 16, "max_length": 5, "chunk_bits": 8, "symbol_bits": 4, "count_bits": 8},
+        ),
+        Block(
+            "unrolled",
+            _unrolled,
+            UnrolledDotCircuit,
+            UnrolledDotBench,
+            cases=(
+                {},
+                {"structure": "direct"},
+                {"scheme": "abcnet", "taps": 24, "structure": "direct"},
+                {"scheme": "lqnet-a8", "taps": 40},
+                {"scheme": "aciq", "structure": "direct"},
+                {"scheme": "fixed8"},
+            ),
+            small={"taps": 16},
         ),
     )
 }
