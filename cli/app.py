@@ -7,7 +7,7 @@ from typing import NoReturn
 import typer
 
 from ..kernels.errors import GatewiseError, MismatchError
-from . import doctor, network_commands, quantize_commands, regress_command, rtl_commands
+from . import compare_command, doctor, network_commands, quantize_commands, regress_command, rtl_commands
 
 __all__ = ["app", "run_app"]
 
@@ -27,6 +27,7 @@ for verb in (
     network_commands.inspect,
     network_commands.run,
     rtl_commands.synth,
+    compare_command.compare,
     rtl_commands.export_rtl,
     regress_command.regress,
 ):

@@ -1,8 +1,8 @@
 """Unrolled layers: one circuit for each output, its weights wired in as constants.
 
-A constant costs no memory, no decoder and no run-time shifter, and a weight of zero costs nothing at all: additions
-alone remain. An output is ``sum_pj coef_pj * sum_t w_pt * a_jt``: P planes of weights, J planes of activations, both one
-but for LQ-Net and ABC-Net. Its additions are made in one of two structures:
+A constant costs no memory, no decoder and no run-time shifter, and a weight of zero costs nothing: additions alone
+remain. An output is ``sum_pj coef_pj * sum_t w_pt * a_jt``: P planes of weights, J planes of activations, both one but
+for LQ-Net and ABC-Net. Its additions are made in one of two structures:
 
 - ``direct``: every activation meets its constant, and a tree adds the products. Signs are those of the paper that
   defines a scheme: N planes of weights and M of activations are N times M sums.
@@ -300,6 +300,14 @@ class Circuit:
         self.nets += [step.net for step in plan.steps]
         return Term(self._placed(plan.result.net, given, first), plan.result.place)
 
+    def again(self, offset: int) -> Term:
+        """The sum that was made last once more, of inputs so many nets further on."""
+        plan, given, _ = self.plans[-1]
+        first, moved = len(self.nets), tuple(net + offset for net in given)
+        self.plans.append((plan, moved, first))
+        self.nets += [step.net for step in plan.steps]
+        return Term(self._placed(plan.result.net, moved, first), plan.result.place)
+
     @staticmethod
     def _placed(net: int, given: Sequence[int], first: int) -> int:
         """The net of the circuit that a plan's net is."""
@@ -402,21 +410,37 @@ class UnrolledDot:
 
     def _direct(self, circuit: Circuit) -> list[tuple[int, Term]]:
         """The sum of each pair of planes, products made tap by tap."""
-        # The products of all pairs come first, those of equal constants and inputs once.
+        # Products come first, those of equal constants and inputs once.
         made: dict[tuple[int, int], int] = {}
-        pairs: list[list[tuple[int, Term]]] = []
-        for plane in self.weights:
-            for j in range(self.activation_count):
-                terms = []
-                for tap, weight in enumerate(plane):
-                    if weight:
-                        odd, place = _odd(abs(weight))
-                        at = j * self.taps + tap
-                        if odd > 1 and (at, odd) not in made:
-                            made[at, odd] = circuit.multiply(ConstantMultiplier(self._input_bits, self.signed, odd), at)
-                        terms.append((1 if weight > 0 else -1, Term(made.get((at, odd), at), place)))
-                pairs.append(terms)
-        return [(1, circuit.total(terms)) for terms in pairs]
+
+        def terms(plane: Sequence[int], j: int) -> list[tuple[int, Term]]:
+            found = []
+            for tap, weight in enumerate(plane):
+                if weight:
+                    odd, place = _odd(abs(weight))
+                    at = j * self.taps + tap
+                    if odd > 1 and (at, odd) not in made:
+                        made[at, odd] = circuit.multiply(ConstantMultiplier(self._input_bits, self.signed, odd), at)
+                    found.append((1 if weight > 0 else -1, Term(made.get((at, odd), at), place)))
+            return found
+
+        first = [terms(plane, 0) for plane in self.weights]
+        if made:
+            others = [[terms(plane, j) for j in range(1, self.activation_count)] for plane in self.weights]
+            pairs = [[own, *rest] for own, rest in zip(first, others, strict=True)]
+            return [(1, circuit.total(each)) for pair in pairs for each in pair]
+        # Without products every plane of activations is added as the first one is.
+        sums = []
+        for own in first:
+            term = circuit.total(own)
+            sums.append((1, term))
+            added = term.net >= self.taps * self.activation_count
+            for j in range(1, self.activation_count):
+                if added:
+                    sums.append((1, circuit.again(self.taps)))
+                else:
+                    sums.append((1, Term(term.net + j * self.taps if own else -1, term.place)))
+        return sums
 
     @property
     def _input_bits(self) -> int:

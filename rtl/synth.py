@@ -6,6 +6,7 @@ count stands with the tool's version, the flow's name and hash and the RTL's has
 move by tens of percent between tool versions.
 """
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -37,12 +38,14 @@ __all__ = [
     "LevelCount",
     "MemoryCount",
     "ModuleCount",
+    "Part",
     "SynthReport",
     "block_design",
     "flat_check",
     "synthesize",
     "synthesize_component",
     "synthesize_engine",
+    "synthesize_parts",
 ]
 
 TRANSISTORS_PER_GATE_EQUIVALENT = 4
@@ -410,6 +413,8 @@ class _Runner:
         self.cache = cache
         self.notice = notice
         self.jobs = jobs or len(os.sched_getaffinity(0))
+        self.left = 0
+        """Runs that are not finished, for messages."""
 
     def run(self, tasks: Iterable[Task]) -> dict[Task, Found]:
         """What every task found."""
@@ -419,6 +424,7 @@ class _Runner:
             dict.fromkeys(tasks), key=lambda task: (_MULTIPLY in task.rtlil, len(task.rtlil)), reverse=True
         )
         short = ordered.pop()
+        self.left = len(ordered)
         found = {short: self._run(short)}
         with ThreadPoolExecutor(self.jobs) as pool:
             futures = {task: pool.submit(self._run, task) for task in ordered}
@@ -432,9 +438,11 @@ class _Runner:
     def _run(self, task: Task) -> Found:
         def tell(text: str) -> None:
             if self.notice is not None:
-                self.notice(f"{task.name}: {text}")
+                self.notice(f"{task.name}: {text}" + (f", {self.left} runs left" if self.left else ""))
 
-        return run_flow(task.flow, task.rtlil, task.top, self.cache, tell)
+        found = run_flow(task.flow, task.rtlil, task.top, self.cache, tell)
+        self.left = max(0, self.left - 1)
+        return found
 
 
 def _flat(design: Design, runner: _Runner) -> _Sum:
@@ -445,21 +453,28 @@ def _flat(design: Design, runner: _Runner) -> _Sum:
     return _own_sum(design.all_memories(), gates, alm, alm)
 
 
-def _hierarchical(design: Design, runner: _Runner) -> tuple[dict[str, _Sum], dict[str, Paths]]:
-    """Every module's own cells and paths."""
-    texts = {name: design.alone(name) for name in design.instances}
-    tasks = {
-        # Without a multiplication there is nothing for a DSP block to do.
-        name: [Task(flow, text, "top", name) for flow in flows(flat=False)[: 3 if _MULTIPLY in text else 2]]
-        for name, text in texts.items()
-    }
-    found = runner.run(task for several in tasks.values() for task in several)
-    sums, paths = {}, {}
-    for name, several in tasks.items():
-        gates, alm = (found[task] for task in several[:2])
-        sums[name] = _own_sum(design.memories[name], gates, alm, found[several[-1]])
-        paths[name] = Paths(**gates["paths"])
-    return sums, paths
+def _hierarchical(designs: Sequence[Design], runner: _Runner) -> list[tuple[dict[str, _Sum], dict[str, Paths]]]:
+    """Every module's own cells and paths, of each design."""
+    texts = [{name: design.alone(name) for name in design.instances} for design in designs]
+    tasks = [
+        {
+            # Without a multiplication there is nothing for a DSP block to do.
+            name: [Task(flow, text, "top", name) for flow in flows(flat=False)[: 3 if _MULTIPLY in text else 2]]
+            for name, text in own.items()
+        }
+        for own in texts
+    ]
+    found = runner.run(task for own in tasks for several in own.values() for task in several)
+
+    def counted(design: Design, own: dict[str, list[Task]]) -> tuple[dict[str, _Sum], dict[str, Paths]]:
+        sums, paths = {}, {}
+        for name, several in own.items():
+            gates, alm = (found[task] for task in several[:2])
+            sums[name] = _own_sum(design.memories[name], gates, alm, found[several[-1]])
+            paths[name] = Paths(**gates["paths"])
+        return sums, paths
+
+    return list(map(counted, designs, tasks))
 
 
 def _joined(design: Design, sums: Mapping[str, _Sum], paths: Mapping[str, Paths]) -> tuple[dict[str, _Sum], Paths]:
@@ -486,7 +501,7 @@ def _report(
     design: Design, params: Mapping[str, Any], runner: _Runner, check: Callable[[], FlatCheck] | None = None
 ) -> SynthReport:
     tool = tool_version()
-    sums, own_paths = _hierarchical(design, runner)
+    ((sums, own_paths),) = _hierarchical([design], runner)
     totals, paths = _joined(design, sums, own_paths)
     total = totals[design.top]
     return SynthReport(
@@ -517,7 +532,7 @@ def flat_check(
     """Count a component as a sum over its hierarchy and as one flattened module."""
     runner = _Runner(cache, notice, jobs)
     design = parse_design(to_rtlil(component, name), name)
-    totals, _ = _joined(design, *_hierarchical(design, runner))
+    totals, _ = _joined(design, *_hierarchical([design], runner)[0])
     counts = [
         (_gate_count(total, 0).two_input, _alm_count(total.alm, total.tally))
         for total in (totals[design.top], _flat(design, runner))
@@ -552,6 +567,61 @@ def synthesize_component(
     jobs : syntheses at the same time, by default one for each processor
     """
     return _report(parse_design(to_rtlil(component, name), name), params or {}, _Runner(cache, notice, jobs))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component that a design has so many of."""
+
+    name: str
+    component: wiring.Component
+    count: int
+
+
+def synthesize_parts(
+    parts: Sequence[Part],
+    name: str,
+    *,
+    params: Mapping[str, Any],
+    depth: Callable[[Sequence[Paths]], int],
+    cache: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> SynthReport:
+    """Count a design that is too large to be written out, by its parts: each is synthesised once.
+
+    Parameters
+    ----------
+    parts : what it is made of; what connects them must be wires
+    name, params : for the report
+    depth : makes the design's logic depth of the parts' paths, which come in their order
+    cache, notice, jobs : as for `synthesize_component`
+    """
+    tool = tool_version()
+    runner = _Runner(cache, notice, jobs)
+    # One name for all, so that equal parts of different designs have one text.
+    designs = [parse_design(to_rtlil(part.component, "part"), "part") for part in parts]
+    total, modules, paths, hashes = _Sum(), [], [], []
+    for part, design, (sums, own_paths) in zip(parts, designs, _hierarchical(designs, runner), strict=True):
+        totals, joined = _joined(design, sums, own_paths)
+        total.add(totals[design.top], part.count)
+        modules.append(_module_count(part.name, part.count, totals[design.top]))
+        paths.append(joined)
+        hashes.append(f"{part.count} {design.sha256}")
+    return SynthReport(
+        block=name,
+        params=dict(params),
+        tool=tool,
+        flows={flow.name: flow.sha256 for flow in flows(flat=False)},
+        rtl_sha256=hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest(),
+        gates=_gate_count(total, depth(paths)),
+        alm=_alm_count(total.alm, total.tally),
+        alm_dsp=_alm_count(total.alm_dsp, total.tally_dsp),
+        memory=total.memories,
+        modules=modules,
+        levels=[],
+        flat_check=None,
+    )
 
 
 def block_design(block: str, settings: Settings | None = None) -> Design:

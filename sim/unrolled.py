@@ -15,15 +15,26 @@ from ..kernels.conv import ConvShape
 from ..kernels.errors import FormatError
 from ..kernels.mac import signed_range
 from ..kernels.nested import NestedGrid
+from ..kernels.planes import TABLE_ENTRIES
 from ..kernels.shift import ShiftFormat, fit_bias, least_exponent, nearest_codes
 from ..kernels.unrolled import UnrolledLayer
 from ..kernels.xor import XorNetwork
+from .file import load
 from .layer import MacLayer
 from .manifest import Coding
 from .plane_basis import PlaneBasis
 from .weights import LayerWeights, WeightCodes, decode_weights
 
-__all__ = ["SCHEMES", "Scheme", "SeededLayer", "network_layer", "scheme_named", "seeded_layer", "unrolled_layer"]
+__all__ = [
+    "SCHEMES",
+    "Scheme",
+    "SeededLayer",
+    "load_layer",
+    "network_layer",
+    "scheme_named",
+    "seeded_layer",
+    "unrolled_layer",
+]
 
 FLEXOR_OUTPUTS = 20
 FLEXOR_TAPS = 2
@@ -162,10 +173,21 @@ def _flexor(n_in: int) -> Draw:
     return draw
 
 
+def _binary_basis(planes: int) -> PlaneBasis:
+    """The planes of a uniform grid, each worth half of the next.
+
+    How values become words is not the array's business: of more than four planes, words follow single thresholds.
+    """
+    beta = [2.0**plane for plane in range(planes)]
+    if planes < TABLE_ENTRIES.bit_length():
+        return PlaneBasis.lq_net(beta)
+    return PlaneBasis.abc_net(beta, np.linspace(0.1, 0.9, planes).tolist())
+
+
 def _lqnet(activation_bits: int, planes: bool) -> Draw:
     """Two planes by quantisation error minimisation (Zhang et al., 2018, algorithm 1), each channel by itself.
 
-    Activations of planes have the basis of a uniform grid, half of it at each plane.
+    Activations of planes have the basis of a uniform grid.
     """
 
     def draw(rng: np.random.Generator, shape: Shape) -> Drawn:
@@ -180,7 +202,7 @@ def _lqnet(activation_bits: int, planes: bool) -> Draw:
                 [np.linalg.lstsq(each, row, rcond=None)[0] for each, row in zip(signs, weights, strict=True)]
             )
         found = signs.transpose(2, 0, 1).reshape(2, *shape)
-        basis = PlaneBasis.lq_net([2.0**plane for plane in range(activation_bits)]) if planes else None
+        basis = _binary_basis(activation_bits) if planes else None
         return Drawn(WeightCodes.basis(found, alpha.T), basis=basis)
 
     return draw
@@ -207,6 +229,7 @@ SCHEMES: dict[str, Scheme] = {
     for scheme in (
         Scheme("abcnet", "ABC-Net, 5 bases, 5 bits", _abcnet, 5),
         Scheme("lqnet-a2", "LQ-Net, 2 bits, activations of 2 bits", _lqnet(2, planes=True), 2),
+        Scheme("lqnet-a5", "LQ-Net, 2 bits, activations of 5 planes", _lqnet(5, planes=True), 5),
         Scheme("lqnet-a8", "LQ-Net, 2 bits, activations of 8 bits", _lqnet(8, planes=False)),
         Scheme("shift", "shift quantisation, 2-bit exponents", _shift(2)),
         Scheme("focused3", "Focused Quantisation, 3 bits", _focused(3, "raw")),
@@ -299,3 +322,14 @@ def network_layer(layer: MacLayer) -> UnrolledLayer:
         layer.operands.a_signed,
         layer.activations is not None,
     )
+
+
+def load_layer(text: str) -> tuple[MacLayer, int]:
+    """The layer that ``F.gw:NODE`` names, and the bytes of its weights in the file."""
+    path, colon, name = text.rpartition(":")
+    if not (path and colon and name):
+        raise FormatError(f"weights must be given as F.gw:NODE, not {text!r}")
+    network = load(path)
+    if name not in network.layers:
+        raise FormatError(f"{path}: {name!r} must be one of its layers: {', '.join(network.layers)}")
+    return network.layers[name], network.arrays[f"{name}.weight"].nbytes

@@ -1,0 +1,232 @@
+"""What an unrolled layer costs: each distinct adder and multiplier synthesised once, summed over the layer's circuits.
+
+Between input and output registers everything is combinational. Depth is that of the netlist's longest path, bit by bit,
+through the circuits of the pixels that see most taps.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amaranth import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..kernels import unrolled as kernels
+from ..kernels.unrolled import Circuit, Plan, Structure, UnrolledLayer
+from .depth import NOT_REACHED, Paths
+from .synth import FlatCheck, Part, SynthReport, flat_check, synthesize_parts
+from .unrolled import Adder, ConstantMultiplier, UnrolledDot
+
+__all__ = ["CHECKED_TAPS", "check_flattened", "synthesize_layer"]
+
+CHECKED_TAPS = 64
+"""Of a channel that is small enough to be synthesised as one module."""
+
+Parameters = kernels.Adder | kernels.ConstantMultiplier
+
+
+class Register(wiring.Component):  # type: ignore[misc]
+    """One bit, held for a cycle."""
+
+    def __init__(self) -> None:
+        super().__init__({"i": In(1), "o": Out(1)})
+
+    def elaborate(self, platform: object) -> Module:
+        """A flip-flop without reset."""
+        m = Module()
+        held = Signal(reset_less=True)
+        m.d.sync += held.eq(self.i)
+        m.d.comb += self.o.eq(held)
+        return m
+
+
+@dataclass
+class _Census:
+    """How often a layer has each module, and bits of registers."""
+
+    modules: Counter[Parameters]
+    register_bits: int
+    deepest: list[Circuit]
+    """Of every channel the circuit of most taps."""
+
+
+def synthesize_layer(
+    layer: UnrolledLayer,
+    size: tuple[int, int],
+    structure: Structure,
+    *,
+    padded: bool = False,
+    decoders: Sequence[Part] = (),
+    params: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> SynthReport:
+    """Count a whole layer, one image a cycle.
+
+    Parameters
+    ----------
+    layer : its constants
+    size : rows and columns of its input
+    structure : of its circuits
+    padded : whether taps in the padding have adders too, as if padding were no constant
+    decoders : what stands beside the circuits, with how many of it
+    params : for the report
+    cache, notice, jobs : as for `synth.synthesize_component`
+    """
+    census = _census(layer, size, structure, padded, notice)
+    ordered = sorted(census.modules.items(), key=lambda item: (type(item[0]).__name__, repr(item[0])))
+    modules = [parameters for parameters, _ in ordered]
+    parts = [
+        Part(f"{_title(parameters)} ({at + 1} of {len(ordered)})", _component(parameters), count)
+        for at, (parameters, count) in enumerate(ordered)
+    ]
+
+    def depth(paths: Sequence[Paths]) -> int:
+        delays = {parameters: _delays(parameters, own) for parameters, own in zip(modules, paths, strict=False)}
+        memo: dict[int, np.ndarray] = {}
+        return max((_depth(circuit, delays, memo) for circuit in census.deepest), default=0)
+
+    return synthesize_parts(
+        [*parts, Part("register", Register(), census.register_bits), *decoders],
+        "unrolled",
+        params={"structure": structure} | dict(params or {}),
+        depth=depth,
+        cache=cache,
+        notice=notice,
+        jobs=jobs,
+    )
+
+
+def check_flattened(
+    layer: UnrolledLayer,
+    structure: Structure,
+    *,
+    taps: int = CHECKED_TAPS,
+    cache: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> FlatCheck:
+    """Count the first taps of the layer's first channel as a sum over its modules, and synthesised whole."""
+    dot = layer.dot(0, structure)
+    short = kernels.UnrolledDot(
+        tuple(plane[:taps] for plane in dot.weights),
+        dot.coefs,
+        dot.bits,
+        dot.signed,
+        dot.activation_planes,
+        structure,
+    )
+    params = {"taps": short.taps, "structure": structure}
+    return flat_check(UnrolledDot(short), "unrolled", params, cache=cache, notice=notice, jobs=jobs)
+
+
+def _census(
+    layer: UnrolledLayer,
+    size: tuple[int, int],
+    structure: Structure,
+    padded: bool,
+    notice: Callable[[str], None] | None,
+) -> _Census:
+    windows = layer.windows(*size, padded=padded)
+    most = max(windows, key=lambda window: len(window.rows) * len(window.columns))
+    census = _Census(Counter(), size[0] * size[1] * layer.shape.in_channels * layer.bits, [])
+    for channel in range(layer.shape.out_channels):
+        if notice is not None:
+            notice(f"circuits of channel {channel + 1} of {layer.shape.out_channels}")
+        for window in windows:
+            circuit = layer.dot(channel, structure, window).circuit
+            for found in (circuit.adders, Counter(multiplier for multiplier, _ in circuit.multipliers)):
+                for parameters, count in found.items():
+                    census.modules[parameters] += count * window.pixels
+            census.register_bits += (circuit.net.bits + circuit.result.place) * window.pixels
+            if window is most:
+                census.deepest.append(circuit)
+    return census
+
+
+def _component(parameters: Parameters) -> wiring.Component:
+    return Adder(parameters) if isinstance(parameters, kernels.Adder) else ConstantMultiplier(parameters)
+
+
+def _title(parameters: Parameters) -> str:
+    if isinstance(parameters, kernels.ConstantMultiplier):
+        return f"multiplier {parameters.bits} bits by {parameters.constant}"
+    sign = "-" if parameters.subtract else "+"
+    carry = " + carry" if parameters.carry else ""
+    return f"adder {parameters.a_bits} {sign} {parameters.b_bits}{carry} bits"
+
+
+_Delays = dict[str, np.ndarray]
+"""For each operand of a module the gates from its bits (columns) to the result's (rows)."""
+
+
+def _delays(parameters: Parameters, paths: Paths) -> _Delays:
+    """The longest paths through an adder or multiplier."""
+    if isinstance(parameters, kernels.Adder):
+        widths = {"a": parameters.a_bits, "b": parameters.b_bits} | ({"carry": 1} if parameters.carry else {})
+        bits = parameters.out_bits
+    else:
+        widths, bits = {"a": parameters.bits}, parameters.net.bits
+    found = {name: np.full((bits, width), NOT_REACHED) for name, width in widths.items()}
+    for bit in range(bits):
+        for pin, gates in paths.through.get(f"out[{bit}]", {}).items():
+            name, _, index = pin.rstrip("]").partition("[")
+            found[name][bit, int(index)] = gates
+    return found
+
+
+def _through(delays: _Delays, arrivals: Mapping[str, np.ndarray]) -> np.ndarray:
+    """When a module's result bits arrive."""
+    latest = [(delays[name] + arrivals[name]).max(axis=1) for name in delays]
+    return np.asarray(np.maximum.reduce([*latest, np.zeros_like(latest[0])]))
+
+
+def _depth(circuit: Circuit, delays: Mapping[Parameters, _Delays], memo: dict[int, np.ndarray]) -> int:
+    """Gates on the longest path of a circuit; `memo` keeps plans whose operands come straight from inputs."""
+    inputs = len(circuit.nets) - len(circuit.multipliers) - sum(len(plan.steps) for plan, _, _ in circuit.plans)
+    # An input's bits are there at once: what is not in the list.
+    arrivals: dict[int, np.ndarray] = {}
+    for at, (multiplier, _) in enumerate(circuit.multipliers):
+        arrivals[inputs + at] = _through(delays[multiplier], {"a": np.zeros(multiplier.bits, dtype=int)})
+
+    def arrival(net: int) -> np.ndarray:
+        return arrivals[net] if net in arrivals else np.zeros(1 if net < 0 else circuit.nets[net].bits, dtype=int)
+
+    for plan, given, first in circuit.plans:
+        fresh = all(net not in arrivals for net in given)
+        if not (fresh and id(plan) in memo):
+            _walk(plan, given, first, arrivals, arrival, delays)
+            if fresh and plan.result.net >= len(given):
+                memo[id(plan)] = arrivals[first + plan.result.net - len(given)]
+        elif plan.result.net >= len(given):
+            arrivals[first + plan.result.net - len(given)] = memo[id(plan)]
+    return int(arrival(circuit.result.net).max())
+
+
+def _walk(
+    plan: Plan,
+    given: Sequence[int],
+    first: int,
+    arrivals: dict[int, np.ndarray],
+    arrival: Callable[[int], np.ndarray],
+    delays: Mapping[Parameters, _Delays],
+) -> None:
+    """When the bits of every step of a plan arrive."""
+    for at, step in enumerate(plan.steps):
+        nets = (net if net < 0 else given[net] if net < len(given) else first + net - len(given) for net in step[:3])
+        a, b, carry = map(arrival, nets)
+        low = np.concatenate([a, np.full(max(0, step.place - len(a)), a[-1])])[: step.place]
+        if step.adder is None:
+            upper = b
+        else:
+            shifted = a[step.place :] if step.place < len(a) else a[-1:]
+            operands = [np.concatenate([np.zeros(step.lift, dtype=int), shifted]), b]
+            if not step.adder.subtract and len(operands[0]) != step.adder.a_bits:
+                operands.reverse()
+            upper = _through(delays[step.adder], {"a": operands[0], "b": operands[1], "carry": carry})
+        arrivals[first + at] = np.concatenate([low, upper])

@@ -1,0 +1,165 @@
+"""Schemes beside each other: the composed counts are those of the circuits, and the tables say what was found."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import gatewise
+import pytest
+from gatewise.cli.app import run_app
+from gatewise.rtl.compare import Comparison, compare_layer, network_rows, parse_layer
+from gatewise.rtl.compare_report import as_csv, as_latex, as_markdown
+from gatewise.rtl.synth import synthesize_component
+from gatewise.rtl.unrolled import UnrolledDot
+from gatewise.rtl.unrolled_layer import Register, synthesize_layer
+from gatewise.sim.unrolled import SCHEMES, load_layer, seeded_layer
+
+DIGITS = Path(gatewise.__file__).parent / "sim" / "digits"
+SMALL = "1,3,2,2,1"
+
+
+@pytest.fixture(scope="module")
+def small(synth_cache):
+    """Two schemes in both architectures, and the check."""
+    return compare_layer(parse_layer(SMALL), schemes=["focused5", "flexor-0.8"], check=True, cache=synth_cache)
+
+
+@pytest.mark.parametrize(("scheme", "structure"), [("focused5", "grouped"), ("bayesian4", "direct")])
+def test_a_composed_pixel_costs_what_its_circuit_does(scheme, structure, synth_cache):
+    layer = seeded_layer(SCHEMES[scheme], parse_layer("1,4,1,1,1").shape).unrolled
+    composed = synthesize_layer(layer, (1, 1), structure, cache=synth_cache)
+    circuit = UnrolledDot(layer.dot(0, structure))
+    whole = synthesize_component(circuit, "dot", cache=synth_cache)
+    register = synthesize_component(Register(), "register", cache=synth_cache)
+    # Four activations, and the sum.
+    bits = composed.gates.flip_flops
+    assert bits == 4 * layer.bits + len(circuit.sum)
+    assert composed.gates.depth == whole.gates.depth
+    assert composed.alm.aluts == whole.alm.aluts
+    assert composed.alm.carry_bits == whole.alm.carry_bits
+    # The order of a module's ports, which is its surroundings' in a circuit, moves the mapping by a gate or two.
+    assert abs(composed.gates.two_input - whole.gates.two_input) <= 0.01 * whole.gates.two_input
+    transistors = composed.gates.transistors - bits * register.gates.transistors
+    assert abs(transistors - whole.gates.transistors) <= 0.01 * whole.gates.transistors
+
+
+def test_a_layer_is_as_many_circuits_as_it_has_pixels(small, synth_cache):
+    one = compare_layer(parse_layer("1,3,2,1,1"), schemes=["focused5"], architectures=["direct"], cache=synth_cache)
+    rows = {(row.scheme, row.architecture): row for row in small.rows}
+    two = rows["focused5", "direct"].report
+    assert two.gates.two_input == 2 * one.rows[0].report.gates.two_input
+    assert two.gates.flip_flops == 2 * one.rows[0].report.gates.flip_flops
+    assert two.gates.depth == one.rows[0].report.gates.depth
+
+
+def test_taps_in_the_padding_cost_nothing_unless_they_are_kept(synth_cache):
+    sparse, kept = (
+        compare_layer(
+            parse_layer("3,1,1,2,2"), schemes=["ternary"], architectures=["direct"], padded=padded, cache=synth_cache
+        )
+        for padded in (False, True)
+    )
+    assert (sparse.macs, kept.macs) == (4 * 4, 4 * 9)
+    assert sparse.rows[0].report.gates.two_input < kept.rows[0].report.gates.two_input
+
+
+def test_a_decoder_stands_beside_every_channel(small):
+    row = next(row for row in small.rows if row.scheme == "flexor-0.8")
+    assert [(module.name, module.instances) for module in row.report.modules if "XOR" in module.name] == [
+        ("XOR network", 2)
+    ]
+
+
+def test_sums_agree_with_flattened_channels(small):
+    for row in small.rows:
+        assert row.check.params["taps"] == 3
+        assert abs(row.difference) < 0.1
+
+
+def test_ratios_are_to_focused_quantisation_in_the_same_architecture(small, synth_cache):
+    ratios = {(row.scheme, row.architecture): small.ratio(row) for row in small.rows}
+    assert ratios["focused5", "direct"] == ratios["focused5", "grouped"] == 1
+    assert ratios["flexor-0.8", "direct"] < ratios["flexor-0.8", "grouped"] < 1
+    alone = compare_layer(parse_layer(SMALL), schemes=["ternary"], architectures=["direct"], cache=synth_cache)
+    assert alone.ratio(alone.rows[0]) is None
+    assert "| ternary | direct |" in as_markdown(alone)
+
+
+def test_every_form_has_every_row(small):
+    content = json.loads(json.dumps(small.to_json()))
+    assert content["schema"] == 1
+    names = [(row["scheme"], row["architecture"]) for row in content["rows"]]
+    assert names == [(row.scheme, row.architecture) for row in small.rows]
+    table = list(csv.DictReader(io.StringIO(as_csv(small))))
+    assert [int(row["gates"]) for row in table] == [row["gates"] for row in content["rows"]]
+    markdown, latex = as_markdown(small), as_latex(small)
+    for row in small.rows:
+        gates = f"{row.report.gates.two_input:,}"
+        assert f"| {row.scheme} | {row.architecture} | {gates} |" in markdown
+        assert f"{row.scheme} & {row.architecture} & {gates} &" in latex
+    assert r"\%" in latex
+    assert small.rows[0].report.tool in markdown
+
+
+@pytest.fixture
+def command(monkeypatch, synth_cache):
+    """The exit code of a command, its results in the tests' cache."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    monkeypatch.setenv("YOWASP_CACHE_DIR", os.environ.get("YOWASP_CACHE_DIR", str(base / "YoWASP")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(synth_cache))
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as exit:
+            run_app(["compare", *arguments])
+        return exit.value.code
+
+    return run
+
+
+def test_the_command_prints_and_writes_what_it_found(command, tmp_path, capsys):
+    file = tmp_path / "compare.json"
+    arguments = ("--layer", SMALL, "--scheme", "ternary", "--architecture", "direct", "--format", "md")
+    assert command(*arguments, "--json", str(file)) == 0
+    output = capsys.readouterr().out
+    content = json.loads(file.read_text())
+    assert f"| ternary | direct | {content['rows'][0]['gates']:,} |" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--layer", "3,4,4,8"), "layer must be K,CIN,COUT,H,W: five positive whole numbers, K odd, not '3,4,4,8'"),
+        (("--layer", "2,4,4,8,8"), "layer must be K,CIN,COUT,H,W: five positive whole numbers, K odd, not '2,4,4,8,8'"),
+        (("--layer", "3,4,0,8,8"), "layer must be K,CIN,COUT,H,W: five positive whole numbers, K odd, not '3,4,0,8,8'"),
+        (("--layer", SMALL, "--scheme", "float"), f"scheme must be one of {', '.join(SCHEMES)}, not 'float'"),
+        (("--layer", SMALL, "--architecture", "flat"), "architecture must be one of direct, grouped, not 'flat'"),
+        (("--layer", SMALL, "--format", "html"), "--format must be one of table, md, csv, latex, not 'html'"),
+        (("--layer", SMALL, "--weights", "net.gw"), "weights must be given as F.gw:NODE, not 'net.gw'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, command, capsys):
+    assert command(*arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {message}"
+
+
+def test_a_layer_of_a_network_must_have_the_shape(command, capsys):
+    weights = f"{DIGITS / 'digits-w4a4.gw'}:conv2"
+    arguments = ("--layer", SMALL, "--scheme", "ternary", "--architecture", "direct", "--weights", weights)
+    assert command(*arguments) == 2
+    assert f"error: conv2 must be a layer {SMALL} of stride 1, not " in capsys.readouterr().err
+    assert command(*arguments[:-1], weights.replace("conv2", "conv9")) == 2
+    assert "'conv9' must be one of its layers: " in capsys.readouterr().err
+
+
+def test_a_real_layers_weights_stand_beside_the_seeded_ones(synth_cache):
+    node, coded = load_layer(f"{DIGITS / 'digits-binary.gw'}:conv3")
+    found = Comparison(parse_layer("3,32,32,1,1"), 0, padded=False)
+    network_rows(found, "digits", node, coded, architectures=["direct"], cache=synth_cache)
+    (row,) = found.rows
+    # Of signs by signs, a pixel that is alone sees one tap of each channel: 31 additions of bits, and no others.
+    adders = {module.name: module.instances for module in row.report.modules if module.name.startswith("adder")}
+    assert sum(adders.values()) <= 32 * 31
+    assert coded == 32 * 32 * 9 // 8
+    assert found.ratio(row) is None
