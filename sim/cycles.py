@@ -7,7 +7,9 @@ the weights too, and never on activations.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import lru_cache
+from itertools import accumulate
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -100,9 +102,9 @@ class LayerCycles:
 class TileTimes:
     """When one tile of pixels computes and drains, in cycles from the layer's first on.
 
-    `first` and `last` are the first reads of its first and last step, `starts` those of all; `pairs` are the
-    digit pairs of each step, `passes` the cycles that the last one takes at least, `post_wait` the cycles
-    in which only the tile's half of the accumulators was missing. `done` is the tile's end in the accumulators;
+    `first` and `last` are the first reads of its first and last step, those of all lie `offsets` behind `first`;
+    `pairs` are the digit pairs of each step, `passes` the cycles that the last one takes at least, `post_wait` the
+    cycles in which only the tile's half of the accumulators was missing. `done` is the tile's end in the accumulators;
     its slots begin in cycles `slot`, `slot + interval`, ..., `last_slot`. In cycle `decoded` the decoders are
     through with its weights.
     """
@@ -111,6 +113,7 @@ class TileTimes:
     tile: int
     pixels: int
     pairs: Sequence[int]
+    offsets: Sequence[int]
     first: int
     last: int
     passes: int
@@ -118,8 +121,12 @@ class TileTimes:
     done: int
     slot: int
     last_slot: int
-    starts: Sequence[int]
     decoded: int = 0
+
+    @property
+    def starts(self) -> list[int]:
+        """The first read of each step."""
+        return [self.first + offset for offset in self.offsets]
 
     @property
     def reads(self) -> list[int]:
@@ -156,6 +163,24 @@ def array_stages(engine: EngineConfig) -> int:
     return 4 + engine.lanes.bit_length() // 2
 
 
+class _Steps(NamedTuple):
+    """The steps of a tile: their digit pairs, and where each begins after the first if only the bus delays it."""
+
+    pairs: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+
+@lru_cache(64)
+def _steps(tap: tuple[int, ...], parts: int, taps: int, cycles: int, load: int) -> _Steps:
+    """Of `taps` times the lane groups of a tap, of which each has its digit pairs, and `parts` of a weight.
+
+    A digit pair takes `cycles`, a weight tile `load` to come.
+    """
+    pairs = tuple(each for each in tap for _ in range(parts)) * taps
+    gaps = (max(each * cycles, load) for each in pairs[:-1])
+    return _Steps(pairs, tuple(accumulate(gaps, initial=0)))
+
+
 def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]:
     """Play a layer of the array tile by tile."""
     registers = layer.registers
@@ -181,28 +206,28 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
             taken = max(taken + 1, buffer_free[index % 2]) + layer.record.cycles(group.rows, engine.bus_bits) - 1
         load = _tile_layout(registers, index, group, engine).words(engine.bus_bits)
         words = range(group.word, group.word + group.lane_groups)
-        tap = [weight_digits(registers, index) * activation_digits(registers, word) for word in words]
-        pairs = np.tile(np.repeat(tap, parts), taps)
+        digits = weight_digits(registers, index)
+        tap = tuple(digits * activation_digits(registers, word) for word in words)
         spans = -(-group.rows // min(engine.rows, engine.lanes))
         for tile, n in enumerate(tile_sizes(registers, index == len(groups) - 1)):
-            each = pairs * max(n, MIN_PIXELS)
-            passes = int(each[-1])
+            cycles = max(n, MIN_PIXELS)
+            pairs, offsets = _steps(tap, parts, taps, cycles, load)
+            passes = pairs[-1] * cycles
             # A serial layer reads with its post lanes where it reads with its array: one after the other.
             half = max(half_free) if registers["serial"] else half_free[count % 2]
             if layer.coded is not None:
                 begin = max(taken + 1, decoded)
+                each = np.array(pairs) * cycles
                 coded = layer.coded.times(index, begin, shadow, ready, each, half)
-                starts: Sequence[int] = coded.first.tolist()
-                first, last = starts[0], starts[-1]
+                first, last = int(coded.first[0]), int(coded.first[-1])
+                offsets = tuple((coded.first - first).tolist())
                 can, taken, decoded = first - coded.post_wait, coded.taken, coded.done
             else:
                 loaded = max(taken + 1, shadow) + load - 1
                 can = max(ready, loaded)
                 first = max(can, half)
-                gaps = np.maximum(each[:-1], load)
-                starts = [first, *(first + np.cumsum(gaps)).tolist()]
-                last = starts[-1]
-                taken = loaded if len(pairs) == 1 else starts[-2] + load
+                last = first + offsets[-1]
+                taken = loaded if len(pairs) == 1 else first + offsets[-2] + load
             shadow, ready = last + 1, last + passes
             done = last + passes + stages
             slot = max(done + SLOT_DELAY, slot_free)
@@ -213,7 +238,8 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
                 index,
                 tile,
                 n,
-                pairs.tolist(),
+                pairs,
+                offsets,
                 first,
                 last,
                 passes,
@@ -221,7 +247,6 @@ def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]
                 done,
                 slot,
                 last_slot,
-                starts,
                 decoded,
             )
             count += 1

@@ -8,7 +8,7 @@ neither zeros nor a damaged one pass.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import xor
 from typing import Literal, get_args
 
@@ -159,7 +159,8 @@ def sub_address_bits(engine: EngineConfig) -> int:
     return act_address_bits(engine) + 2 * (engine.array == "fusion")
 
 
-def descriptor_fields(engine: EngineConfig) -> dict[str, Field]:
+@lru_cache
+def descriptor_fields(engine: EngineConfig) -> Mapping[str, Field]:
     """The registers of a layer by name, from bit 0 of the descriptor on.
 
     Addresses of activations are words modulo the address space, and so are the steps between them. What a
@@ -344,6 +345,7 @@ def record_slots(engine: EngineConfig) -> tuple[str, ...]:
     return (*(COEFFICIENT_SLOTS if engine.array == "sign" else ()), *RECORD_SLOTS)
 
 
+@lru_cache
 def descriptor_bits(engine: EngineConfig) -> int:
     """Bits of a descriptor, a multiple of 512."""
     used = sum(field.bits for field in descriptor_fields(engine).values())
