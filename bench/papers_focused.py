@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from agreed import agreement_facts
 from focused import ENGINE, NETWORK
 from focused import measure as train
 from gatewise.kernels.errors import FormatError
-from gatewise.quant.agreement import agreement
 from gatewise.quant.methods import quantize
 from gatewise.sim.engine import EngineConfig
 from gatewise.sim.file import load
@@ -19,7 +19,9 @@ __all__ = ["focused_agreement", "focused_section"]
 
 BUDGETS = {"9x": 9, "11x": 11}
 """Compressions that are wanted of 5 bits."""
-AGREEMENT_IMAGES = 64
+AGREEMENT_COLUMNS = ["test images", "with multipliers", "with thresholds", "free running", "predictions that agree %"]
+CONVERTED = ((3, 8), (5, 8), (7, 8), (5, 4))
+"""Bits of weights and activations whose integers are compared without training."""
 CALIBRATION = 32
 
 TEXT = """
@@ -54,10 +56,11 @@ def focused_section(data: Data) -> Section:
 def focused_agreement(data: Data) -> Section:
     """Integer layers beside fake-quantised ones: of trainings, which measured it at their end, and of conversions."""
     text = """
-Each layer is fed the integer network's own inputs; *free running* is the worst layer of the two networks by themselves.
-Layers whose results have more than 4 bits come of multipliers, others of thresholds.
+The share of integers that differ in the worst layer, and how many layers there are; each is fed the integer network's
+own inputs. *Free running* is the worst layer of the two networks by themselves. Results of at most 4 bits can come of
+thresholds, all of multipliers.
 """
-    tables = [table for table in (_trained_agreement(), _agreement(data)) if table.rows]
+    tables = [table for table in (_trained_agreement(), _converted_agreement(data)) if table.rows]
     return Section("Focused Quantisation: integers beside the fake-quantised network", text, tables)
 
 
@@ -163,39 +166,33 @@ def _size(shape: list[int]) -> int:
 
 def _trained_agreement() -> Table:
     """What the trainings found of their own exports."""
-    lines = []
-    for path in sorted(TRAINED.glob("focused-*.json")):
-        compared = json.loads(path.read_text()).get("agreement")
-        if compared is not None:
-            worst = [
-                f"{compared[f'worst_{kind}']:.1e} of {compared[f'{kind}_layers']}" if compared[f"{kind}_layers"] else ""
-                for kind in ("scale", "threshold")
-            ]
-            lines.append(
-                [path.stem, str(compared["images"]), *worst, f"{compared['worst_free_running']:.1e}",
-                 percent(compared["predictions"])]
-            )  # fmt: skip
-    columns = ["export", "test images", "worst layer with multipliers, share of integers that differ"]
-    columns += ["with thresholds", "free running", "predictions that agree %"]
-    return Table(columns, lines, "**Trained**, as each training found at its end")
+    found = {
+        path.stem: json.loads(path.read_text()).get("agreement") for path in sorted(TRAINED.glob("focused-*.json"))
+    }
+    rows = [_agreement_row(name, facts) for name, facts in found.items() if facts is not None]
+    return Table(["export", *AGREEMENT_COLUMNS], rows, "**Trained**, as each training found at its end")
 
 
-def _agreement(data: Data) -> Table:
+def _converted_agreement(data: Data) -> Table:
     weights = DATA / "cifar10" / "resnet20.safetensors"
-    lines = []
-    for bits in (3, 5, 7):
+    rows = []
+    for bits, activation_bits in CONVERTED:
         found = quantize(
             "focused", NETWORK, str(weights), data.training, images=CALIBRATION,
-            options={"weight_bits": str(bits), "sparsity": "0.3"},
+            options={"weight_bits": str(bits), "activation_bits": str(activation_bits), "sparsity": "0.3"},
         )  # fmt: skip
-        compared = agreement(found, data.test.images[:AGREEMENT_IMAGES])
-        free = max(tensor.free_running_share for tensor in compared.layers)
-        lines.append([str(bits), f"{compared.worst('scale'):.1e}", f"{free:.1e}", percent(compared.predictions)])
-    columns = ["bits", "worst layer: share of integers that differ", "free running", "predictions that agree %"]
-    caption = (
-        f"**Converted without training**, focused and plain shift layers, 30 % pruned, {AGREEMENT_IMAGES} test images"
-    )
-    return Table(columns, lines, caption)
+        rows.append(_agreement_row(f"{bits}, {activation_bits}", agreement_facts(found, data.test)))
+    caption = "**Converted without training**, focused and plain shift layers, 30 % pruned"
+    return Table(["bits of weights, activations", *AGREEMENT_COLUMNS], rows, caption)
+
+
+def _agreement_row(name: str, facts: dict[str, Any]) -> list[str]:
+    worst = [
+        f"{facts[f'worst_{kind}']:.1e} ({facts[f'{kind}_layers']})" if facts[f"{kind}_layers"] else ""
+        for kind in ("scale", "threshold")
+    ]
+    free = f"{facts['worst_free_running']:.1e}"
+    return [name, str(facts["images"]), *worst, free, percent(facts["predictions"])]
 
 
 def _beside(found: dict[str, dict[str, Any]], chosen: dict[str, str | None], data: Data) -> Table:
