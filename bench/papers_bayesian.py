@@ -37,7 +37,7 @@ the last quarter of the epochs with fixed gates, on 55,000 training images; the 
 the exported file on {images:,} test images. Exports, settings and epochs are in `bench/trained/`
 (`python bench/bayesian.py train` makes them).
 
-Modes are compared by trainings of {epochs} epochs; longer ones, of mode *full*, move images by up to a pixel or two.
+Modes are compared by trainings of {epochs} epochs; longer ones, of mode *full*, move images by up to a pixel.
 
 **Rule of choice.** Of each seed's trainings in mode *full* whose BOPs are not above {budget} %, whatever their strength
 and gates, the one with the best top-1 on the held-out images; test images chose nothing, the last epoch
@@ -278,7 +278,7 @@ def _paper() -> Table:
 def _curve(jobs: dict[str, dict[str, Any]], path: Path) -> None:
     """Draw BOPs against integer top-1, a line for each job."""
     plt = _pyplot()
-    figure, axes = plt.subplots(figsize=(7, 4.2))
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     kinds = list(dict.fromkeys(_kind(job) for job in jobs.values()))
     for job in jobs.values():
         points = sorted((100 * each["bops"], 100 * each["integer_top1"]) for each in job["runs"])
@@ -290,7 +290,7 @@ def _curve(jobs: dict[str, dict[str, Any]], path: Path) -> None:
     axes.set(xscale="log", xlabel="BOPs, % of 32 x 32 bits", ylabel="integer top-1, %")
     axes.set(ylim=(100 * (MATCHED - SHOWN), 100 * most + 0.1), xticks=TICKS, xticklabels=[f"{at:g}" for at in TICKS])
     axes.minorticks_off()
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2)
     _save(figure, path)
 
 
@@ -300,7 +300,7 @@ def _evolution(run: dict[str, Any], name: str, path: Path) -> None:
     epochs = [each["epoch"] + 1 for each in run["epochs"]]
     facts = [each["facts"] for each in run["epochs"]]
     layers = list(dict.fromkeys(key.split()[0] for key in facts[0] if " " in key))
-    figure, (above, middle, below) = plt.subplots(3, 1, figsize=(7, 7), sharex=True)
+    figure, (above, middle, below) = plt.subplots(3, 1, figsize=(7, 7.4), sharex=True, layout="constrained")
     for index, layer in enumerate(layers):
         color = f"C{index}"
         above.step(epochs, [each[f"{layer} weights"] for each in facts], where="mid", color=color, label=f"{layer}")
@@ -310,7 +310,7 @@ def _evolution(run: dict[str, Any], name: str, path: Path) -> None:
     below.plot(epochs, [100 * each["bops"] for each in facts], color="black")
     above.set(yscale="log", ylabel="bits: weights\n(inputs dashed)", yticks=(2, 4, 8), yticklabels=("2", "4", "8"))
     above.minorticks_off()
-    above.legend(title="layer", ncols=len(layers))
+    figure.legend(title="weights of layer", ncols=len(layers), loc="outside lower center")
     middle.set(ylabel="channels kept, %")
     below.set(yscale="log", ylabel="BOPs, %", xlabel="epoch", yticks=(0.5, 1, 2, 5), yticklabels=("0.5", "1", "2", "5"))
     below.minorticks_off()
@@ -330,5 +330,4 @@ def _pyplot() -> Any:
 
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

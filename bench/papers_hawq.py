@@ -516,7 +516,8 @@ The settings of the first table above, each trained on for {epochs} epochs by th
 images mirrored and moved, seed 0, a tenth of the 8,068 training images held out; the last epoch. Grids are those before
 training. Exports are `bench/trained/hawq-*.gw` (`python bench/trainings.py` trains them). *Before* is the row above.
 Where two rules have the same widths they are trained twice on a GPU, whose sums are not the same each time: what these
-rows differ by is noise. The intervals are those of the difference to *uniform* after training, paired.
+rows differ by is noise. Intervals are those of the difference to *uniform* after training, paired: {zero} of {all} hold
+zero.
 """
 TUNED_COLUMNS = [
     *("average bits", "rule", "export", "cross-entropy before", "after", "less *uniform*'s", "top-1 % before", "after"),
@@ -575,7 +576,11 @@ def hawq_tuned_section(data: Data) -> Section:
             ]
         )  # fmt: skip
     facts = networks[MIXED].manifest.provenance
-    text = TUNED_TEXT.format(epochs=facts["training_epochs"], rate=facts["training_learning_rate"])
+    others = [row["interval"] for row in rows if row["rule"] != "uniform"]
+    text = TUNED_TEXT.format(
+        epochs=facts["training_epochs"], rate=facts["training_learning_rate"],
+        zero=sum(low <= 0 <= high for low, high in others), all=len(others),
+    )  # fmt: skip
     return Section("HAWQ-V2 after fine-tuning, ResNet-20", text, [Table(TUNED_COLUMNS, lines)], rows)
 
 
