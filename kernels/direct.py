@@ -308,16 +308,27 @@ def _row(sums, columns, limb_bits, less, unit, zero, bias, total, row):  # type:
 
 
 @jit
-def _scale_row(row, scale, even, away, zero_point, out):  # type: ignore[no-untyped-def]
-    """Requantise a pixel: rows of `scale` are multipliers, shifts, what rounding adds, a mask, and the clamp's ends.
+def _scale_row(row, scale, nearest, even, away, zero_point, out):  # type: ignore[no-untyped-def]
+    """Requantise a pixel: rows of `scale` are multipliers, shifts of at least 1, and the clamp's ends.
 
     Few arrays, so that LLVM checks that they do not overlap, and makes vectors of the loop.
     """
     for n in range(row.shape[0]):
         product, shift = row[n] * scale[0, n], scale[1, n]
-        tie = ((product >> shift) & even) + ((product >> 63) & away)
-        code = ((product + scale[2, n] + (tie & scale[3, n])) >> shift) + zero_point
-        out[n] = min(max(code, scale[4, n]), scale[5, n])
+        tie = ((product >> shift) & even) - even + ((product >> 63) & away)
+        code = ((product + (((np.int64(1) << shift) >> 1) & nearest) + tie) >> shift) + zero_point
+        out[n] = min(max(code, scale[2, n]), scale[3, n])
+
+
+@jit
+def _scale_sums(sums, less, unit, zero, bias, total, scale, nearest, even, away, zero_point, out):  # type: ignore[no-untyped-def]
+    """The same of sums of one limb; `unit`, `zero` and `bias` are multiplied by the multipliers already."""
+    for n in range(out.shape[0]):
+        shift = scale[1, n]
+        product = np.int64(np.int32(sums[n] - less[n])) * unit[n] - zero[n] * total + bias[n]
+        tie = ((product >> shift) & even) - even + ((product >> 63) & away)
+        code = ((product + (((np.int64(1) << shift) >> 1) & nearest) + tie) >> shift) + zero_point
+        out[n] = min(max(code, scale[2, n]), scale[3, n])
 
 
 @jit
@@ -333,18 +344,18 @@ def _threshold_row(row, thresholds, table, counts, out):  # type: ignore[no-unty
 
 
 @jit
-def _scale_pixels(x, less, scale, even, away, zero_point, out):  # type: ignore[no-untyped-def]
+def _scale_pixels(x, less, scale, nearest, even, away, zero_point, out):  # type: ignore[no-untyped-def]
     """Requantise codes (pixels, C), less their zero point."""
     row = np.empty(x.shape[1], dtype=np.int64)
     for p in range(x.shape[0]):
         source = x[p]
         for n in range(row.shape[0]):
             row[n] = np.int64(source[n]) - less
-        _scale_row(row, scale, even, away, zero_point, out[p])
+        _scale_row(row, scale, nearest, even, away, zero_point, out[p])
 
 
 @jit
-def _add_pixels(x, x_less, x_scale, y, y_less, y_scale, scale, even, away, zero_point, out):  # type: ignore[no-untyped-def]
+def _add_pixels(x, x_less, x_scale, y, y_less, y_scale, scale, nearest, even, away, zero_point, out):  # type: ignore[no-untyped-def]
     """Rescale both operands (pixels, C), add them, and rescale the sum."""
     channels = x.shape[1]
     row = np.empty(channels, dtype=np.int64)
@@ -353,20 +364,20 @@ def _add_pixels(x, x_less, x_scale, y, y_less, y_scale, scale, even, away, zero_
         source = x[p]
         for n in range(channels):
             row[n] = np.int64(source[n]) - x_less
-        _scale_row(row, x_scale, even, away, 0, first)
+        _scale_row(row, x_scale, nearest, even, away, 0, first)
         source = y[p]
         for n in range(channels):
             row[n] = np.int64(source[n]) - y_less
-        _scale_row(row, y_scale, even, away, 0, second)
+        _scale_row(row, y_scale, nearest, even, away, 0, second)
         for n in range(channels):
             row[n] = np.int64(first[n]) + np.int64(second[n])
-        _scale_row(row, scale, even, away, zero_point, out[p])
+        _scale_row(row, scale, nearest, even, away, zero_point, out[p])
 
 
 @jit
 def _direct(  # type: ignore[no-untyped-def]
     x, geometry, depthwise, runs, steps, weights, chunks, columns, limb_bits, less, unit, zero, bias, totals,
-    scale, even, away, zero_point, thresholds, table, values, codes,
+    scale, nearest, even, away, zero_point, thresholds, table, values, codes,
 ):  # fmt: skip
     """All pixels of packed activations `x`, flat, into codes (pixels, out) or values, whichever is not empty.
 
@@ -402,15 +413,26 @@ def _direct(  # type: ignore[no-untyped-def]
             begin, end = group * group_outputs, (group + 1) * group_outputs
             own_less, own_unit, own_zero, own_bias = less[group], unit[group], zero[group], bias[group]
             own_scale, own_thresholds = scale[group], thresholds[group]
+            fused = columns == group_outputs and own_scale.shape[0] > 0
+            if fused:
+                own_unit, own_zero, own_bias = (
+                    own_unit * own_scale[0], own_zero * own_scale[0], own_bias * own_scale[0],
+                )  # fmt: skip
             for p in range(count):
                 total = totals[group, first + p] if totals.shape[1] else np.int64(0)
+                if fused:
+                    _scale_sums(
+                        sums[p], own_less, own_unit, own_zero, own_bias, total,
+                        own_scale, nearest, even, away, zero_point, codes[first + p, begin:end],
+                    )  # fmt: skip
+                    continue
                 _row(sums[p], columns, limb_bits, own_less, own_unit, own_zero, own_bias, total, row)
                 if values.shape[0]:
                     values[first + p, begin:end] += row
                 elif own_thresholds.shape[0]:
                     _threshold_row(row, own_thresholds, table, counts, codes[first + p, begin:end])
                 else:
-                    _scale_row(row, own_scale, even, away, zero_point, codes[first + p, begin:end])
+                    _scale_row(row, own_scale, nearest, even, away, zero_point, codes[first + p, begin:end])
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,7 +483,9 @@ class ScaleFinish:
     """Requantisation by scale in 64-bit products: what `requant.ScaleRequantizer` computes where these hold them."""
 
     rows: np.ndarray
-    """Multipliers, shifts, what rounding adds, where it may add more, least and greatest code: int64 (6, C)."""
+    """Multipliers, shifts, least and greatest code: int64 (4, C). A shift of 0 is one of 1, with twice the multiplier."""
+    nearest: int
+    """-1: half a step is added."""
     even: int
     """1: a tie goes up where the quotient is odd."""
     away: int
@@ -474,20 +498,24 @@ class ScaleFinish:
         low: np.ndarray | int, high: np.ndarray | int,
     ) -> "ScaleFinish | None":  # fmt: skip
         """For values of so many bits; arrays are of channels. None where a product may not fit, and for tflite."""
-        most = value_bits + np.array([int(each).bit_length() for each in multiplier])
+        more = (np.asarray(shift) == 0).astype(np.int64)
+        most = value_bits + more + np.array([int(each).bit_length() for each in multiplier])
         if rounding == "tflite" or most.max(initial=0) > 62:
             return None
-        even, away, divides = rounding == "half_even", rounding == "half_away", np.asarray(shift) > 0
-        half = np.where(divides, np.int64(1) << np.maximum(shift - 1, 0), 0)
-        more = half - (even & divides) if rounding != "floor" else np.zeros_like(half)
-        rows = np.broadcast_arrays(multiplier, shift, more, -divides.astype(np.int64), low, high)
-        return cls(np.array(rows, dtype=np.int64), int(even), -int(away), zero_point)
+        rows = np.broadcast_arrays(multiplier << more, shift + more, low, high)
+        kinds = rounding != "floor", rounding == "half_even", rounding == "half_away"
+        return cls(np.array(rows, dtype=np.int64), -int(kinds[0]), int(kinds[1]), -int(kinds[2]), zero_point)
+
+    @property
+    def arguments(self) -> tuple[np.ndarray, int, int, int, int]:
+        """What the compiled loops take."""
+        return self.rows, self.nearest, self.even, self.away, self.zero_point
 
     def codes(self, x: np.ndarray, zero_point: int) -> np.ndarray:
         """Requantise codes (N, C, H, W) with a zero point of their own; int16, channels last in memory."""
         pixels, shape = _pixels(x)
         out = np.empty(pixels.shape, dtype=np.int16)
-        _scale_pixels(pixels, zero_point, self.rows, self.even, self.away, self.zero_point, out)
+        _scale_pixels(pixels, zero_point, *self.arguments, out)
         return out.reshape(shape).transpose(0, 3, 1, 2)
 
     def added(
@@ -500,8 +528,7 @@ class ScaleFinish:
         (pixels, shape), (others, _) = _pixels(first[0]), _pixels(second[0])
         out = np.empty(pixels.shape, dtype=np.int16)
         _add_pixels(
-            pixels, first[1], first[2].rows, others, second[1], second[2].rows,
-            self.rows, self.even, self.away, self.zero_point, out,
+            pixels, first[1], first[2].rows, others, second[1], second[2].rows, *self.arguments, out
         )  # fmt: skip
         return out.reshape(shape).transpose(0, 3, 1, 2)
 
@@ -756,11 +783,11 @@ class DirectConv:
             """(..., out) as (groups, ..., out per group)."""
             return np.ascontiguousarray(np.moveaxis(constants.reshape(*constants.shape[:-1], groups, own), -2, 0))
 
-        scale = np.empty((0, self.shape.out_channels), dtype=np.int64), 0, 0, 0
+        scale = np.empty((0, self.shape.out_channels), dtype=np.int64), 0, 0, 0, 0
         thresholds, table, signs = scale[0], np.empty(0, dtype=np.int16), np.ones_like(self.unit)
         match finish:
             case ScaleFinish():
-                scale = finish.rows, finish.even, finish.away, finish.zero_point
+                scale = finish.arguments
             case ThresholdFinish():
                 thresholds, table, signs = finish.thresholds, finish.table, finish.signs
         constants = [by_group(each * signs) for each in (self.unit, self.zero, self.bias)]
