@@ -122,3 +122,37 @@ def resnet20(
             stride = 2 if stage and not index else 1
             x, stream = shapes.block(f"layer{stage + 1}.{index}", x, stream, channels, stride, padded=True)
     return shapes.classes(stream, classes)
+
+
+def resnet50(size: int = 224, classes: int = 1000, seed: int = 0) -> Network:
+    """ResNet-50 (He et al. 2016, table 1), strides in the 3 x 3 convolutions as torchvision has them."""
+    shapes = Shapes.new("resnet50", size, seed)
+    stem = shapes.conv("stem", shapes.net.input, 64, 7, 2, weights=noise(8), out=Grid(0.02, 8))
+    stream = shapes.net.max_pool("pool", stem, 3, 2, 1)
+    x = shapes.net.requantise("pool.codes", stream, out=ACTIVATION)
+    for stage, (channels, blocks) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
+        for index in range(blocks):
+            name, stride = f"layer{stage + 1}.{index}", 2 if stage and not index else 1
+            inner = shapes.conv(f"{name}.conv1", x, channels, 1, out=ACTIVATION)
+            inner = shapes.conv(f"{name}.conv2", inner, channels, 3, stride, out=ACTIVATION)
+            outer = shapes.conv(f"{name}.conv3", inner, 4 * channels, 1)
+            if not index:
+                stream = shapes.conv(f"{name}.down", x, 4 * channels, 1, stride)
+            stream = shapes.net.add(f"{name}.add", outer, stream, out=STREAM, relu=True)
+            x = shapes.net.requantise(f"{name}.codes", stream, out=ACTIVATION)
+    return shapes.classes(stream, classes)
+
+
+def mobilenet(size: int = 224, classes: int = 1000, seed: int = 0) -> Network:
+    """MobileNet-V1 (Howard et al. 2017, table 1): depthwise and 1 x 1 convolutions in turn."""
+    shapes = Shapes.new("mobilenet-v1", size, seed)
+    x = shapes.conv("stem", shapes.net.input, 32, 3, 2, weights=noise(8), out=ACTIVATION)
+    plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1)]
+    for index, (channels, stride) in enumerate(plan):
+        count = x.shape[0]
+        x = shapes.net.conv2d(
+            f"depthwise{index}", x, shapes.rng.integers(-8, 8, (count, 1, 3, 3)), bits=4, scale=1 / (2.8 * 3),
+            stride=stride, padding=1, groups=count, out=ACTIVATION, relu=True,
+        )  # fmt: skip
+        x = shapes.conv(f"pointwise{index}", x, channels, 1, out=ACTIVATION)
+    return shapes.classes(x, classes)

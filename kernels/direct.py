@@ -483,7 +483,7 @@ class ScaleFinish:
     """Requantisation by scale in 64-bit products: what `requant.ScaleRequantizer` computes where these hold them."""
 
     rows: np.ndarray
-    """Multipliers, shifts, least and greatest code: int64 (4, C). A shift of 0 is one of 1, with twice the multiplier."""
+    """Multipliers, shifts, least and greatest code: int64 (4, C). No shift is one of 1, with twice the multiplier."""
     nearest: int
     """-1: half a step is added."""
     even: int

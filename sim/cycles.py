@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..kernels.fusion import utilised_bricks
+from ..kernels.jit import jit
 from ..kernels.mac import DIGIT_BITS
 from .descriptor import descriptor_words
 from .engine import EngineConfig
@@ -181,76 +182,172 @@ def _steps(tap: tuple[int, ...], parts: int, taps: int, cycles: int, load: int) 
     return _Steps(pairs, tuple(accumulate(gaps, initial=0)))
 
 
+class _Plan(NamedTuple):
+    """What of a layer's registers its schedule comes of.
+
+    `numbers` (row groups, 3) are the cycles of a row group's records, the bus words of its weight tile and its spans,
+    `taps` the digit pairs of the lane groups of a tap, by row group.
+    """
+
+    groups: list[RowGroup]
+    numbers: np.ndarray
+    taps: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, layer: LoweredLayer, engine: EngineConfig) -> "_Plan":
+        """A layer's, whatever its taper is."""
+        registers, known = layer.registers, {}
+        groups, numbers, taps = list(row_groups(registers, engine)), [], []
+        for index, group in enumerate(groups):
+            digits = weight_digits(registers, index)
+            key = group.rows, container(registers, index), digits, group.word, group.lane_groups
+            if key not in known:
+                records = layer.record.cycles(group.rows, engine.bus_bits) if layer.record.fields else 0
+                load = _tile_layout(registers, index, group, engine).words(engine.bus_bits)
+                spans = -(-group.rows // min(engine.rows, engine.lanes))
+                words = range(group.word, group.word + group.lane_groups)
+                tap = tuple(digits * activation_digits(registers, word) for word in words)
+                known[key] = (records, load, spans), tap
+            numbers.append(known[key][0])
+            taps.append(known[key][1])
+        return cls(groups, np.array(numbers, dtype=np.int64), taps)
+
+    def padded(self) -> np.ndarray:
+        """The taps as an array (row groups, lane groups), zeros behind the shorter ones."""
+        if len(set(self.taps)) == 1:
+            return np.broadcast_to(np.array(self.taps[0]), (len(self.taps), len(self.taps[0])))
+        most = max(map(len, self.taps))
+        return np.array([(*tap, *(most - len(tap)) * (0,)) for tap in self.taps])
+
+
+TAKEN, SHADOW, READY, SLOT_FREE, HALF_FREE, BUFFER_FREE = 0, 1, 2, 3, 4, 6
+"""Of an array's state: the last word taken; the shadow tile is free; the tile before is through with its reads; the
+post lanes are free; so are the halves of the accumulators, and the records' buffers, two each."""
+
+
+class Timing(NamedTuple):
+    """Constants of a layer's schedule: cycles of a slot, from a slot to its last beat, and of the array's stages."""
+
+    interval: int
+    beats: int
+    stages: int
+    serial: bool
+    records: bool
+
+
+@jit
+def _begin_records(state, group, cycles):  # type: ignore[no-untyped-def]
+    state[TAKEN] = max(state[TAKEN] + 1, state[BUFFER_FREE + group % 2]) + cycles - 1
+
+
+@jit
+def _half_free(state, count, serial):  # type: ignore[no-untyped-def]
+    """A serial layer reads with its post lanes where it reads with its array: one after the other."""
+    if serial:
+        return max(state[HALF_FREE], state[HALF_FREE + 1])
+    return state[HALF_FREE + count % 2]
+
+
+@jit
+def _end_tile(state, group, count, last, passes, slots, timing, out):  # type: ignore[no-untyped-def]
+    """A tile's reads are known: its slots follow; writes `TILE`'s columns from its end on."""
+    interval, beats, stages = timing[0], timing[1], timing[2]
+    state[SHADOW], state[READY] = last + 1, last + passes
+    done = last + passes + stages
+    slot = max(done + SLOT_DELAY, state[SLOT_FREE])
+    last_slot = slot + (slots - 1) * interval
+    state[SLOT_FREE] = last_slot + interval
+    state[HALF_FREE + count % 2] = last_slot + beats + READ_DELAY
+    # The row group's last tile has the last word.
+    state[BUFFER_FREE + group % 2] = last_slot + beats + FREE_DELAY
+    out[DONE], out[SLOT], out[LAST_SLOT] = done, slot, last_slot
+
+
+GROUP, TILE, PIXELS, FIRST, LAST, PASSES, POST_WAIT, DONE, SLOT, LAST_SLOT, DECODED = range(11)
+"""Columns of a layer's tiles: `TileTimes` says what they are."""
+
+
+@jit
+def _play(state, numbers, taps, counts, parts, tap_count, sizes, last_sizes, timing, out):  # type: ignore[no-untyped-def]
+    """Play a layer whose weights stream as they are, tile by tile; `counts` are the lane groups of each tap."""
+    count = 0
+    for group in range(len(numbers)):
+        load, spans, used = numbers[group, 1], numbers[group, 2], counts[group]
+        if timing[4]:
+            _begin_records(state, group, numbers[group, 0])
+        tile = 0
+        for n in last_sizes if group == len(numbers) - 1 else sizes:
+            cycles = max(n, MIN_PIXELS)
+            passes = taps[group, used - 1] * cycles
+            # The last step begins when all others have had their cycles, and the last word comes one step earlier.
+            behind = np.int64(0)
+            for word in range(used):
+                behind += max(taps[group, word] * cycles, load)
+            behind = behind * parts * tap_count - max(passes, load)
+            steps = parts * tap_count * used
+            before = passes if parts > 1 or used == 1 else taps[group, used - 2] * cycles
+            loaded = max(state[TAKEN] + 1, state[SHADOW]) + load - 1
+            can = max(state[READY], loaded)
+            first = max(can, _half_free(state, count, timing[3]))
+            last = first + behind
+            state[TAKEN] = loaded if steps == 1 else last - max(before, load) + load
+            row = out[count]
+            row[GROUP], row[TILE], row[PIXELS], row[FIRST], row[LAST] = group, tile, n, first, last
+            row[PASSES], row[POST_WAIT], row[DECODED] = passes, first - can, 0
+            _end_tile(state, group, count, last, passes, n * spans, timing, row)
+            count += 1
+            tile += 1
+
+
+def _tiles(layer: LoweredLayer, engine: EngineConfig, plan: _Plan) -> tuple[np.ndarray, list[Sequence[int]]]:
+    """A layer's tiles (tiles, columns), and of coded ones where their steps begin after the first."""
+    registers, groups = layer.registers, plan.groups
+    taps, parts = registers["kernel_y"] * registers["kernel_x"], 1 + registers.get("part_top", 0)
+    beats = _reads(layer) + layer.beat_cycles - 1  # from a slot to its last beat
+    timing = Timing(
+        registers["interval"], beats, array_stages(engine), bool(registers["serial"]), bool(layer.record.fields)
+    )
+    sizes, last_sizes = (np.array(list(tile_sizes(registers, last))) for last in (False, True))
+    out = np.empty(((len(groups) - 1) * len(sizes) + len(last_sizes), DECODED + 1), dtype=np.int64)
+    state = np.zeros(BUFFER_FREE + 2, dtype=np.int64)
+    state[TAKEN] = _stream_start(engine) - 1
+    if layer.coded is None:
+        counts = np.array([len(tap) for tap in plan.taps])
+        _play(state, plan.numbers, plan.padded(), counts, parts, taps, sizes, last_sizes, timing, out)
+        return out, []
+
+    state[TAKEN] += layer.coded.table_chunks
+    decoded, count, offsets = 0, 0, []  # the decoder is through with what it has begun
+    for group, tap in enumerate(plan.taps):
+        records, load, spans = plan.numbers[group].tolist()
+        if timing.records:
+            _begin_records(state, group, records)
+        for tile, n in enumerate((last_sizes if group == len(groups) - 1 else sizes).tolist()):
+            cycles = max(n, MIN_PIXELS)
+            each = np.array(_steps(tap, parts, taps, cycles, load).pairs) * cycles
+            half = int(_half_free(state, count, timing.serial))
+            begin = max(int(state[TAKEN]) + 1, decoded)
+            coded = layer.coded.times(group, begin, int(state[SHADOW]), int(state[READY]), each, half)
+            first, last, passes = int(coded.first[0]), int(coded.first[-1]), int(each[-1])
+            state[TAKEN], decoded = coded.taken, coded.done
+            out[count, :DONE] = group, tile, n, first, last, passes, coded.post_wait
+            out[count, DECODED] = decoded
+            _end_tile(state, group, count, last, passes, n * spans, timing, out[count])
+            offsets.append((coded.first - first).tolist())
+            count += 1
+    return out, offsets
+
+
 def tile_times(layer: LoweredLayer, engine: EngineConfig) -> Iterator[TileTimes]:
     """Play a layer of the array tile by tile."""
-    registers = layer.registers
-    groups = list(row_groups(registers, engine))
-    taps = registers["kernel_y"] * registers["kernel_x"]
-    parts = 1 + registers.get("part_top", 0)
-    interval = registers["interval"]
-    beats = _reads(layer) + layer.beat_cycles - 1  # from a slot to its last beat
-    stages = array_stages(engine)
-
-    taken = _stream_start(engine) - 1  # the last word taken
-    decoded = 0  # the decoder is through with what it has begun
-    if layer.coded is not None:
-        taken += layer.coded.table_chunks
-    shadow = 0  # the shadow tile is free
-    ready = 0  # the tile before is through with its reads
-    half_free = [0, 0]
-    buffer_free = [0, 0]
-    slot_free = 0
-    count = 0
-    for index, group in enumerate(groups):
-        if layer.record.fields:
-            taken = max(taken + 1, buffer_free[index % 2]) + layer.record.cycles(group.rows, engine.bus_bits) - 1
-        load = _tile_layout(registers, index, group, engine).words(engine.bus_bits)
-        words = range(group.word, group.word + group.lane_groups)
-        digits = weight_digits(registers, index)
-        tap = tuple(digits * activation_digits(registers, word) for word in words)
-        spans = -(-group.rows // min(engine.rows, engine.lanes))
-        for tile, n in enumerate(tile_sizes(registers, index == len(groups) - 1)):
-            cycles = max(n, MIN_PIXELS)
-            pairs, offsets = _steps(tap, parts, taps, cycles, load)
-            passes = pairs[-1] * cycles
-            # A serial layer reads with its post lanes where it reads with its array: one after the other.
-            half = max(half_free) if registers["serial"] else half_free[count % 2]
-            if layer.coded is not None:
-                begin = max(taken + 1, decoded)
-                each = np.array(pairs) * cycles
-                coded = layer.coded.times(index, begin, shadow, ready, each, half)
-                first, last = int(coded.first[0]), int(coded.first[-1])
-                offsets = tuple((coded.first - first).tolist())
-                can, taken, decoded = first - coded.post_wait, coded.taken, coded.done
-            else:
-                loaded = max(taken + 1, shadow) + load - 1
-                can = max(ready, loaded)
-                first = max(can, half)
-                last = first + offsets[-1]
-                taken = loaded if len(pairs) == 1 else first + offsets[-2] + load
-            shadow, ready = last + 1, last + passes
-            done = last + passes + stages
-            slot = max(done + SLOT_DELAY, slot_free)
-            last_slot = slot + (n * spans - 1) * interval
-            slot_free = last_slot + interval
-            half_free[count % 2] = last_slot + beats + READ_DELAY
-            yield TileTimes(
-                index,
-                tile,
-                n,
-                pairs,
-                offsets,
-                first,
-                last,
-                passes,
-                first - can,
-                done,
-                slot,
-                last_slot,
-                decoded,
-            )
-            count += 1
-        buffer_free[index % 2] = last_slot + beats + FREE_DELAY
+    registers, plan = layer.registers, _Plan.of(layer, engine)
+    taps, parts = registers["kernel_y"] * registers["kernel_x"], 1 + registers.get("part_top", 0)
+    tiles, coded = _tiles(layer, engine, plan)
+    for index, (group, tile, n, first, last, passes, wait, done, slot, last_slot, decoded) in enumerate(tiles.tolist()):
+        load = int(plan.numbers[group, 1])
+        pairs, offsets = _steps(plan.taps[group], parts, taps, max(n, MIN_PIXELS), load)
+        steps = coded[index] if coded else offsets
+        yield TileTimes(group, tile, n, pairs, steps, first, last, passes, wait, done, slot, last_slot, decoded)
 
 
 def _tile_layout(registers: Mapping[str, int], index: int, group: RowGroup, engine: EngineConfig) -> TileLayout:
@@ -297,18 +394,21 @@ def _tail(layer: LoweredLayer) -> int:
 
 def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
     registers, bus = layer.registers, engine.bus_bits
-    tiles = list(tile_times(layer, engine))
-    groups = list(row_groups(registers, engine))
-    fill = tiles[0].first
-    through = tiles[-1].last + tiles[-1].passes
-    compute = sum(tile.pixels * sum(tile.pairs) for tile in tiles)
-    post_stall = sum(tile.post_wait for tile in tiles)
+    plan = _Plan.of(layer, engine)
+    tiles, _ = _tiles(layer, engine, plan)
+    groups = plan.groups
+    taps = registers["kernel_y"] * registers["kernel_x"] * (1 + registers.get("part_top", 0))
+    fill = int(tiles[0, FIRST])
+    through = int(tiles[-1, LAST] + tiles[-1, PASSES])
+    pairs = taps * plan.padded().sum(axis=1)
+    compute = int((tiles[:, PIXELS] * pairs[tiles[:, GROUP]]).sum())
+    post_stall = int(tiles[:, POST_WAIT].sum())
     words = descriptor_words(engine) + sum(layer.record.words(group.rows, bus) for group in groups)
     if layer.coded is not None:
         words += layer.coded.table_words + len(tiles) * layer.coded.weight_words
     else:
-        loads = [_tile_layout(registers, index, group, engine).words(bus) for index, group in enumerate(groups)]
-        words += sum(len(tile.pairs) * loads[tile.row_group] for tile in tiles)
+        steps = taps * np.array([len(tap) for tap in plan.taps])
+        words += int((steps * plan.numbers[:, 1])[tiles[:, GROUP]].sum())
     assert layer.mac is not None
     shape = layer.mac.shape
     macs = registers["out_pixels"] * shape.out_channels * shape.group_inputs * shape.kernel[0] * shape.kernel[1]
@@ -321,13 +421,18 @@ def _mac(layer: LoweredLayer, engine: EngineConfig) -> LayerCycles:
         weight_stall=through - fill - compute - post_stall,
         post_stall=post_stall,
         # A layer does not end before its stream.
-        drain=max(tiles[-1].last_slot + _tail(layer), tiles[-1].decoded + 1) - through,
+        drain=_end(layer, tiles) - through,
         fill=fill,
         bytes_read=words * bus // 8,
         weight_bits=layer.mac.node.weights.bits,
         lanes=lanes_of(registers, engine),
         idle_lanes=_idle_lanes(registers, groups, engine),
     )
+
+
+def _end(layer: LoweredLayer, tiles: np.ndarray) -> int:
+    """The cycle in which a layer of the array is over: with its last write, or its decoders' end."""
+    return max(int(tiles[-1, LAST_SLOT]) + _tail(layer), int(tiles[-1, DECODED]) + 1)
 
 
 def _products(layer: LoweredLayer, macs: int, engine: EngineConfig) -> int:
@@ -392,5 +497,6 @@ def with_taper(layer: LoweredLayer, engine: EngineConfig) -> LoweredLayer:
         return layer
     most = min(engine.pixels, layer.registers["out_pixels"])
     tapers = [0, *(1 << power for power in range(2, most.bit_length()) if 1 << power < most)]
+    plan = _Plan.of(layer, engine)
     choices = [replace(layer, registers={**layer.registers, "taper": taper}) for taper in tapers]
-    return min(choices, key=lambda choice: layer_cycles(choice, engine).total)
+    return min(choices, key=lambda choice: _end(choice, _tiles(choice, engine, plan)[0]))

@@ -1,0 +1,159 @@
+"""How fast whole networks are: images a second of `gatewise run` beside float32 PyTorch on the same graph.
+
+    python bench/networks.py [--repeat 5] [--batch 16] [--threads 1 2] [--network resnet18 ..] [--cpu-time]
+
+A run is values, overflow counts and cycles, from uint8 images on, its kernels compiled and its weights packed before.
+PyTorch runs the same layers with weights of the same shapes, batch norms folded and ReLUs in place, eager, in both
+memory orders; float images are made before. Ours and theirs alternate in one process; rows show medians and the ratio
+to the faster of the two.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import llvmlite.binding
+import numpy as np
+import torch
+from gatewise import EngineConfig, Network
+from gatewise.sim.cycles import network_cycles
+from gatewise.sim.lower import lower
+from gatewise.sim.manifest import (
+    AddNode,
+    ChannelPadNode,
+    Conv2dNode,
+    FlattenNode,
+    GlobalAveragePoolNode,
+    LinearNode,
+    MaxPoolNode,
+    RequantiseNode,
+    StrideSliceNode,
+)
+from gatewise.sim.run import run
+from rich.console import Console
+from rich.table import Table
+from shapes import mobilenet, noise, resnet18, resnet20, resnet50
+
+NETWORKS: dict[str, Callable[[], Network]] = {
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "mobilenet": mobilenet,
+    "resnet20": partial(resnet20, "resnet20", noise(4)),
+}
+ENGINE = EngineConfig(act_bytes=8 << 20)
+
+
+class FloatNetwork:
+    """The graph of a network in float32: what a user would run without it."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.weights = {
+            name: torch.from_numpy(layer.weights.astype(np.float32)) for name, layer in network.layers.items()
+        }
+
+    @torch.inference_mode()
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of images (N, C, H, W)."""
+        functional = torch.nn.functional
+        live = {self.network.manifest.input.name: x}
+        for node in self.network.manifest.nodes:
+            first, *others = (live[name] for name in node.inputs)
+            match node:
+                case Conv2dNode():
+                    made = functional.conv2d(
+                        first, self.weights[node.name], None, node.stride, node.padding[:2], node.dilation,
+                        self.network.layers[node.name].shape.groups,
+                    )  # fmt: skip
+                    made = made if node.out.signed else made.relu_()
+                case LinearNode():
+                    made = first.flatten(1) @ self.weights[node.name].flatten(1).T
+                case AddNode():
+                    made = (first + others[0]).relu_()
+                case MaxPoolNode():
+                    made = functional.max_pool2d(first, node.kernel, node.stride, node.padding[0])
+                case GlobalAveragePoolNode():
+                    made = first.mean((2, 3), keepdim=True)
+                case StrideSliceNode():
+                    made = first[:, :, :: node.stride[0], :: node.stride[1]]
+                case ChannelPadNode():
+                    made = functional.pad(first, (0, 0, 0, 0, node.before, node.after))
+                case RequantiseNode() | FlattenNode():
+                    made = first  # a copy of fewer bits: a float network has none
+                case _:
+                    raise TypeError(f"{node.op} must be one of a float network's operations")
+            live[node.name] = made
+        return live[self.network.output]
+
+
+def measure(network: Network, batch: int, threads: int, repeat: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Median seconds a batch, by who runs it."""
+    images = np.random.default_rng(0).integers(0, 256, (batch, *network.manifest.input.shape), dtype=np.uint8)
+    floats = FloatNetwork(network)
+    x = torch.from_numpy(images).float() / 255
+    last = x.contiguous(memory_format=torch.channels_last)
+    torch.set_num_threads(threads)
+    runs = {
+        "gatewise": partial(run, network, images, ENGINE, batch=batch),
+        "torch": partial(floats.run, x),
+        "channels_last": partial(floats.run, last),
+    }
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for work in runs.values():
+        work()
+    for _ in range(repeat):
+        for name, work in runs.items():
+            start = clock()
+            work()
+            times[name].append(clock() - start)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def cycle_milliseconds(network: Network) -> float:
+    """Of the cycle model alone, on a lowered network."""
+    lowered = lower(network, ENGINE)
+    times = []
+    for _ in range(5):
+        start = time.thread_time()
+        network_cycles(lowered, ENGINE)
+        times.append(time.thread_time() - start)
+    return 1e3 * statistics.median(times)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=5, help="timed runs of each (default 5)")
+    parser.add_argument("--batch", type=int, default=16, help="images of a run (default 16)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="cores that may be used (default 1 2)")
+    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--cpu-time", action="store_true", help="processor time: where others work too, on one core")
+    options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    cores = sorted(os.sched_getaffinity(0))
+    console = Console(width=120)
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    console.print(
+        f"{platform.processor() or platform.machine()}, {llvmlite.binding.get_host_cpu_name()}, load {load}, "
+        f"{'processor' if options.cpu_time else 'wall-clock'} time, medians of {options.repeat}"
+    )
+    table = Table("network", "threads", "gatewise", "torch", "channels_last", "ratio", "cycle model, ms",
+                  title=f"images a second, batches of {options.batch}", title_justify="left")  # fmt: skip
+    for name in options.network:
+        network = NETWORKS[name]()
+        for threads in options.threads:
+            os.sched_setaffinity(0, cores[:threads])  # `run` takes as many threads as there are cores
+            times = measure(network, options.batch, threads, options.repeat, clock)
+            rates = [f"{options.batch / seconds:.1f}" for seconds in times.values()]
+            ratio = min(times["torch"], times["channels_last"]) / times["gatewise"]
+            table.add_row(name, str(threads), *rates, f"{ratio:.2f}", f"{cycle_milliseconds(network):.1f}")
+        os.sched_setaffinity(0, cores)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
