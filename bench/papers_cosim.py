@@ -269,7 +269,7 @@ def _text(runs: list[dict[str, Any]], gates: list[dict[str, Any]]) -> str:
             f"**{method.title}** on the {array} array with the {decoder} decoder takes {cycles} times the cycles of "
             f"4-bit integers, {stored} of their stored weight bytes and {read} of the bytes over the bus, with {area} "
             f"of the gates: gates times cycles come to {work}. It waits for weights in {waits} % of its cycles."
-            + (f" Of the same integers in Huffman codes it stores {_span(coded)}." if coded else "")
+            + (f" Of what the integers take in Huffman codes it stores {_span(coded)}." if coded else "")
         )
     return TEXT.format(
         images=IMAGES,
