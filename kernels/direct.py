@@ -64,6 +64,8 @@ LIMB_BITS = {"vnni": 8, "portable": 16}
 SUM_BITS = 32
 BLOCK_PIXELS = 96
 """Pixels whose sums stay in the second-level cache until they are requantised."""
+ROW_CHANNELS = 256
+"""Channels that are requantised in a loop, of several pixels where each has few."""
 WORK_BYTES = 1 << 18
 """Packed activations that one call of the compiled loop is given, in whole images: a part of the second-level cache."""
 
@@ -220,19 +222,76 @@ def _multiply(x, bases, count, runs, steps, weights, first_group, chunks, sums):
         first_group += len(runs) * steps * vectors
 
 
+def _taps(context: Any, builder: Any, sig: Any, args: Any, vectors: int) -> Any:
+    """Emit a pixel's sums of one product a tap, in `vectors` vectors of channels, held in registers.
+
+    Arguments: packed activations of 16 bits, where each tap begins from a pixel, weights of 32 bits (taps, channels),
+    sums; the pixel's and the channels' first activation, the first weight, the first sum, channels of a tap.
+    """
+    x, runs, weights, sums = (
+        context.make_array(kind)(context, builder, value=value).data
+        for kind, value in zip(sig.args[:4], args[:4], strict=True)
+    )
+    taps = builder.extract_value(context.make_array(sig.args[1])(context, builder, value=args[1]).shape, 0)
+    begin, first_weight, first_sum, channels = args[4:]
+    i64, vector = ir.IntType(64), ir.VectorType(ir.IntType(32), LANES)
+    narrow = ir.VectorType(ir.IntType(16), LANES)
+
+    def load(base: Any, at: Any, kind: Any, align: int) -> Any:
+        return builder.load(builder.bitcast(builder.gep(base, [at]), kind.as_pointer()), align=align)
+
+    entry = builder.block
+    tap_block, end_block = builder.append_basic_block("tap"), builder.append_basic_block("end")
+    builder.branch(tap_block)
+    builder.position_at_end(tap_block)
+    tap, weight = builder.phi(i64), builder.phi(i64)
+    held = [builder.phi(vector) for _ in range(vectors)]
+    place = builder.add(begin, builder.load(builder.gep(runs, [tap])))
+    made = []
+    for each, total in enumerate(held):
+        step = i64(each * LANES)
+        activations = builder.sext(load(x, builder.add(place, step), narrow, 2), vector)
+        product = builder.mul(activations, load(weights, builder.add(weight, step), vector, 4))
+        made.append(builder.add(total, product))
+    later, later_weight = builder.add(tap, i64(1)), builder.add(weight, channels)
+    builder.cbranch(builder.icmp_signed("<", later, taps), tap_block, end_block)
+    for phi, start, after in (
+        (tap, i64(0), later),
+        (weight, first_weight, later_weight),
+        *((phi, ir.Constant(vector, [0] * LANES), value) for phi, value in zip(held, made, strict=True)),
+    ):
+        phi.add_incoming(start, entry)
+        phi.add_incoming(after, tap_block)
+    builder.position_at_end(end_block)
+    for each, total in enumerate(made):
+        target = builder.gep(sums, [builder.add(first_sum, i64(each * LANES))])
+        builder.store(total, builder.bitcast(target, vector.as_pointer()), align=4)
+    return context.get_dummy_value()
+
+
+def _taps_intrinsic(vectors: int) -> Any:
+    def taps(typing, x, runs, weights, sums, begin, first_weight, first_sum, channels):  # type: ignore[no-untyped-def]
+        sig = types.void(x, runs, weights, sums, *[types.int64] * 4)
+        return sig, lambda context, builder, sig, args: _taps(context, builder, sig, args, vectors)
+
+    return intrinsic(taps)
+
+
+_taps_1, _taps_4 = _taps_intrinsic(1), _taps_intrinsic(4)
+
+
 @jit
 def _multiply_depthwise(x, bases, count, runs, weights, sums):  # type: ignore[no-untyped-def]
     """Sums of one product a tap; `weights` are (taps, channels), `bases` and `runs` elements of int16 `x`."""
-    taps, channels = weights.shape
+    channels = weights.shape[1]
     for p in range(count):
-        row = sums[p]
-        for c in range(channels):
-            row[c] = 0
-        for tap in range(taps):
-            begin = bases[p] + runs[tap]
-            values = x[begin : begin + channels]
-            for c in range(channels):
-                row[c] += np.int32(values[c]) * np.int32(weights[tap, c])
+        c = 0
+        while c + 4 * LANES <= channels:
+            _taps_4(x, runs, weights, sums, bases[p] + c, c, p * channels + c, channels)
+            c += 4 * LANES
+        while c < channels:
+            _taps_1(x, runs, weights, sums, bases[p] + c, c, p * channels + c, channels)
+            c += LANES
 
 
 @jit
@@ -321,11 +380,11 @@ def _scale_row(row, scale, nearest, even, away, zero_point, out):  # type: ignor
 
 
 @jit
-def _scale_sums(sums, less, unit, zero, bias, total, scale, nearest, even, away, zero_point, out):  # type: ignore[no-untyped-def]
-    """The same of sums of one limb; `unit`, `zero` and `bias` are multiplied by the multipliers already."""
+def _scale_sums(sums, less, unit, bias, scale, nearest, even, away, zero_point, out):  # type: ignore[no-untyped-def]
+    """The same of sums of one limb; `unit` and `bias` are multiplied by the multipliers already."""
     for n in range(out.shape[0]):
         shift = scale[1, n]
-        product = np.int64(np.int32(sums[n] - less[n])) * unit[n] - zero[n] * total + bias[n]
+        product = np.int64(np.int32(sums[n] - less[n])) * unit[n] + bias[n]
         tie = ((product >> shift) & even) - even + ((product >> 63) & away)
         code = ((product + (((np.int64(1) << shift) >> 1) & nearest) + tie) >> shift) + zero_point
         out[n] = min(max(code, scale[2, n]), scale[3, n])
@@ -375,6 +434,24 @@ def _add_pixels(x, x_less, x_scale, y, y_less, y_scale, scale, nearest, even, aw
 
 
 @jit
+def _repeated(constants, columns, times):  # type: ignore[no-untyped-def]
+    """Constants (groups, columns and more) for so many pixels in a row."""
+    if times == 1:
+        return constants
+    out = np.empty((constants.shape[0], columns * times), dtype=constants.dtype)
+    for at in range(times):
+        out[:, at * columns : (at + 1) * columns] = constants[:, :columns]
+    return out
+
+
+@jit
+def _rows(scale, times):  # type: ignore[no-untyped-def]
+    """The same of a scale's rows (groups, rows, columns)."""
+    groups, rows, columns = scale.shape
+    return _repeated(scale.reshape(groups * rows, columns), columns, times).reshape(groups, rows, columns * times)
+
+
+@jit
 def _direct(  # type: ignore[no-untyped-def]
     x, geometry, depthwise, runs, steps, weights, chunks, columns, limb_bits, less, unit, zero, bias, totals,
     scale, nearest, even, away, zero_point, thresholds, table, values, codes,
@@ -389,19 +466,37 @@ def _direct(  # type: ignore[no-untyped-def]
     )
     group_outputs = unit.shape[1]
     pixels = images * out_height * out_width
-    padded = columns if depthwise else np.sum(chunks) * LANES
+    padded = weights.shape[1] if depthwise else np.sum(chunks) * LANES
     bases = np.empty(BLOCK_PIXELS + MOST_PIXELS, dtype=np.int64)
     places = np.empty(BLOCK_PIXELS, dtype=np.int64)
     sums = np.empty((BLOCK_PIXELS + MOST_PIXELS, padded), dtype=np.int32)
     row = np.empty(group_outputs, dtype=np.int64)
     counts = np.empty(group_outputs, dtype=np.int64)
     tile_groups = 0 if depthwise else len(runs) * steps * np.sum(chunks)
+
+    fused = columns == group_outputs and scale.shape[1] > 0
+    together = 1
+    if fused:
+        if groups == 1 and padded == columns and not totals.shape[1]:
+            # Pixels of few channels follow each other in one row.
+            together = max(1, ROW_CHANNELS // columns)
+        unit, zero, bias = unit * scale[:, 0], zero * scale[:, 0], bias * scale[:, 0]
+    less, unit, bias = (
+        _repeated(less, columns, together), _repeated(unit, columns, together), _repeated(bias, columns, together),
+    )  # fmt: skip
+    scale = _rows(scale, together)
+
+    image_place, row_place, y, column = np.int64(0), np.int64(0), 0, 0
     for first in range(0, pixels, BLOCK_PIXELS):
         count = min(BLOCK_PIXELS, pixels - first)
         for p in range(count):
-            image, pixel = (first + p) // (out_height * out_width), (first + p) % (out_height * out_width)
-            y, column = pixel // out_width, pixel % out_width
-            places[p] = image * image_bytes + y * stride_y * row_bytes + column * stride_x * column_bytes
+            places[p] = row_place + column * stride_x * column_bytes
+            column += 1
+            if column == out_width:
+                column, y, row_place = 0, y + 1, row_place + stride_y * row_bytes
+                if y == out_height:
+                    image_place += image_bytes
+                    y, row_place = 0, image_place
         for group in range(groups):
             for p in range(count):
                 bases[p] = places[p] + group * group_bytes
@@ -413,17 +508,27 @@ def _direct(  # type: ignore[no-untyped-def]
             begin, end = group * group_outputs, (group + 1) * group_outputs
             own_less, own_unit, own_zero, own_bias = less[group], unit[group], zero[group], bias[group]
             own_scale, own_thresholds = scale[group], thresholds[group]
-            fused = columns == group_outputs and own_scale.shape[0] > 0
-            if fused:
-                own_unit, own_zero, own_bias = (
-                    own_unit * own_scale[0], own_zero * own_scale[0], own_bias * own_scale[0],
-                )  # fmt: skip
+            if together > 1:
+                flat, target = sums.reshape(-1), codes.reshape(-1)
+                for p in range(0, count, together):
+                    used = min(together, count - p) * columns
+                    at = (first + p) * columns
+                    _scale_sums(
+                        flat[p * columns : p * columns + used], own_less, own_unit, own_bias, own_scale,
+                        nearest, even, away, zero_point, target[at : at + used],
+                    )  # fmt: skip
+                continue
             for p in range(count):
                 total = totals[group, first + p] if totals.shape[1] else np.int64(0)
                 if fused:
+                    shifted = own_bias
+                    if totals.shape[1]:
+                        shifted = row
+                        for n in range(group_outputs):
+                            row[n] = own_bias[n] - own_zero[n] * total
                     _scale_sums(
-                        sums[p], own_less, own_unit, own_zero, own_bias, total,
-                        own_scale, nearest, even, away, zero_point, codes[first + p, begin:end],
+                        sums[p], own_less, own_unit, shifted, own_scale,
+                        nearest, even, away, zero_point, codes[first + p, begin:end],
                     )  # fmt: skip
                     continue
                 _row(sums[p], columns, limb_bits, own_less, own_unit, own_zero, own_bias, total, row)
@@ -580,9 +685,9 @@ class _Packed:
         images, channels, height, width = x.shape
         top, left, bottom, right = shape.padding
         size = images, height + top + bottom, width + left + right, channels
-        # A run may be read up to the end of its last group of channels.
-        buffer = np.empty(size[0] * size[1] * size[2] * channels + GROUP_BYTES, dtype=dtype)
-        packed = buffer[:-GROUP_BYTES].reshape(size)
+        # A run may be read up to the end of its last group of channels, a depthwise pixel to that of its last vector.
+        buffer = np.empty(size[0] * size[1] * size[2] * channels + LANES, dtype=dtype)
+        packed = buffer[:-LANES].reshape(size)
         stream = self.stream
         factors = self.factors * np.int32(stream.times)
         pad = (((pad_code >> stream.shift) & stream.mask) * factors + stream.more).astype(dtype)
@@ -680,12 +785,13 @@ def _pack_depthwise(
 ) -> _Packed:
     mine, rest, scaled = _split(shape, stream, weights, factors)
     low, high = signed_range(SUM_BITS)
+    taps = scaled.reshape(shape.out_channels, -1)
     held = (scaled.min(axis=(1, 2, 3, 4)) >= low) & (scaled.max(axis=(1, 2, 3, 4)) <= high)
     return _Packed(
         stream,
         mine.astype(np.int32),
         rest.astype(np.int32),
-        np.ascontiguousarray(scaled.reshape(shape.out_channels, -1).T.astype(np.int32)),
+        np.ascontiguousarray(np.pad(taps.astype(np.int32), ((0, -len(taps) % LANES), (0, 0))).T),
         shape.out_channels,
         np.zeros((1, shape.out_channels), dtype=np.int32),
         held & _sums_fit(scaled, mine, stream, shape.groups).reshape(-1),
