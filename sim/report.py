@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.measure import Measurement
@@ -35,7 +35,7 @@ RUN_DETAIL = {
     "fill",
     "host",
 }
-INSPECTION_DETAIL = {"inputs", "MMAC", "MBOP", "scheme", "entropy", "parameter\nbytes"}
+INSPECTION_DETAIL = {"inputs", "MMAC", "MBOP", "scheme", "entropy", "parameter\nbytes", "bits to\nspare"}
 
 
 def terminal() -> Console:
@@ -250,11 +250,17 @@ def _stored(facts: WeightFacts | None) -> tuple[str, str, str, str]:
     return scheme, spread(facts.widths) or str(facts.bits), f"{facts.bits_per_weight:.3f}", held
 
 
-def _spare(engine: EngineConfig) -> str:
-    mac = engine.mac
+def _spare(engine: EngineConfig, margins: Sequence[Mapping[str, int | None]]) -> str:
+    """The least of all layers by width, and what they are of."""
+    widths = {"product": f"{engine.mac.product}", "align": f"{engine.mac.align}", "acc": f"{engine.mac.acc}"}
+    least = []
+    for name in margins[0]:
+        known = [bits for each in margins if (bits := each[name]) is not None]
+        if known:
+            least.append(f"{name} {min(known)}" + (f" of {widths[name]}" if name in widths else ""))
     return (
-        f"bits to spare        of product {mac.product}, align {mac.align}, acc {mac.acc} and the corrected value, "
-        f"{engine.array} array, whatever the image is; below 0 some image may overflow"
+        f"bits to spare        at least {', '.join(least)}: {engine.array} array, whatever the image is; "
+        "below 0 some image may overflow"
     )
 
 
@@ -283,6 +289,7 @@ def inspection_report(found: Inspection, console: Console) -> Group:
         for node in found.nodes
     ]
     table = _table(console, f"{found.network.name} ({found.network.scheme})", columns, rows, INSPECTION_DETAIL)
+    margins = [node.margins for node in found.nodes if node.margins is not None]
     lines = [
         f"weights              {found.weights:,} in {found.coded_bytes:,} coded bytes, "
         f"{found.bits_per_weight:.3f} bits per weight",
@@ -292,7 +299,7 @@ def inspection_report(found: Inspection, console: Console) -> Group:
             if (channels := ", ".join(f"{name} {count}" for name, count in found.constant_channels.items()))
             else []
         ),
-        *([_spare(found.engine)] if any(node.margins for node in found.nodes) else []),
+        *([_spare(found.engine, margins)] if margins else []),
         f"file                 {found.file_bytes:,} bytes, of them {found.manifest_bytes:,} of manifest",
         f"float32              {found.float_bytes:,} bytes: {found.compression:.2f} times the file",
     ]
