@@ -9,7 +9,7 @@ SCHEMES := int4:digit int4:fusion int4:sign int4:shift shift4:shift shift5:shift
   lq2a2:sign binary:sign \
   mixed:digit mixed:fusion mixed:sign mixed:shift allocated4:digit allocated4:fusion bayesian:digit bayesian:fusion bayesian:sign bayesian:shift
 
-.PHONY: setup demo test regress bench clean icarus clang lint types
+.PHONY: setup demo test regress bench gates clean icarus clang lint types
 
 # The core install runs exported networks; the full one adds every extra.
 $(VENV)/core: pyproject.toml constraints.txt
@@ -76,6 +76,10 @@ regress: setup
 
 bench: $(VENV)/full
 	@$(BIN)/python bench/kernels.py
+
+# Every figure of docs/gates.md, counted anew unless it is in the synthesis cache.
+gates: $(VENV)/full
+	@$(BIN)/python bench/gates.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

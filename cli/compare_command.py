@@ -29,6 +29,15 @@ def compare(
     padded_taps: Annotated[
         bool, typer.Option("--padded-taps", help="Count taps in the padding, as if it were no constant.")
     ] = False,
+    no_zeros: Annotated[
+        bool, typer.Option("--no-zeros", help="Count zero weights as the layer's least magnitude.")
+    ] = False,
+    coefficient_bits: Annotated[
+        int, typer.Option("--coefficient-bits", metavar="N", help="Bits of what weighs sign planes.")
+    ] = 16,
+    activation_bits: Annotated[
+        int | None, typer.Option("--activation-bits", metavar="N", help="Bits of activations that are no planes.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Synthesise 64 taps of each as one module too: minutes more.")
     ] = False,
@@ -48,13 +57,14 @@ def compare(
     from rich.console import Console
 
     from ..rtl import compare_report
-    from ..rtl.compare import compare_layer, network_rows, parse_layer
+    from ..rtl.compare import Assumptions, compare_layer, network_rows, parse_layer
     from ..sim.atomic import check_writable, write_json
     from ..sim.report import terminal
     from ..sim.unrolled import load_layer
 
     check_writable(json)
     chosen = parse_layer(layer)
+    assumptions = Assumptions(padded_taps, no_zeros, coefficient_bits, activation_bits)
     layers = [(text, *load_layer(text)) for text in weights or ()]
     with Console(stderr=True).status("compare") as status:
         found = compare_layer(
@@ -62,7 +72,7 @@ def compare(
             schemes=scheme or (),
             architectures=architecture or (),
             seed=seed,
-            padded=padded_taps,
+            assumptions=assumptions,
             check=check,
             notice=status.update,
             jobs=jobs,

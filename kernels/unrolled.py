@@ -20,7 +20,7 @@ An adder's width follows from the range of its result, for every activation ther
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Literal, NamedTuple, get_args
 
@@ -30,6 +30,7 @@ from .conv import ConvShape
 from .errors import FormatError
 
 __all__ = [
+    "MAX_ACTIVATION_BITS",
     "STRUCTURES",
     "Adder",
     "Circuit",
@@ -47,7 +48,7 @@ __all__ = [
 Structure = Literal["direct", "grouped"]
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 
-MAX_ACTIVATION_BITS = 8
+MAX_ACTIVATION_BITS = 16
 MAX_CONSTANT_BITS = 24
 """Of a weight or a coefficient with its sign."""
 
@@ -546,6 +547,22 @@ class UnrolledLayer:
             reached = (first >= 0) & (first < size) | padded
             inside.append(Counter(tuple(np.flatnonzero(each).tolist()) for each in reached))
         return [Window(y, x, m * n) for y, m in inside[0].items() for x, n in inside[1].items() if y and x]
+
+    def dense(self) -> "UnrolledLayer":
+        """The same layer as if no weight were zero: zeros become the least magnitude that it has, of either sign."""
+        zeros = self.weights == 0
+        if not zeros.any():
+            return self
+        least = int(np.abs(self.weights[~zeros]).min()) if not zeros.all() else 1
+        signs = np.where(np.arange(self.weights.size).reshape(self.weights.shape) % 2, least, -least)
+        return replace(self, weights=np.where(zeros, signs, self.weights))
+
+    def with_coefficient_bits(self, bits: int) -> "UnrolledLayer":
+        """The same layer with coefficients of planes rounded to so many bits; a single plane has none."""
+        if len(self.coefs) == 1:
+            return self
+        step = 1 << (int(np.abs(self.coefs).max()).bit_length() + 1 - bits)
+        return replace(self, coefs=np.rint(self.coefs / step).astype(np.int64)) if step > 1 else self
 
     def dot(self, channel: int, structure: Structure, window: Window | None = None) -> UnrolledDot:
         """The circuit of an output channel, its taps in the order (in, ky, kx)."""

@@ -537,7 +537,7 @@ BLOCKS: dict[str, Block] = {
             cases=(
                 {},
                 {"structure": "direct"},
-                {"scheme": "abcnet", "taps": 24, "structure": "direct"},
+                {"scheme": "lqnet-a2", "taps": 16, "structure": "direct"},
                 {"scheme": "lqnet-a8", "taps": 40},
                 {"scheme": "aciq", "structure": "direct"},
                 {"scheme": "fixed8"},

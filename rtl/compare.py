@@ -6,14 +6,15 @@ is left out, and so is what a bias takes in.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..kernels import HuffmanDecoder as HuffmanParameters
 from ..kernels.conv import ConvShape
 from ..kernels.errors import FormatError
-from ..kernels.unrolled import STRUCTURES, Structure, UnrolledLayer
+from ..kernels.planes import COEFFICIENT_BITS
+from ..kernels.unrolled import MAX_ACTIVATION_BITS, STRUCTURES, Structure, UnrolledLayer
 from ..sim.layer import MacLayer
 from ..sim.manifest import IntWeights, Weights, XorWeights
 from ..sim.unrolled import SCHEMES, SeededLayer, network_layer, scheme_named, seeded_layer
@@ -22,7 +23,17 @@ from .synth import STRATIX_10_GX_2800, FlatCheck, Part, SynthReport
 from .unrolled_layer import check_flattened, synthesize_layer
 from .xor import XorGates
 
-__all__ = ["COLUMNS", "Comparison", "Format", "Layer", "Row", "compare_layer", "network_rows", "parse_layer"]
+__all__ = [
+    "COLUMNS",
+    "Assumptions",
+    "Comparison",
+    "Format",
+    "Layer",
+    "Row",
+    "compare_layer",
+    "network_rows",
+    "parse_layer",
+]
 
 REFERENCE = "focused5"
 """What ratios are to, in the same architecture."""
@@ -61,6 +72,40 @@ def parse_layer(text: str) -> Layer:
 
 
 @dataclass(frozen=True)
+class Assumptions:
+    """What may be counted otherwise, to see what a figure rests on.
+
+    Parameters
+    ----------
+    padded_taps : taps in the padding count, as if it were no constant
+    no_zeros : no weight is zero: those that are get the layer's least magnitude
+    coefficient_bits : of what weighs sign planes
+    activation_bits : of activations that are numbers, in every scheme; the scheme's own unless given
+    """
+
+    padded_taps: bool = False
+    no_zeros: bool = False
+    coefficient_bits: int = COEFFICIENT_BITS
+    activation_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation_bits is not None and not 1 <= self.activation_bits <= MAX_ACTIVATION_BITS:
+            raise FormatError(f"activation bits must be 1 to {MAX_ACTIVATION_BITS}, not {self.activation_bits}")
+        if not 2 <= self.coefficient_bits <= COEFFICIENT_BITS:
+            raise FormatError(f"coefficient bits must be 2 to {COEFFICIENT_BITS}, not {self.coefficient_bits}")
+
+    def applied(self, layer: UnrolledLayer) -> UnrolledLayer:
+        """The constants under these assumptions."""
+        layer = layer.with_coefficient_bits(self.coefficient_bits)
+        if self.activation_bits is not None and not layer.activation_planes:
+            layer = replace(layer, bits=self.activation_bits)
+        return layer.dense() if self.no_zeros else layer
+
+
+NO_CHANGE = Assumptions()
+
+
+@dataclass(frozen=True)
 class Row:
     """What a layer costs with one scheme in one architecture."""
 
@@ -85,8 +130,8 @@ class Comparison:
     """Rows of one layer, and what they assume."""
 
     layer: Layer
-    seed: int
-    padded: bool
+    seed: int = 0
+    assumptions: Assumptions = NO_CHANGE
     rows: list[Row] = field(default_factory=list)
 
     def ratio(self, row: Row) -> float | None:
@@ -99,16 +144,31 @@ class Comparison:
     @property
     def macs(self) -> int:
         """Multiplications an image; taps in the padding, where they are not counted, are none."""
-        windows = _windows(self.layer, self.padded)
+        windows = _windows(self.layer, self.assumptions.padded_taps)
         return self.layer.shape.in_channels * self.layer.shape.out_channels * windows
+
+    @property
+    def _few_coefficient_bits(self) -> bool:
+        return self.assumptions.coefficient_bits < COEFFICIENT_BITS
 
     def notes(self) -> list[str]:
         """What the figures assume, for a reader."""
         report = self.rows[0].report
-        taps = "are counted" if self.padded else "are left out"
+        taps = "are counted" if self.assumptions.padded_taps else "are left out"
+        changed = [
+            text
+            for text, said in (
+                ("no weight is zero", self.assumptions.no_zeros),
+                (f"coefficients of {self.assumptions.coefficient_bits} bits", self._few_coefficient_bits),
+                (f"activations of {self.assumptions.activation_bits} bits", self.assumptions.activation_bits),
+            )
+            if said
+        ]
         return [
             f"layer {self.layer.text}, stride 1, padding {self.layer.shape.padding[0]}: {self.macs:,} MACs, taps in "
-            f"the padding {taps}; seeded weights (seed {self.seed}) where no network is named",
+            f"the padding {taps}; "
+            + "".join(f"{text}; " for text in changed)
+            + f"seeded weights (seed {self.seed}) where no network is named",
             "unrolled: one image a cycle; constants are wires; each distinct adder and multiplier is synthesised once "
             "and counted as often as it stands in the layer",
             f"{report.tool}; ALUTs by synth_intel_alm for Cyclone V; flows: "
@@ -124,7 +184,7 @@ class Comparison:
             "layer": self.layer.text,
             "macs": self.macs,
             "seed": self.seed,
-            "padded_taps": self.padded,
+            "assumptions": asdict(self.assumptions),
             "reference": REFERENCE,
             "device": STRATIX_10_GX_2800.name,
             "tool": report.tool,
@@ -211,7 +271,7 @@ def compare_layer(
     schemes: Sequence[str] = (),
     architectures: Sequence[str] = (),
     seed: int = 0,
-    padded: bool = False,
+    assumptions: Assumptions = NO_CHANGE,
     check: bool = False,
     cache: Path | None = None,
     notice: Callable[[str], None] | None = None,
@@ -225,7 +285,7 @@ def compare_layer(
     schemes : names in `sim.unrolled.SCHEMES`, all unless given
     architectures : ``direct`` and ``grouped`` (`kernels.unrolled`), both unless given
     seed : of the weights
-    padded : whether taps in the padding count, as if padding were no constant
+    assumptions : what is counted otherwise
     check : whether 64 taps of each are synthesised as one module too
     cache, notice, jobs : as for `synth.synthesize_component`
 
@@ -233,7 +293,7 @@ def compare_layer(
     """
     chosen = [scheme_named(name) for name in dict.fromkeys(schemes or SCHEMES)]
     structures = [_structure(name) for name in dict.fromkeys(architectures or STRUCTURES)]
-    found = Comparison(layer, seed, padded)
+    found = Comparison(layer, seed, assumptions)
     for scheme in chosen:
         seeded = seeded_layer(scheme, layer.shape, seed)
         arrays = seeded.drawn.codes.arrays(layer.shape)
@@ -299,13 +359,14 @@ def _row(
         if notice is not None:
             notice(f"{scheme}, {structure}: {text}")
 
+    layer = found.assumptions.applied(layer)
     report = synthesize_layer(
         layer,
         (found.layer.height, found.layer.width),
         structure,
-        padded=found.padded,
+        padded=found.assumptions.padded_taps,
         decoders=decoders,
-        params={"scheme": scheme, "layer": found.layer.text, "seed": found.seed, "padded": found.padded},
+        params={"scheme": scheme, "layer": found.layer.text, "seed": found.seed} | asdict(found.assumptions),
         cache=cache,
         notice=tell,
         jobs=jobs,

@@ -42,6 +42,7 @@ __all__ = [
     "SynthReport",
     "block_design",
     "flat_check",
+    "parts_sha256",
     "synthesize",
     "synthesize_component",
     "synthesize_engine",
@@ -578,6 +579,21 @@ class Part:
     count: int
 
 
+def _part_designs(parts: Sequence[Part]) -> list[Design]:
+    # One name for all, so that equal parts of different designs have one text.
+    return [parse_design(to_rtlil(part.component, "part"), "part") for part in parts]
+
+
+def _parts_sha256(parts: Sequence[Part], designs: Sequence[Design]) -> str:
+    counted = sorted(f"{part.count} {design.sha256}" for part, design in zip(parts, designs, strict=True))
+    return hashlib.sha256("\n".join(counted).encode()).hexdigest()
+
+
+def parts_sha256(parts: Sequence[Part]) -> str:
+    """The hash of the RTL that `synthesize_parts` counts."""
+    return _parts_sha256(parts, _part_designs(parts))
+
+
 def synthesize_parts(
     parts: Sequence[Part],
     name: str,
@@ -599,21 +615,19 @@ def synthesize_parts(
     """
     tool = tool_version()
     runner = _Runner(cache, notice, jobs)
-    # One name for all, so that equal parts of different designs have one text.
-    designs = [parse_design(to_rtlil(part.component, "part"), "part") for part in parts]
-    total, modules, paths, hashes = _Sum(), [], [], []
+    designs = _part_designs(parts)
+    total, modules, paths = _Sum(), [], []
     for part, design, (sums, own_paths) in zip(parts, designs, _hierarchical(designs, runner), strict=True):
         totals, joined = _joined(design, sums, own_paths)
         total.add(totals[design.top], part.count)
         modules.append(_module_count(part.name, part.count, totals[design.top]))
         paths.append(joined)
-        hashes.append(f"{part.count} {design.sha256}")
     return SynthReport(
         block=name,
         params=dict(params),
         tool=tool,
         flows={flow.name: flow.sha256 for flow in flows(flat=False)},
-        rtl_sha256=hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest(),
+        rtl_sha256=_parts_sha256(parts, designs),
         gates=_gate_count(total, depth(paths)),
         alm=_alm_count(total.alm, total.tally),
         alm_dsp=_alm_count(total.alm_dsp, total.tally_dsp),

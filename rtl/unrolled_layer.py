@@ -18,10 +18,10 @@ from amaranth.lib.wiring import In, Out
 from ..kernels import unrolled as kernels
 from ..kernels.unrolled import Circuit, Plan, Structure, UnrolledLayer
 from .depth import NOT_REACHED, Paths
-from .synth import FlatCheck, Part, SynthReport, flat_check, synthesize_parts
+from .synth import FlatCheck, Part, SynthReport, flat_check, parts_sha256, synthesize_parts
 from .unrolled import Adder, ConstantMultiplier, UnrolledDot
 
-__all__ = ["CHECKED_TAPS", "check_flattened", "synthesize_layer"]
+__all__ = ["CHECKED_TAPS", "check_flattened", "layer_sha256", "synthesize_layer"]
 
 CHECKED_TAPS = 64
 """Of a channel that is small enough to be synthesised as one module."""
@@ -53,6 +53,17 @@ class _Census:
     deepest: list[Circuit]
     """Of every channel the circuit of most taps."""
 
+    @property
+    def ordered(self) -> list[Parameters]:
+        """The modules in an order that only they decide."""
+        return sorted(self.modules, key=lambda parameters: (type(parameters).__name__, repr(parameters)))
+
+    @property
+    def parts(self) -> list[Part]:
+        """What is to be synthesised: the modules in order, then the registers."""
+        modules = [Part(_title(each), _component(each), self.modules[each]) for each in self.ordered]
+        return [*modules, Part("register", Register(), self.register_bits)]
+
 
 def synthesize_layer(
     layer: UnrolledLayer,
@@ -79,12 +90,7 @@ def synthesize_layer(
     cache, notice, jobs : as for `synth.synthesize_component`
     """
     census = _census(layer, size, structure, padded, notice)
-    ordered = sorted(census.modules.items(), key=lambda item: (type(item[0]).__name__, repr(item[0])))
-    modules = [parameters for parameters, _ in ordered]
-    parts = [
-        Part(f"{_title(parameters)} ({at + 1} of {len(ordered)})", _component(parameters), count)
-        for at, (parameters, count) in enumerate(ordered)
-    ]
+    modules = census.ordered
 
     def depth(paths: Sequence[Paths]) -> int:
         delays = {parameters: _delays(parameters, own) for parameters, own in zip(modules, paths, strict=False)}
@@ -92,7 +98,7 @@ def synthesize_layer(
         return max((_depth(circuit, delays, memo) for circuit in census.deepest), default=0)
 
     return synthesize_parts(
-        [*parts, Part("register", Register(), census.register_bits), *decoders],
+        [*census.parts, *decoders],
         "unrolled",
         params={"structure": structure} | dict(params or {}),
         depth=depth,
@@ -100,6 +106,11 @@ def synthesize_layer(
         notice=notice,
         jobs=jobs,
     )
+
+
+def layer_sha256(layer: UnrolledLayer, size: tuple[int, int], structure: Structure, *, padded: bool = False) -> str:
+    """The hash of the RTL that `synthesize_layer` counts, decoders apart."""
+    return parts_sha256(_census(layer, size, structure, padded, None).parts)
 
 
 def check_flattened(

@@ -140,7 +140,7 @@ def test_signed_digits_are_the_number_with_no_two_neighbours():
         ({"weights": ()}, r"weight planes must have one number of taps, at least 1, not \[\]"),
         ({"weights": ((1, 2), (1,))}, r"weight planes must have one number of taps, at least 1, not \[1, 2\]"),
         ({"weights": ((1,),), "coefs": (1, 2)}, "coefficients must be those of 1 planes, not 2"),
-        ({"weights": ((1,),), "bits": 9}, "activations must have 1 to 8 bits, not 9"),
+        ({"weights": ((1,),), "bits": 17}, "activations must have 1 to 16 bits, not 17"),
         ({"weights": ((1 << 23,),)}, "weights must have at most 24 bits, not 25"),
         ({"weights": ((1,),), "structure": "flat"}, "structure must be direct or grouped, not 'flat'"),
     ],

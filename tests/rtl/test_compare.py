@@ -9,7 +9,7 @@ from pathlib import Path
 import gatewise
 import pytest
 from gatewise.cli.app import run_app
-from gatewise.rtl.compare import Comparison, compare_layer, network_rows, parse_layer
+from gatewise.rtl.compare import Assumptions, Comparison, compare_layer, network_rows, parse_layer
 from gatewise.rtl.compare_report import as_csv, as_latex, as_markdown
 from gatewise.rtl.synth import synthesize_component
 from gatewise.rtl.unrolled import UnrolledDot
@@ -57,12 +57,31 @@ def test_a_layer_is_as_many_circuits_as_it_has_pixels(small, synth_cache):
 def test_taps_in_the_padding_cost_nothing_unless_they_are_kept(synth_cache):
     sparse, kept = (
         compare_layer(
-            parse_layer("3,1,1,2,2"), schemes=["ternary"], architectures=["direct"], padded=padded, cache=synth_cache
+            parse_layer("3,1,1,2,2"),
+            schemes=["ternary"],
+            architectures=["direct"],
+            assumptions=Assumptions(padded_taps=padded),
+            cache=synth_cache,
         )
         for padded in (False, True)
     )
     assert (sparse.macs, kept.macs) == (4 * 4, 4 * 9)
     assert sparse.rows[0].report.gates.two_input < kept.rows[0].report.gates.two_input
+
+
+def test_assumptions_change_the_constants():
+    shift = seeded_layer(SCHEMES["shift"], parse_layer("1,64,4,1,1").shape).unrolled
+    dense = Assumptions(no_zeros=True).applied(shift)
+    zeros = shift.weights == 0
+    assert zeros.any()
+    assert set(dense.weights[zeros].tolist()) == {-1, 1}
+    assert (dense.weights[~zeros] == shift.weights[~zeros]).all()
+    abcnet = seeded_layer(SCHEMES["abcnet"], parse_layer("1,64,4,1,1").shape).unrolled
+    rounded = Assumptions(coefficient_bits=8).applied(abcnet).coefs
+    assert abs(rounded * 256 - abcnet.coefs).max() <= 128
+    assert Assumptions().applied(abcnet) is abcnet
+    assert Assumptions(activation_bits=9).applied(shift).bits == 9
+    assert Assumptions(activation_bits=9).applied(abcnet).bits == 5
 
 
 def test_a_decoder_stands_beside_every_channel(small):
@@ -136,6 +155,8 @@ def test_the_command_prints_and_writes_what_it_found(command, tmp_path, capsys):
         (("--layer", SMALL, "--scheme", "float"), f"scheme must be one of {', '.join(SCHEMES)}, not 'float'"),
         (("--layer", SMALL, "--architecture", "flat"), "architecture must be one of direct, grouped, not 'flat'"),
         (("--layer", SMALL, "--format", "html"), "--format must be one of table, md, csv, latex, not 'html'"),
+        (("--layer", SMALL, "--coefficient-bits", "1"), "coefficient bits must be 2 to 16, not 1"),
+        (("--layer", SMALL, "--activation-bits", "17"), "activation bits must be 1 to 16, not 17"),
         (("--layer", SMALL, "--weights", "net.gw"), "weights must be given as F.gw:NODE, not 'net.gw'"),
     ],
 )
@@ -155,7 +176,7 @@ def test_a_layer_of_a_network_must_have_the_shape(command, capsys):
 
 def test_a_real_layers_weights_stand_beside_the_seeded_ones(synth_cache):
     node, coded = load_layer(f"{DIGITS / 'digits-binary.gw'}:conv3")
-    found = Comparison(parse_layer("3,32,32,1,1"), 0, padded=False)
+    found = Comparison(parse_layer("3,32,32,1,1"))
     network_rows(found, "digits", node, coded, architectures=["direct"], cache=synth_cache)
     (row,) = found.rows
     # Of signs by signs, a pixel that is alone sees one tap of each channel: 31 additions of bits, and no others.
