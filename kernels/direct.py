@@ -42,9 +42,10 @@ __all__ = ["Activations", "DirectConv", "FastForm", "ScaleFinish", "ThresholdFin
 
 FastForm = Literal["vnni", "portable"]
 
+_NAMED = numba.config.CPU_FEATURES
 FEATURES = {
     feature[1:]
-    for feature in (numba.config.CPU_FEATURES or get_host_cpu_features()).split(",")
+    for feature in (get_host_cpu_features() if _NAMED is None else _NAMED).split(",")
     if feature.startswith("+")
 }
 """What Numba compiles for: the processor's features, or those of NUMBA_CPU_FEATURES."""
