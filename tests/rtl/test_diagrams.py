@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def load_diagrams():
+    sys.path.insert(0, str(ROOT / "bench"))  # what it imports lies beside it
     spec = importlib.util.spec_from_file_location("diagrams", ROOT / "bench" / "diagrams.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["diagrams"] = module
