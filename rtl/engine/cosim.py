@@ -318,7 +318,13 @@ def compare_network(
     done = digits = counters = cycles = overflows = 0
     mismatch: str | None = None
     for image in range(len(codes)):
-        golden = run(compiled.network, ImageSet(codes[image : image + 1], coded=True), compiled.engine, trace=True)
+        golden = run(
+            compiled.network,
+            ImageSet(codes[image : image + 1], coded=True),
+            compiled.engine,
+            trace=True,
+            form="faithful",
+        )
         limit = cycle_limit(golden, stall)
         try:
             found = simulate(codes[image], limit)
