@@ -84,7 +84,7 @@ def _rows(found: dict[str, dict[str, Any]]) -> Table:
 def _gradients(found: dict[str, dict[str, Any]]) -> Table:
     """The paper's gradient and its two ablations, on the same seeds and epochs."""
     columns = ["gradient", "seeds", "epochs", "integer top-1 % of each", "mean", "deviation", "held out %, mean"]
-    columns += ["deviation", "last loss, mean"]
+    columns += ["deviation", "last loss, mean", "trained on"]
     lines = []
     for name in ABLATED:
         own = sorted((facts for facts in found.values() if facts["run"] == name), key=lambda facts: facts["seed"])
@@ -94,7 +94,8 @@ def _gradients(found: dict[str, dict[str, Any]]) -> Table:
         lines.append(
             [own[0]["method"]["gradient"], ", ".join(str(facts["seed"]) for facts in own),
              str(len(own[0]["epochs"])), ", ".join(map(percent, tops)), f"**{percent(mean(tops))}**", _spread(tops),
-             percent(mean(held)), _spread(held), f"{mean(facts['epochs'][-1]['loss'] for facts in own):.3f}"]
+             percent(mean(held)), _spread(held), f"{mean(facts['epochs'][-1]['loss'] for facts in own):.3f}",
+             ", ".join(dict.fromkeys(facts["device"] for facts in own))]
         )  # fmt: skip
     network, options = RUNS[ABLATED[0]].network, RUNS[ABLATED[0]].options
     caption = f"**Gradients of the XOR**, {network} at {options['n_in']} bits for 20 signs, the same seeds and epochs. "
