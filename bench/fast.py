@@ -22,6 +22,8 @@ __all__ = ["SHAPES", "Layer", "alternate", "contenders", "inner_product", "regis
 
 LIMIT_STEPS = 200_000
 CLIP = 15
+SETTLING = 0.05
+"""Seconds of calls before one that is timed."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,18 @@ def contenders(layer: Layer, threads: int) -> dict[str, Callable[[], object]]:
 def alternate(
     runs: dict[str, Callable[[], object]], repeat: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Median seconds of each call; every round runs all of them, one after the other."""
+    """Median seconds of each call; every round runs all of them, one after the other.
+
+    Before a call that is timed others of its kind settle: threads of torch, which wait for work busily, have given
+    back the core that a second thread needs, and the system has put threads on cores of their own.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
     for _ in range(repeat):
         for name, run in runs.items():
+            settled = time.perf_counter() + SETTLING
+            run()
+            while time.perf_counter() < settled:
+                run()
             start = clock()
             run()
             times[name].append(clock() - start)
