@@ -11,7 +11,6 @@ the data folder (GATEWISE_DATA, or ../shared/data beside the checkout).
 """
 
 import argparse
-import json
 import os
 import time
 from dataclasses import asdict, replace
@@ -46,7 +45,7 @@ from gatewise.sim.inspect import inspect_file
 from gatewise.sim.prune import pruned
 from gatewise.sim.run import run
 from lines import Lines, run_main
-from paths import DATA, beside
+from paths import DATA, beside, read_facts
 
 __all__ = ["ENGINES", "NETWORK", "count", "main", "train_all"]
 
@@ -146,7 +145,7 @@ def _trained(
 def count(out: Path, images: int | None = None, data: Path = DATA) -> None:
     """Count what those of a job's exports that are there have right on the test images, and their cycles by array."""
     path = beside(out, ".json")
-    content = json.loads(path.read_text())
+    content = read_facts(path)
     test = load_images(data / "mnist" / "test.npz")[:images]
     for facts in content["runs"]:
         export = beside(out, f"-{facts['strength']:g}.gw")

@@ -10,7 +10,6 @@ compared on the held-out training images, and the last epoch is what counts. Nee
 """
 
 import argparse
-import json
 import os
 import time
 from dataclasses import asdict, dataclass, fields
@@ -34,7 +33,7 @@ from gatewise.sim.file import load, save_network
 from gatewise.sim.images import ImageSet, load_images
 from gatewise.sim.inspect import inspect_file
 from lines import Lines, run_main
-from paths import DATA, beside
+from paths import DATA, beside, read_facts
 
 __all__ = ["ABLATED", "DIGIT_ENGINE", "ENGINE", "RUNS", "Run", "count", "main", "train"]
 
@@ -177,7 +176,7 @@ def train(
 def count(out: Path, images: int | None = None, data: Path = DATA) -> dict[str, Any]:
     """Count what an export has right on the test images, and its cycles; all that its JSON file says then."""
     path = beside(out, ".json")
-    facts: dict[str, Any] = json.loads(path.read_text())
+    facts = read_facts(path)
     run = RUNS[facts["run"]]
     test = load_images(data / run.folder / "test.npz")[:images]
     network = load(beside(out, ".gw"))

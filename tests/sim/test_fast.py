@@ -78,8 +78,6 @@ def test_digits_in_every_scheme_are_the_same_in_all_forms(path):
 @pytest.mark.parametrize("name", ["hawq-w4-ordered", "flexor-resnet20-0.8-s0", "focused-s61-w5"])
 def test_a_trained_resnet20_is_the_same_in_all_forms(name):
     path = ROOT / "bench" / "trained" / f"{name}.gw"
-    if not path.exists():
-        pytest.skip(f"{path.name} is not there")
     network = load(path)
     images = np.random.default_rng(0).integers(0, 256, (2, *network.manifest.input.shape), dtype=np.uint8)
     golden = run(network, images, trace=True, form="faithful")
