@@ -82,14 +82,14 @@ def contenders(layer: Layer, threads: int) -> dict[str, Callable[[], object]]:
     assert finish is not None
     runs: dict[str, Callable[[], object]] = {}
     for form in direct.fast_forms():
-        conv = DirectConv.build(shape, Activations(4), [weights], factors, one, 0 * one, one, form)
+        conv = DirectConv.build(shape, Activations(4), [weights], factors, one, 0 * one, one, form).requantising(finish)
         if conv.form != form:
             continue
 
         def run(conv: DirectConv = conv) -> object:
             if threads == 1:
-                return conv.codes(x, 0, finish)
-            return list(pool.map(lambda image: conv.codes(x[image : image + 1], 0, finish), range(threads)))
+                return conv.codes(x, 0)
+            return list(pool.map(lambda image: conv.codes(x[image : image + 1], 0), range(threads)))
 
         runs[form] = run
     pool = ThreadPoolExecutor(threads)

@@ -22,7 +22,8 @@ All compiled code is in this one module: Numba's cache on disk does not see chan
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 import numba
@@ -63,6 +64,8 @@ GROUP_BYTES = 4
 """Bytes of activations that one multiply-add takes: 4 channels of 8 bits, or 2 of 16."""
 LIMB_BITS = {"vnni": 8, "portable": 16}
 SUM_BITS = 32
+DOUBLE_BITS = 53
+"""Bits of two's complement numbers that doubles hold, and twice as great ones too."""
 BLOCK_PIXELS = 96
 """Pixels whose sums stay in the second-level cache until they are requantised."""
 ROW_CHANNELS = 256
@@ -392,6 +395,15 @@ def _scale_sums(sums, less, unit, bias, scale, nearest, even, away, zero_point, 
 
 
 @jit
+def _round_sums(sums, less, real, offset, zero_point, out):  # type: ignore[no-untyped-def]
+    """The same where doubles hold every product: rows of `real` are factors, offsets, and the clamp's ends."""
+    point = np.int32(zero_point)
+    for n in range(out.shape[0]):
+        value = np.float64(np.int32(sums[n] - less[n])) * real[0, n] + offset[n]
+        out[n] = np.int32(np.rint(min(max(value, real[2, n]), real[3, n]))) + point
+
+
+@jit
 def _threshold_row(row, thresholds, table, counts, out):  # type: ignore[no-untyped-def]
     """Requantise a pixel: how many of `thresholds` (thresholds, C) it reaches, and what `table` has for that."""
     channels = row.shape[0]
@@ -401,6 +413,33 @@ def _threshold_row(row, thresholds, table, counts, out):  # type: ignore[no-unty
             counts[n] += row[n] >= thresholds[t, n]
     for n in range(channels):
         out[n] = table[counts[n]]
+
+
+@jit
+def _round_codes(x, less, real, zero_point, out):  # type: ignore[no-untyped-def]
+    """Requantise codes in doubles, a row of `real` after the other: factors, nothing, and the clamp's ends."""
+    less, point = np.int32(less), np.int32(zero_point)
+    width = real.shape[1]
+    for first in range(0, x.shape[0], width):
+        source, target = x[first : first + width], out[first : first + width]
+        for n in range(target.shape[0]):
+            value = np.float64(np.int32(source[n]) - less) * real[0, n]
+            target[n] = np.int32(np.rint(min(max(value, real[2, n]), real[3, n]))) + point
+
+
+@jit
+def _round_added(x, x_less, y, y_less, real, zero_point, out):  # type: ignore[no-untyped-def]
+    """The same of a sum; `real` is three rescales below each other, of both operands and of their sum."""
+    x_less, y_less, point = np.int32(x_less), np.int32(y_less), np.int32(zero_point)
+    width = real.shape[1]
+    for first in range(0, x.shape[0], width):
+        one, other, target = x[first : first + width], y[first : first + width], out[first : first + width]
+        for n in range(target.shape[0]):
+            left = np.float64(np.int32(one[n]) - x_less) * real[0, n]
+            right = np.float64(np.int32(other[n]) - y_less) * real[4, n]
+            left, right = min(max(left, real[2, n]), real[3, n]), min(max(right, real[6, n]), real[7, n])
+            value = (np.rint(left) + np.rint(right)) * real[8, n]
+            target[n] = np.int32(np.rint(min(max(value, real[10, n]), real[11, n]))) + point
 
 
 @jit
@@ -435,37 +474,19 @@ def _add_pixels(x, x_less, x_scale, y, y_less, y_scale, scale, nearest, even, aw
 
 
 @jit
-def _repeated(constants, columns, times):  # type: ignore[no-untyped-def]
-    """Constants (groups, columns and more) for so many pixels in a row."""
-    if times == 1:
-        return constants
-    out = np.empty((constants.shape[0], columns * times), dtype=constants.dtype)
-    for at in range(times):
-        out[:, at * columns : (at + 1) * columns] = constants[:, :columns]
-    return out
-
-
-@jit
-def _rows(scale, times):  # type: ignore[no-untyped-def]
-    """The same of a scale's rows (groups, rows, columns)."""
-    groups, rows, columns = scale.shape
-    return _repeated(scale.reshape(groups * rows, columns), columns, times).reshape(groups, rows, columns * times)
-
-
-@jit
 def _direct(  # type: ignore[no-untyped-def]
-    x, geometry, depthwise, runs, steps, weights, chunks, columns, limb_bits, less, unit, zero, bias, totals,
-    scale, nearest, even, away, zero_point, thresholds, table, values, codes,
+    x, geometry, depthwise, runs, steps, weights, chunks, columns, limb_bits, totals, less, unit, zero, bias,
+    scale, nearest, even, away, zero_point, real, thresholds, table, values, codes,
 ):  # fmt: skip
     """All pixels of packed activations `x`, flat, into codes (pixels, out) or values, whichever is not empty.
 
     Values are added to those that are there. Constants have their groups first: a loop over an array's own range of
-    indices becomes vector loads, one from a later beginning becomes gathers.
+    indices becomes vector loads, one from a later beginning becomes gathers. `_Constants` says what they are.
     """
-    images, row_bytes, image_bytes, column_bytes, group_bytes, out_height, out_width, stride_y, stride_x, groups = (
-        geometry
-    )
-    group_outputs = unit.shape[1]
+    (
+        images, row_bytes, image_bytes, column_bytes, group_bytes, out_height, out_width, stride_y, stride_x, groups,
+        group_outputs,
+    ) = geometry  # fmt: skip
     pixels = images * out_height * out_width
     padded = weights.shape[1] if depthwise else np.sum(chunks) * LANES
     bases = np.empty(BLOCK_PIXELS + MOST_PIXELS, dtype=np.int64)
@@ -475,17 +496,10 @@ def _direct(  # type: ignore[no-untyped-def]
     counts = np.empty(group_outputs, dtype=np.int64)
     tile_groups = 0 if depthwise else len(runs) * steps * np.sum(chunks)
 
+    rounded = real.shape[1] > 0
     fused = columns == group_outputs and scale.shape[1] > 0
-    together = 1
-    if fused:
-        if groups == 1 and padded == columns and not totals.shape[1]:
-            # Pixels of few channels follow each other in one row.
-            together = max(1, ROW_CHANNELS // columns)
-        unit, zero, bias = unit * scale[:, 0], zero * scale[:, 0], bias * scale[:, 0]
-    less, unit, bias = (
-        _repeated(less, columns, together), _repeated(unit, columns, together), _repeated(bias, columns, together),
-    )  # fmt: skip
-    scale = _rows(scale, together)
+    together = less.shape[1] // columns
+    offset = np.empty(group_outputs, dtype=np.float64)
 
     image_place, row_place, y, column = np.int64(0), np.int64(0), 0, 0
     for first in range(0, pixels, BLOCK_PIXELS):
@@ -508,19 +522,30 @@ def _direct(  # type: ignore[no-untyped-def]
                 _multiply(x, bases, count, runs, steps, weights, group * tile_groups, chunks, sums)
             begin, end = group * group_outputs, (group + 1) * group_outputs
             own_less, own_unit, own_zero, own_bias = less[group], unit[group], zero[group], bias[group]
-            own_scale, own_thresholds = scale[group], thresholds[group]
+            own_scale, own_real, own_thresholds = scale[group], real[group], thresholds[group]
             if together > 1:
                 flat, target = sums.reshape(-1), codes.reshape(-1)
                 for p in range(0, count, together):
                     used = min(together, count - p) * columns
                     at = (first + p) * columns
-                    _scale_sums(
-                        flat[p * columns : p * columns + used], own_less, own_unit, own_bias, own_scale,
-                        nearest, even, away, zero_point, target[at : at + used],
-                    )  # fmt: skip
+                    made, out = flat[p * columns : p * columns + used], target[at : at + used]
+                    if rounded:
+                        _round_sums(made, own_less, own_real, own_real[1], zero_point, out)
+                    else:
+                        _scale_sums(
+                            made, own_less, own_unit, own_bias, own_scale, nearest, even, away, zero_point, out
+                        )  # fmt: skip
                 continue
             for p in range(count):
                 total = totals[group, first + p] if totals.shape[1] else np.int64(0)
+                if rounded:
+                    shift = own_real[1]
+                    if totals.shape[1]:
+                        shift = offset
+                        for n in range(group_outputs):
+                            offset[n] = own_real[1, n] - own_real[4, n] * total
+                    _round_sums(sums[p], own_less, own_real, shift, zero_point, codes[first + p, begin:end])
+                    continue
                 if fused:
                     shifted = own_bias
                     if totals.shape[1]:
@@ -584,7 +609,7 @@ class Stream(NamedTuple):
     room: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ScaleFinish:
     """Requantisation by scale in 64-bit products: what `requant.ScaleRequantizer` computes where these hold them."""
 
@@ -597,6 +622,8 @@ class ScaleFinish:
     away: int
     """-1: of a negative number it does not go up."""
     zero_point: int
+    doubles: bool
+    """Whether a double holds every product, so that rounding one, ties to even, is all there is to do."""
 
     @classmethod
     def build(
@@ -610,18 +637,34 @@ class ScaleFinish:
             return None
         rows = np.broadcast_arrays(multiplier << more, shift + more, low, high)
         kinds = rounding != "floor", rounding == "half_even", rounding == "half_away"
-        return cls(np.array(rows, dtype=np.int64), -int(kinds[0]), int(kinds[1]), -int(kinds[2]), zero_point)
+        doubles = rounding == "half_even" and int(most.max(initial=0)) <= DOUBLE_BITS
+        return cls(np.array(rows, dtype=np.int64), -int(kinds[0]), int(kinds[1]), -int(kinds[2]), zero_point, doubles)
 
     @property
     def arguments(self) -> tuple[np.ndarray, int, int, int, int]:
         """What the compiled loops take."""
         return self.rows, self.nearest, self.even, self.away, self.zero_point
 
+    def real(self, unit: np.ndarray | int = 1, bias: np.ndarray | int = 0, zero: np.ndarray | int = 0) -> np.ndarray:
+        """Factor and offset of a value, the clamp's ends less the zero point, what an input sum takes away: (5, C)."""
+        multiplier, shift, low, high = self.rows
+        terms = (unit * multiplier, bias * multiplier, zero * multiplier)
+        factor, offset, less = (np.ldexp(each.astype(np.float64), -shift) for each in terms)
+        return np.stack([factor, offset, low - self.zero_point, high - self.zero_point, less])
+
+    @cached_property
+    def _long_real(self) -> np.ndarray:
+        """The same of codes, of a few pixels in a row: (4, pixels * C)."""
+        return np.tile(self.real()[:4], max(1, ROW_CHANNELS // self.rows.shape[1]))
+
     def codes(self, x: np.ndarray, zero_point: int) -> np.ndarray:
         """Requantise codes (N, C, H, W) with a zero point of their own; int16, channels last in memory."""
         pixels, shape = _pixels(x)
         out = np.empty(pixels.shape, dtype=np.int16)
-        _scale_pixels(pixels, zero_point, *self.arguments, out)
+        if self.doubles:
+            _round_codes(pixels.reshape(-1), zero_point, self._long_real, self.zero_point, out.reshape(-1))
+        else:
+            _scale_pixels(pixels, zero_point, *self.arguments, out)
         return out.reshape(shape).transpose(0, 3, 1, 2)
 
     def added(
@@ -633,9 +676,15 @@ class ScaleFinish:
         """
         (pixels, shape), (others, _) = _pixels(first[0]), _pixels(second[0])
         out = np.empty(pixels.shape, dtype=np.int16)
-        _add_pixels(
-            pixels, first[1], first[2].rows, others, second[1], second[2].rows, *self.arguments, out
-        )  # fmt: skip
+        if first[2].doubles and second[2].doubles and self.doubles:
+            real = np.concatenate([first[2]._long_real, second[2]._long_real, self._long_real])
+            _round_added(
+                pixels.reshape(-1), first[1], others.reshape(-1), second[1], real, self.zero_point, out.reshape(-1)
+            )  # fmt: skip
+        else:
+            _add_pixels(
+                pixels, first[1], first[2].rows, others, second[1], second[2].rows, *self.arguments, out
+            )  # fmt: skip
         return out.reshape(shape).transpose(0, 3, 1, 2)
 
 
@@ -674,6 +723,8 @@ class _Packed:
     """What is left of the alignment's factors, int32 (in,)."""
     weights: np.ndarray
     """Of a register tile's vectors, in the order in which they are read; depthwise (taps, channels)."""
+    chunks: np.ndarray
+    """Vectors of columns by register tile."""
     columns: int
     """Sums of a pixel and group: output channels times limbs."""
     less: np.ndarray
@@ -775,6 +826,7 @@ def _pack_weights(
         mine.astype(np.int32),
         rest.astype(np.int32),
         np.concatenate(parts),
+        np.array(chunks),
         columns,
         less.astype(np.int32),
         fits.all(axis=1).reshape(-1),
@@ -793,13 +845,35 @@ def _pack_depthwise(
         mine.astype(np.int32),
         rest.astype(np.int32),
         np.ascontiguousarray(np.pad(taps.astype(np.int32), ((0, -len(taps) % LANES), (0, 0))).T),
+        np.array(_chunks(-(-len(taps) // LANES))),
         shape.out_channels,
         np.zeros((1, shape.out_channels), dtype=np.int32),
         held & _sums_fit(scaled, mine, stream, shape.groups).reshape(-1),
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class _Constants(NamedTuple):
+    """What `_direct` takes behind the sums of a stream, (groups, .., outputs of a group) each.
+
+    Where pixels have few channels, `less` and what meets it are repeated for several in a row. `unit`, `zero` and
+    `bias` hold the multipliers already, where sums of one limb are scaled. Arrays of what does not occur are empty.
+    """
+
+    less: np.ndarray
+    unit: np.ndarray
+    zero: np.ndarray
+    bias: np.ndarray
+    scale: np.ndarray
+    nearest: int
+    even: int
+    away: int
+    zero_point: int
+    real: np.ndarray
+    thresholds: np.ndarray
+    table: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class DirectConv:
     """A layer in a fast form: ``value = unit * (x * w) - zero * xsum + bias`` of each output channel, exact.
 
@@ -813,6 +887,8 @@ class DirectConv:
     unit: np.ndarray
     zero: np.ndarray
     bias: np.ndarray
+    finish: ScaleFinish | ThresholdFinish | None = None
+    """The requantiser; none where values are made."""
 
     @classmethod
     def build(
@@ -868,49 +944,88 @@ class DirectConv:
         outputs = self.shape.out_channels if self.shape.depthwise else self.shape.group_outputs
         return sum(each.columns // outputs for each in self.packed)
 
-    def values(self, x: np.ndarray, pad_code: int) -> np.ndarray:
-        """Corrected values, int64, of codes (N, in, H, W); `pad_code` is what padding feeds."""
-        return self._run(x, pad_code, None)
-
-    def codes(self, x: np.ndarray, pad_code: int, finish: ScaleFinish | ThresholdFinish) -> np.ndarray:
-        """Requantised codes, int16, of one stream of activations."""
+    def requantising(self, finish: ScaleFinish | ThresholdFinish) -> "DirectConv":
+        """The same layer with its requantiser, that of `codes`."""
         if len(self.packed) > 1:
             raise FormatError(f"requantised activations must be one stream, not {len(self.packed)}: take values")
-        return self._run(x, pad_code, finish)
+        return replace(self, finish=finish)
 
-    def _run(self, x: np.ndarray, pad_code: int, finish: ScaleFinish | ThresholdFinish | None) -> np.ndarray:
+    def values(self, x: np.ndarray, pad_code: int) -> np.ndarray:
+        """Corrected values, int64, of codes (N, in, H, W); `pad_code` is what padding feeds."""
+        assert self.finish is None
+        return self._run(x, pad_code, np.zeros, np.int64)
+
+    def codes(self, x: np.ndarray, pad_code: int) -> np.ndarray:
+        """Requantised codes, int16."""
+        assert self.finish is not None
+        return self._run(x, pad_code, np.empty, np.int16)
+
+    def _run(self, x: np.ndarray, pad_code: int, new: Any, dtype: type[np.signedinteger[Any]]) -> np.ndarray:
         images, _, height, width = x.shape
-        size = self.shape.output_size(height, width)
-        out = np.zeros if finish is None else np.empty
-        result = out((images, *size, self.shape.out_channels), dtype=np.int64 if finish is None else np.int16)
+        result = new((images, *self.shape.output_size(height, width), self.shape.out_channels), dtype=dtype)
+        step = max(1, WORK_BYTES // (x[0].size * (1 if self.form == "vnni" else 2)))
+        for first in range(0, images, step):
+            part = slice(first, first + step)
+            self._run_images(x[part], pad_code, result[part])
+        return result.transpose(0, 3, 1, 2)
+
+    @cached_property
+    def _constants(self) -> list[_Constants]:
+        """By stream; what is added once comes with the first."""
         groups = 1 if self.shape.depthwise else self.shape.groups
         own = self.shape.out_channels // groups
 
         def by_group(constants: np.ndarray) -> np.ndarray:
-            """(..., out) as (groups, ..., out per group)."""
-            return np.ascontiguousarray(np.moveaxis(constants.reshape(*constants.shape[:-1], groups, own), -2, 0))
+            """(..., outputs) as (groups, ..., outputs of a group)."""
+            shape = *constants.shape[:-1], groups, constants.shape[-1] // groups
+            return np.ascontiguousarray(np.moveaxis(constants.reshape(shape), -2, 0))
 
+        signs, made = np.ones_like(self.unit), []
         scale = np.empty((0, self.shape.out_channels), dtype=np.int64), 0, 0, 0, 0
-        thresholds, table, signs = scale[0], np.empty(0, dtype=np.int16), np.ones_like(self.unit)
-        match finish:
+        thresholds, table = scale[0], np.empty(0, dtype=np.int16)
+        match self.finish:
             case ScaleFinish():
-                scale = finish.arguments
+                scale = self.finish.arguments
             case ThresholdFinish():
-                thresholds, table, signs = finish.thresholds, finish.table, finish.signs
-        constants = [by_group(each * signs) for each in (self.unit, self.zero, self.bias)]
-        finishing = by_group(scale[0]), *scale[1:], by_group(thresholds), table
-        step = max(1, WORK_BYTES // (x[0].size * (1 if self.form == "vnni" else 2)))
-        for first in range(0, images, step):
-            part = slice(first, first + step)
-            self._run_images(x[part], pad_code, constants, finishing, result[part])
-        return result.transpose(0, 3, 1, 2)
+                thresholds, table, signs = self.finish.thresholds, self.finish.table, self.finish.signs
+        for packed in self.packed:
+            unit, zero, bias = (
+                signs * (self.unit << packed.stream.place),
+                signs * self.zero if not made else np.zeros_like(self.zero),
+                signs * self.bias if not made else np.zeros_like(self.bias),
+            )
+            less, rows, real = packed.less, scale[0], np.empty((0, self.shape.out_channels))
+            if isinstance(self.finish, ScaleFinish) and packed.columns == own:
+                if self._in_doubles(packed):
+                    real = self.finish.real(unit, bias, zero)
+                unit, zero, bias = (each * rows[0] for each in (unit, zero, bias))
+                if groups == 1 and packed.columns % LANES == 0 and not self.zero.any():
+                    # Pixels of few channels follow each other in one row.
+                    together = max(1, ROW_CHANNELS // own)
+                    less, unit, zero, bias, rows, real = (
+                        np.tile(each, together) for each in (less, unit, zero, bias, rows, real)
+                    )
+            unit, zero, bias, rows, real, limits = (
+                by_group(each) for each in (unit, zero, bias, rows, real, thresholds)
+            )
+            made.append(_Constants(less, unit, zero, bias, rows, *scale[1:], real, limits, table))
+        return made
+
+    def _in_doubles(self, packed: _Packed) -> bool:
+        """Whether doubles hold what is scaled, and each of its terms: then all of them hold the sum's too."""
+        assert isinstance(self.finish, ScaleFinish)
+        multiplier, stream, shape = self.finish.rows[0], packed.stream, self.shape
+        factors = (packed.factors.astype(np.int64) * packed.rest).reshape(shape.groups, -1).sum(axis=1)
+        most_codes = shape.kernel[0] * shape.kernel[1] * max(-stream.low, stream.high)
+        inputs = np.repeat(factors * most_codes, shape.group_outputs).astype(np.float64)
+        terms = (self.unit * 1.0, self.bias * 1.0, self.zero * inputs)
+        most = 1 << (DOUBLE_BITS - 2)
+        return self.finish.doubles and all((np.abs(each) * multiplier < most).all() for each in terms)
 
     def _run_images(
         self,
         x: np.ndarray,
         pad_code: int,
-        constants: Sequence[np.ndarray],
-        finishing: tuple[Any, ...],
         result: np.ndarray,
     ) -> None:
         shape = self.shape
@@ -920,8 +1035,7 @@ class DirectConv:
         nothing = np.empty((0, shape.out_channels), dtype=np.int16 if flat.dtype == np.int64 else np.int64)
         values, codes = (flat, nothing) if flat.dtype == np.int64 else (nothing, flat)
         totals = self._input_sums(maps, result.shape[1:3])
-        unit, zero, bias = constants
-        for packed, held in zip(self.packed, maps, strict=True):
+        for packed, held, constants in zip(self.packed, maps, self._constants, strict=True):
             images, _, columns, channels = held.shape
             # Tiles count bytes, the depthwise loop counts elements.
             size = 1 if shape.depthwise else held.itemsize
@@ -932,16 +1046,13 @@ class DirectConv:
             run_channels = shape.group_inputs * (shape.kernel[1] if _rows_are_runs(shape) else 1)
             geometry = (
                 *(images, row, held[0].size * size, pixel, shape.group_inputs * size, *result.shape[1:3]),
-                *(*shape.stride, len(unit)),
+                *(*shape.stride, len(constants.unit), shape.out_channels // len(constants.unit)),
             )
             _direct(
                 held.reshape(-1), geometry, shape.depthwise, runs, -(-run_channels * held.itemsize // GROUP_BYTES),
                 packed.weights if shape.depthwise else packed.weights.reshape(1, -1),
-                np.array(_chunks(-(-packed.columns // LANES))), packed.columns, LIMB_BITS[self.form], packed.less,
-                unit << packed.stream.place, zero, bias, totals, *finishing, values, codes,
+                packed.chunks, packed.columns, LIMB_BITS[self.form], totals, *constants, values, codes,
             )  # fmt: skip
-            # The constants count once.
-            zero, bias = np.zeros_like(zero), np.zeros_like(bias)
 
     def _input_sums(self, maps: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
         """Aligned activations under each pixel's window, int64 (groups, pixels); no pixels where nobody asks."""

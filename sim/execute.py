@@ -98,6 +98,7 @@ def execute(
     are a part of; `array` is what runs the MAC layers; `digits` are those of the layers whose channels have different
     widths; `fast` are the nodes that have a fast form, on this array with these widths.
     """
+    datapath = _Datapath(network, mac, lanes, unfolded, maps or {}, first_channels or {}, array, digits or {})
     live = {network.manifest.input.name: codes}
     kept = dict(live) if keep else {}
     last_use = {name: node.name for node in network.manifest.nodes for name in node.inputs}
@@ -106,18 +107,8 @@ def execute(
         sources = [live[name] for name in node.inputs]
         quick = (fast or {}).get(node.name)
         if isinstance(node, Conv2dNode | LinearNode):
-            result, overflows[node.name] = _mac(
-                network,
-                node,
-                sources[0],
-                mac,
-                (lanes, (first_channels or {}).get(node.name, 0)),
-                node.name == unfolded,
-                (maps or {}).get(node.name),
-                array,
-                (digits or {}).get(node.name),
-                quick if isinstance(quick, FastLayer) else None,
-            )
+            layer = quick if isinstance(quick, FastLayer) else None
+            result, overflows[node.name] = datapath.compute(node, sources[0], layer)
         elif isinstance(quick, FastAdd | FastRequantise):
             result = quick.codes(*sources)
         else:
@@ -131,112 +122,98 @@ def execute(
     return Trace(live[network.output], overflows, kept)
 
 
-def _mac(
-    network: Network,
-    node: MacNode,
-    x: np.ndarray,
-    mac: MacFormat,
-    lanes: tuple[int, int],
-    unfold: bool,
-    size: tuple[int, int] | None,
-    array: Array,
-    counts: DigitCounts | None,
-    fast: FastLayer | None,
-) -> tuple[np.ndarray, Overflows]:
-    """A layer's codes and overflows: in the fast form where it is exact, and in the faithful one."""
-    layer = network.layers[node.name]
-    rest = np.arange(layer.shape.out_channels) if fast is None else np.flatnonzero(~fast.exact)
-    if fast is not None:
-        codes, overflows = _fast(network, node, x, mac, array, fast)
-        if not rest.size:
-            return codes, overflows
-        layer = layer.of_rows(rest)
-        counts = counts and replace(counts, rows=counts.rows[rest])
-    found = _faithful(network, node, layer, x, mac, lanes, unfold, size, array, counts)
-    if fast is None:
-        return found
-    codes[:, rest] = found[0]
-    for kind in fields(Overflows):
-        getattr(overflows, kind.name)[rest] = getattr(found[1], kind.name)
-    return codes, overflows
+@dataclass(frozen=True, slots=True)
+class _Datapath:
+    """The array that runs a network's layers, and what decides the order of their sums: the parameters of `execute`."""
 
+    network: Network
+    mac: MacFormat
+    lanes: int
+    unfolded: str | None
+    maps: Mapping[str, tuple[int, int]]
+    first_channels: Mapping[str, int]
+    array: Array
+    digits: Mapping[str, DigitCounts]
 
-def _fast(
-    network: Network, node: MacNode, x: np.ndarray, mac: MacFormat, array: Array, fast: FastLayer
-) -> tuple[np.ndarray, Overflows]:
-    zero_point = network.source(node).codes.zero_point
-    product, align, acc, post = np.zeros((4, len(fast.exact)), dtype=np.int64)
-    if fast.finish is not None:
-        return fast.codes(x, zero_point), Overflows(product, align, acc, post)
-    values, limited = fast.values(x, zero_point)
-    held = array_form(network.layers[node.name], array).held(mac)
-    codes, saturated = _requantised(node, held, fast.value_bits, values)
-    return codes, Overflows(product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated)
+    def compute(self, node: MacNode, x: np.ndarray, fast: FastLayer | None) -> tuple[np.ndarray, Overflows]:
+        """A layer's codes and overflows: in the fast form where it is exact, and in the faithful one."""
+        layer = self.network.layers[node.name]
+        if fast is None:
+            return self._faithful(node, layer, x, self.digits.get(node.name))
+        codes, overflows = self._fast(node, x, fast)
+        rest = np.flatnonzero(~fast.exact)
+        if rest.size:
+            counts = self.digits.get(node.name)
+            counts = counts and replace(counts, rows=counts.rows[rest])
+            codes[:, rest], found = self._faithful(node, layer.of_rows(rest), x, counts)
+            for kind in fields(Overflows):
+                getattr(overflows, kind.name)[rest] = getattr(found, kind.name)
+        return codes, overflows
 
+    def _fast(self, node: MacNode, x: np.ndarray, fast: FastLayer) -> tuple[np.ndarray, Overflows]:
+        zero_point = self.network.source(node).codes.zero_point
+        product, align, acc, post = np.zeros((4, len(fast.exact)), dtype=np.int64)
+        if fast.fused:
+            return fast.codes(x, zero_point), Overflows(product, align, acc, post)
+        values, limited = fast.values(x, zero_point)
+        held = array_form(self.network.layers[node.name], self.array).held(self.mac)
+        codes, saturated = _requantised(node, held, fast.value_bits, values)
+        return codes, Overflows(product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated)
 
-def _faithful(
-    network: Network,
-    node: MacNode,
-    layer: MacLayer,
-    x: np.ndarray,
-    mac: MacFormat,
-    lanes: tuple[int, int],
-    unfold: bool,
-    size: tuple[int, int] | None,
-    array: Array,
-    counts: DigitCounts | None,
-) -> tuple[np.ndarray, Overflows]:
-    """The same of a layer, or of some of its output channels, in the order and the widths of the hardware."""
-    zero_point = network.source(node).codes.zero_point
-    if unfold and isinstance(node, Conv2dNode):
-        padding = (node.padding[1], node.padding[3])
-        x = unfold_x(x, node.kernel[1], node.stride[1], node.dilation[1], padding, zero_point)
-        layer = layer.unfold()
-    elif size is not None:
-        layer = layer.over_map(size)
-        x = x.reshape(len(x), layer.shape.in_channels, *size)
-    form = array_form(layer, array)
-    layer = form.held(mac)
-    step_lanes = lanes[0] * form.mode.lanes
-    weights = form.weights
-    if counts is not None:
-        if form.exact_rows:
-            counts = replace(counts, rows=np.full_like(counts.rows, len(weights) // form.planes))
-        else:
-            weights = split_rows(layer.codes, counts.rows, digit_count(layer.operands.w_bits))
-    # Planes have accumulators of their own: to each the others do not exist.
-    parts = [weights] if form.coefficients is None else np.split(weights, len(weights))
-    results = [
-        conv2d(
-            values,
-            part,
-            layer.factors,
-            layer.shape,
-            form.operands,
-            mac,
-            step_lanes,
-            pad,
-            first_lane=lanes[1] % step_lanes,
-            exact_rows=form.exact_rows,
-            counts=counts,
+    def _faithful(
+        self, node: MacNode, layer: MacLayer, x: np.ndarray, counts: DigitCounts | None
+    ) -> tuple[np.ndarray, Overflows]:
+        """The same of a layer, or of some of its output channels, in the order and the widths of the hardware."""
+        zero_point, size = self.network.source(node).codes.zero_point, self.maps.get(node.name)
+        if node.name == self.unfolded and isinstance(node, Conv2dNode):
+            padding = (node.padding[1], node.padding[3])
+            x = unfold_x(x, node.kernel[1], node.stride[1], node.dilation[1], padding, zero_point)
+            layer = layer.unfold()
+        elif size is not None:
+            layer = layer.over_map(size)
+            x = x.reshape(len(x), layer.shape.in_channels, *size)
+        form = array_form(layer, self.array)
+        layer = form.held(self.mac)
+        step_lanes = self.lanes * form.mode.lanes
+        weights = form.weights
+        if counts is not None:
+            if form.exact_rows:
+                counts = replace(counts, rows=np.full_like(counts.rows, len(weights) // form.planes))
+            else:
+                weights = split_rows(layer.codes, counts.rows, digit_count(layer.operands.w_bits))
+        # Planes have accumulators of their own: to each the others do not exist.
+        parts = [weights] if form.coefficients is None else np.split(weights, len(weights))
+        results = [
+            conv2d(
+                values,
+                part,
+                layer.factors,
+                layer.shape,
+                form.operands,
+                self.mac,
+                step_lanes,
+                pad,
+                first_lane=self.first_channels.get(node.name, 0) % step_lanes,
+                exact_rows=form.exact_rows,
+                counts=counts,
+            )
+            for part in parts
+            for values, pad in form.inputs(x, zero_point)
+        ]
+        per_channel = (-1, 1, 1)
+        input_sum = np.repeat(results[0].input_sum, layer.shape.group_outputs, axis=1)
+        values, limited = form.corrected(
+            self.mac,
+            np.stack([result.acc for result in results]),
+            input_sum,
+            layer.zero.reshape(per_channel),
+            layer.bias.reshape(per_channel),
         )
-        for part in parts
-        for values, pad in form.inputs(x, zero_point)
-    ]
-    per_channel = (-1, 1, 1)
-    input_sum = np.repeat(results[0].input_sum, layer.shape.group_outputs, axis=1)
-    values, limited = form.corrected(
-        mac,
-        np.stack([result.acc for result in results]),
-        input_sum,
-        layer.zero.reshape(per_channel),
-        layer.bias.reshape(per_channel),
-    )
-    codes, saturated = _requantised(node, layer, form.corrected_bits(mac), values)
-    product, align, acc = (
-        sum(getattr(result, f"{width}_overflows") for result in results) for width in ("product", "align", "acc")
-    )
-    return codes, Overflows(product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated)
+        codes, saturated = _requantised(node, layer, form.corrected_bits(self.mac), values)
+        product, align, acc = (
+            sum(getattr(result, f"{width}_overflows") for result in results) for width in ("product", "align", "acc")
+        )
+        return codes, Overflows(product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated)
 
 
 def _requantised(

@@ -37,21 +37,23 @@ class FastLayer:
 
     Parameters
     ----------
-    conv : its weights, packed
-    finish : the requantiser where it is fused with the convolution; else values are made, and requantised in steps
+    conv : its weights, packed, and its requantiser where that is fused with the sums
     exact : output channels that the form is exact in, bool (out,)
     value_bits : of the value that is requantised, to which it is limited
     """
 
     conv: DirectConv
-    finish: ScaleFinish | ThresholdFinish | None
     exact: np.ndarray
     value_bits: int
 
+    @property
+    def fused(self) -> bool:
+        """Whether the requantiser is fused with the sums; else values are made, and requantised in steps."""
+        return self.conv.finish is not None
+
     def codes(self, x: np.ndarray, pad_code: int) -> np.ndarray:
         """Requantised codes (N, out, H, W), int16, where the requantiser is fused; nothing overflowed."""
-        assert self.finish is not None
-        return self.conv.codes(x, pad_code, self.finish)
+        return self.conv.codes(x, pad_code)
 
     def values(self, x: np.ndarray, pad_code: int) -> tuple[np.ndarray, np.ndarray]:
         """What is requantised (N, out, H, W), int64, and which did not fit its bits."""
@@ -173,7 +175,8 @@ def _fast_layer(network: Network, node: MacNode, array: Array, mac: MacFormat, f
     if not exact.any() or (held.shape.groups > 1 and not exact.all()):
         return None
     finish = _finish(node, held, form, mac, margins, exact) if len(conv.packed) == 1 else None
-    return FastLayer(conv, finish, exact, form.corrected_bits(mac))
+    conv = conv if finish is None else conv.requantising(finish)
+    return FastLayer(conv, exact, form.corrected_bits(mac))
 
 
 def _activations(codes: Codes) -> Activations:

@@ -36,6 +36,8 @@ class Network:
         self.widths = activation_widths(manifest, self.values, self.arrays)
         self.fast: dict[Any, Any] = {}
         """Nodes in their fast forms, kept by `fast.fast_nodes`."""
+        self.compiled: dict[EngineConfig, Any] = {}
+        """Schedules and cycles on the engines that it last ran on, kept by `run.run`."""
         for node in manifest.nodes:
             try:
                 self._decode(node.name)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..kernels.digits import DigitCounts
 from ..kernels.errors import CapacityError, FormatError
 from ..kernels.nested import LayerBops, bops, relative_bops
 from .activations import ActivationBits, activation_json, code_counts
@@ -25,7 +26,7 @@ from .mixed import MixedLayer, mixed_layers
 from .network import Network
 from .prune import layer_bops, removed_channels
 from .schedule import Schedule, schedule
-from .sort import sorted_by_width
+from .sort import SortedNetwork, sorted_by_width
 from .views import View
 
 __all__ = ["Before", "Form", "RunResult", "run", "threads"]
@@ -33,6 +34,8 @@ __all__ = ["Before", "Form", "RunResult", "run", "threads"]
 SCHEMA = 1
 WORK_CODES = 1 << 26
 """Codes of the greatest tensor that a thread works on at a time: a bound of its memory."""
+KEPT_ENGINES = 4
+"""Engines whose schedule and cycles a network keeps."""
 
 
 def threads() -> int:
@@ -276,12 +279,8 @@ def run(
     engine = engine or default_engine(network)
     images = images if isinstance(images, ImageSet) else ImageSet(images)
     _check_labels(images.labels, network)
-    arranged = sorted_by_width(network)
-    plan = schedule(arranged.network, engine)
-    lowered = lower(arranged.network, engine, plan)
-    first_channels = plan.first_channels
-    fewer = [layer for layer in lowered if layer.registers.get("wide_end") or layer.registers.get("rest_from")]
-    digits = {layer.name: digit_counts(layer, engine) for layer in fewer}
+    compiled = _compiled(network, engine)
+    arranged, plan = compiled.arranged, compiled.plan
     fast = fast_nodes(arranged.network, engine.array, engine.mac, form)
 
     def work(part: ImageSet) -> Trace:
@@ -295,9 +294,9 @@ def run(
             plan.unfolded,
             plan.maps,
             keep,
-            first_channels,
+            plan.first_channels,
             engine.array,
-            digits,
+            compiled.digits,
             fast,
         )
 
@@ -311,7 +310,9 @@ def run(
     with ThreadPoolExecutor(workers) as pool:
         for group in images.batches(batch):
             size = min(-(-len(group) // workers), max(1, WORK_CODES // largest))
-            for found in pool.map(work, list(group.batches(size))):
+            parts = list(group.batches(size))
+            # One part needs no other thread than this.
+            for found in map(work, parts) if len(parts) == 1 else pool.map(work, parts):
                 results.append(found.result.reshape(len(found.result), -1))
                 for name, tensor in found.tensors.items():
                     if trace:
@@ -329,16 +330,44 @@ def run(
         network,
         engine,
         plan,
-        lowered,
+        list(compiled.lowered),
         np.concatenate(results),
         images.labels,
         {name: counts.by_channel(partial(arranged.own, name, axis=0)) for name, counts in overflows.items()},
-        network_cycles(lowered, engine),
+        list(compiled.cycles),
         {name: arranged.own(name, np.concatenate(parts), axis=1) for name, parts in kept.items()},
         whole or network,
         occurrences,
         {name: node for name, node in fast.items() if isinstance(node, FastLayer)},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """What follows from a network and an engine alone, whatever the images are."""
+
+    arranged: SortedNetwork
+    plan: Schedule
+    lowered: tuple[LoweredLayer, ...]
+    digits: dict[str, DigitCounts]
+    """Of the layers whose channels have different widths."""
+    cycles: tuple[LayerCycles, ...]
+
+
+def _compiled(network: Network, engine: EngineConfig) -> _Compiled:
+    """The network on an engine: made once, and kept with the network for the last few engines that it ran on."""
+    kept = network.compiled
+    if engine not in kept:
+        arranged = sorted_by_width(network)
+        plan = schedule(arranged.network, engine)
+        lowered = lower(arranged.network, engine, plan)
+        fewer = [layer for layer in lowered if layer.registers.get("wide_end") or layer.registers.get("rest_from")]
+        digits = {layer.name: digit_counts(layer, engine) for layer in fewer}
+        while len(kept) >= KEPT_ENGINES:
+            kept.pop(next(iter(kept)), None)
+        kept[engine] = _Compiled(arranged, plan, tuple(lowered), digits, tuple(network_cycles(lowered, engine)))
+    found: _Compiled = kept[engine]
+    return found
 
 
 def _check_labels(labels: np.ndarray | None, network: Network) -> None:

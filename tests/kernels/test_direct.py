@@ -163,8 +163,38 @@ def test_fused_scales_round_as_the_requantiser_does(rounding):
         fast = DirectConv.build(shape, Activations(8), [weights], ones(1), unit, zero, bias, form)
         values = fast.values(x.astype(np.int16), 0)
         wanted, _ = ScaleRequantizer(56, 24, rounding).compute(values, multiplier, shift, 3, low, high)
-        assert np.array_equal(fast.codes(x.astype(np.int16), 0, finish), wanted)
+        assert np.array_equal(fast.requantising(finish).codes(x.astype(np.int16), 0), wanted)
     assert len(np.unique(wanted)) > 300
+
+
+def rescaled(value_bits, bias, zero):
+    """A layer of 8 channels in every form, of which the first reaches the ends of `value_bits`, and what is wanted."""
+    shape, count = ConvShape(1, 32, (1, 2)), 32
+    weights = np.random.default_rng(9).integers(-128, 128, shape.weight_shape)
+    weights[0] = 127
+    x = np.stack(np.meshgrid(np.arange(256), [0, 1, 254, 255], indexing="ij"), axis=-1).reshape(-1, 1, 1, 2)
+    shift, multiplier = np.arange(count) % 20, 1 + 2 * np.arange(count)
+    shift[0], multiplier[0] = 35, (1 << 24) - 1
+    multiplier[1:9] = 1 << np.arange(8)  # ties
+    unit = np.where(np.arange(count), 1, ((1 << value_bits - 1) - 1) // (127 * 510))
+    bias, zero = np.full(count, bias), np.full(count, zero)
+    finish = ScaleFinish.build(np.full(count, value_bits), multiplier, shift, "half_even", 3, -300, 300)
+    for form in FORMS:
+        fast = DirectConv.build(shape, Activations(8), [weights], ones(1), unit, zero, bias, form)
+        values = fast.values(x.astype(np.int16), 0)
+        wanted, _ = ScaleRequantizer(56, 24, "half_even").compute(values, multiplier, shift, 3, -300, 300)
+        done = fast.requantising(finish)
+        assert np.array_equal(done.codes(x.astype(np.int16), 0), wanted)
+        yield done._constants[0].real.shape[1] > 0
+
+
+def test_doubles_round_where_they_hold_every_term():
+    """A bit more in the value, in the bias or in the zero point's term, and 64-bit integers do it."""
+    assert all(rescaled(29, 0, 0))
+    assert all(rescaled(28, 1 << 26, 1 << 16))
+    assert not any(rescaled(30, 0, 0))
+    assert not any(rescaled(29, 1 << 28, 0))
+    assert not any(rescaled(29, 0, 1 << 19))
 
 
 def test_scales_whose_products_need_more_than_64_bits_are_not_fused():
@@ -186,7 +216,7 @@ def test_fused_thresholds_count_as_the_requantiser_does(form):
     descending = rng.integers(0, 2, 33).astype(bool)
     table = rng.integers(0, 200, 16)
     wanted = ThresholdRequantizer(40, 4).compute(values, thresholds, descending)
-    found = fast.codes(x, 0, ThresholdFinish.build(thresholds, descending, table))
+    found = fast.requantising(ThresholdFinish.build(thresholds, descending, table)).codes(x, 0)
     assert np.array_equal(found, table[wanted])
 
 

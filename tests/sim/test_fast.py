@@ -46,7 +46,7 @@ def test_random_networks_are_the_same_in_all_forms():
                 faithful += name not in found.fast
                 fast += rest == 0
                 both += name in found.fast and rest > 0
-                fused += name in found.fast and found.fast[name].finish is not None
+                fused += name in found.fast and found.fast[name].fused
     assert min(faithful, fast) > 60
     assert both > 3
     assert fast > fused > 60
@@ -125,7 +125,7 @@ def test_values_that_overflow_behind_the_sums_are_limited_and_counted():
     found = run(network, images, engine)
     assert found.codes.ravel().tolist() == [2030, 2047, 2047]
     assert found.overflow("post") == 2
-    assert found.fast["a"].finish is None
+    assert not found.fast["a"].fused
     assert_same(found, run(network, images, engine, form="faithful"))
 
 

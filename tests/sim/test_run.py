@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gatewise import EngineConfig, FormatError, Grid, ImageSet, MacFormat, NetworkBuilder
 from gatewise.sim.arrays import array_form
-from gatewise.sim.run import run
+from gatewise.sim.run import KEPT_ENGINES, run
 
 DOCUMENTED = {"schema", "network", "scheme", "images", "top1", "top5", "cycles_per_image", "engine", "layers"}
 BESIDES = {"images_per_second", "utilisation", "bops", "relative_bops", "bytes_read", "pruned"}
@@ -160,3 +160,16 @@ def test_constants_too_wide_for_the_datapath_are_clipped_and_counted(samples, ne
     bits = narrow.mac.acc + stem.layer.node.fraction
     assert np.abs(stem.held(narrow.mac).bias).max() <= 1 << (bits - 1)
     assert sum(layer["clipped_constants"] for layer in result.to_json()["layers"]) == result.clipped_constants
+
+
+def test_schedule_and_cycles_are_made_once_for_an_engine_and_kept_for_the_last_few(samples, network):
+    images = samples.pixels(network, 2)
+    engines = [EngineConfig(rows=4, lanes=4, bus_latency=latency) for latency in range(KEPT_ENGINES + 1)]
+    first = run(network, images, engines[0])
+    assert run(network, images, EngineConfig(rows=4, lanes=4, bus_latency=0)).plan is first.plan
+    cycles = [run(network, images, engine).cycles_per_image for engine in engines]
+    assert cycles == sorted(set(cycles))
+    assert list(network.compiled) == engines[1:]
+    again = run(network, images, engines[0])
+    assert again.plan is not first.plan
+    assert again.layers == first.layers
