@@ -967,7 +967,7 @@ class DirectConv:
         for first in range(0, images, step):
             part = slice(first, first + step)
             self._run_images(x[part], pad_code, result[part])
-        return result.transpose(0, 3, 1, 2)
+        return np.asarray(result.transpose(0, 3, 1, 2))
 
     @cached_property
     def _constants(self) -> list[_Constants]:
@@ -980,7 +980,8 @@ class DirectConv:
             shape = *constants.shape[:-1], groups, constants.shape[-1] // groups
             return np.ascontiguousarray(np.moveaxis(constants.reshape(shape), -2, 0))
 
-        signs, made = np.ones_like(self.unit), []
+        signs = np.ones_like(self.unit)
+        made: list[_Constants] = []
         scale = np.empty((0, self.shape.out_channels), dtype=np.int64), 0, 0, 0, 0
         thresholds, table = scale[0], np.empty(0, dtype=np.int16)
         match self.finish:
