@@ -7,7 +7,15 @@ from typing import NoReturn
 import typer
 
 from ..kernels.errors import GatewiseError, MismatchError
-from . import compare_command, doctor, network_commands, quantize_commands, regress_command, rtl_commands
+from . import (
+    compare_command,
+    doctor,
+    energy_command,
+    network_commands,
+    quantize_commands,
+    regress_command,
+    rtl_commands,
+)
 
 __all__ = ["app", "run_app"]
 
@@ -26,6 +34,7 @@ for verb in (
     quantize_commands.quantize,
     network_commands.inspect,
     network_commands.run,
+    energy_command.energy,
     rtl_commands.synth,
     compare_command.compare,
     rtl_commands.export_rtl,
