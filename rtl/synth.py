@@ -12,8 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from amaranth.lib import wiring
@@ -26,7 +28,7 @@ from .engine.engine import Engine
 from .flows import ALM_FAMILY, FLIP_FLOP, MEMORY, TWO_INPUT, flows
 from .hierarchy import Design, Memory, parse_design
 from .verilog import to_rtlil
-from .yosys import Flow, run_flow, tool_version
+from .yosys import Flow, Yosys, run_flow, tool_version
 
 __all__ = [
     "ALM_FAMILY",
@@ -426,9 +428,12 @@ class _Runner:
         )
         short = ordered.pop()
         self.left = len(ordered)
-        found = {short: self._run(short)}
-        with ThreadPoolExecutor(self.jobs) as pool:
-            futures = {task: pool.submit(self._run, task) for task in ordered}
+        with ExitStack() as processes, ThreadPoolExecutor(self.jobs) as pool:
+            idle: SimpleQueue[Yosys] = SimpleQueue()
+            for _ in range(self.jobs):
+                idle.put(processes.enter_context(Yosys()))
+            found = {short: self._run(short, idle)}
+            futures = {task: pool.submit(self._run, task, idle) for task in ordered}
             try:
                 found |= {task: future.result() for task, future in futures.items()}
             except BaseException:
@@ -436,12 +441,16 @@ class _Runner:
                 raise
         return found
 
-    def _run(self, task: Task) -> Found:
+    def _run(self, task: Task, idle: "SimpleQueue[Yosys]") -> Found:
         def tell(text: str) -> None:
             if self.notice is not None:
                 self.notice(f"{task.name}: {text}" + (f", {self.left} runs left" if self.left else ""))
 
-        found = run_flow(task.flow, task.rtlil, task.top, self.cache, tell)
+        yosys = idle.get()
+        try:
+            found = run_flow(task.flow, task.rtlil, task.top, self.cache, tell, yosys)
+        finally:
+            idle.put(yosys)
         self.left = max(0, self.left - 1)
         return found
 

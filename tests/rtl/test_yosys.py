@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from gatewise import ToolMissingError
 from gatewise.rtl import tools, yosys
-from gatewise.rtl.yosys import Flow, YosysError, run_flow
+from gatewise.rtl.yosys import Flow, Yosys, YosysError, run_flow, run_script
 
 AND_GATE = """\
 module \\top
@@ -71,6 +71,39 @@ def test_a_damaged_result_is_made_again(tmp_path):
 def test_a_script_that_fails_says_what_yosys_said(tmp_path):
     with pytest.raises(YosysError, match="ERROR: No such command: frobnicate"):
         run_flow(Flow("wrong", "frobnicate\n", read), AND_GATE, "top", tmp_path)
+
+
+SCRIPT = "read_rtlil design.il\ntechmap\nabc -g AND\nwrite_rtlil -selected netlist.il\n"
+
+
+def test_one_process_runs_scripts_that_know_nothing_of_each_other(tmp_path):
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "design.il").write_text(AND_GATE)
+    run_script(folders[0], SCRIPT)
+    with Yosys() as yosys:
+        yosys.run(folders[1], SCRIPT)
+        with pytest.raises(YosysError, match="No such command: frobnicate"):
+            yosys.run(folders[1], "frobnicate\n")
+        # Here the design of the script before is not: reading a module twice is an error.
+        yosys.run(folders[2], SCRIPT)
+        first = yosys._process
+        yosys.run(folders[2], SCRIPT)
+        assert yosys._process is first
+    netlists = {(folder / "netlist.il").read_text() for folder in folders}
+    assert len(netlists) == 1
+    assert first.returncode is not None
+
+
+def test_a_process_that_dies_costs_the_next_script_a_start(tmp_path):
+    (tmp_path / "design.il").write_text(AND_GATE)
+    with Yosys() as yosys:
+        yosys.run(tmp_path, SCRIPT)
+        yosys._process.kill()
+        with pytest.raises(YosysError, match="ended before the script did"):
+            yosys.run(tmp_path, SCRIPT)
+        yosys.run(tmp_path, SCRIPT)
 
 
 def test_the_cache_follows_the_desktop_specification(monkeypatch):
