@@ -15,6 +15,7 @@ from . import (
     quantize_commands,
     regress_command,
     rtl_commands,
+    sweep_command,
 )
 
 __all__ = ["app", "run_app"]
@@ -35,6 +36,7 @@ for verb in (
     network_commands.inspect,
     network_commands.run,
     energy_command.energy,
+    sweep_command.sweep,
     rtl_commands.synth,
     compare_command.compare,
     rtl_commands.export_rtl,

@@ -1,6 +1,7 @@
 """EngineConfig: the parameters of the accelerator, from TOML or as an object."""
 
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -187,6 +188,10 @@ class EngineConfig(BaseModel):
             return cls(**settings)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """As an object for a JSON file."""
+        return {**self.model_dump(exclude={"mac"}), "mac": asdict(self.mac)}
 
     def with_mac(self, mac: MacFormat) -> "EngineConfig":
         """The same engine with other datapath widths."""

@@ -24,7 +24,6 @@ from ..kernels.residual import STREAM_BITS
 from ..kernels.shift import ShiftRow
 from ..kernels.sign import SignRow
 from .coded import HuffmanStreams
-from .cycles import tile_sizes
 from .descriptor import CODE_BITS, SHIFT_BITS, descriptor_words
 from .engine import EngineConfig
 from .image import AMOUNT_BITS, FIELD_BITS, TileLayout
@@ -40,6 +39,7 @@ from .lowered import (
     words_of,
 )
 from .manifest import AddNode, RequantiseNode, ScaleRequant
+from .tile_times import tile_sizes
 
 __all__ = ["PARTS", "Event", "Group", "Kind", "StreamWords", "layer_events", "network_events", "stream_words"]
 

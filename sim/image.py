@@ -7,11 +7,13 @@ block of records starts on a fresh word. Bit 0 of a word is the first.
 """
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
 from ..kernels.packing import pack_codes, unpack_codes
 from ..kernels.planes import COEFFICIENT_BITS
+from .engines import Count
 from .manifest import AddNode, Conv2dNode, LinearNode, Node, RequantiseNode
 
 __all__ = [
@@ -37,7 +39,11 @@ def container_bits(bits: int) -> int:
     return 1 << (bits - 1).bit_length()
 
 
-def _words(bits: int, bus_bits: int) -> int:
+@overload
+def _words(bits: int, bus_bits: int) -> int: ...
+@overload
+def _words(bits: int, bus_bits: Count) -> Count: ...
+def _words(bits: int, bus_bits: Count) -> Count:
     return -(-bits // bus_bits)
 
 
@@ -73,7 +79,11 @@ class TileLayout:
         """Codes of a row."""
         return 1 if self.depthwise else self.lanes
 
-    def words(self, bus_bits: int) -> int:
+    @overload
+    def words(self, bus_bits: int) -> int: ...
+    @overload
+    def words(self, bus_bits: Count) -> Count: ...
+    def words(self, bus_bits: Count) -> Count:
         """Bus words of the tile."""
         amounts = _words(self.lanes * AMOUNT_BITS, bus_bits) if self.aligned else 0
         return amounts + _words(self.rows * self.row_codes * container_bits(self.bits), bus_bits)
@@ -121,13 +131,21 @@ class RecordLayout:
                     fields += 1
         return cls(fields)
 
-    def words(self, channels: int, bus_bits: int) -> int:
+    @overload
+    def words(self, channels: int, bus_bits: int) -> int: ...
+    @overload
+    def words(self, channels: int, bus_bits: Count) -> Count: ...
+    def words(self, channels: int, bus_bits: Count) -> Count:
         """Bus words of the records of `channels` channels."""
         return _words(channels * self.fields * FIELD_BITS, bus_bits)
 
-    def cycles(self, channels: int, bus_bits: int) -> int:
+    @overload
+    def cycles(self, channels: int, bus_bits: int) -> int: ...
+    @overload
+    def cycles(self, channels: int, bus_bits: Count) -> Count: ...
+    def cycles(self, channels: int, bus_bits: Count) -> Count:
         """Cycles in which the engine takes them: a field each, or the words of a field."""
-        return channels * self.fields * max(1, FIELD_BITS // bus_bits)
+        return channels * self.fields * _words(FIELD_BITS, bus_bits)
 
 
 def main_field(

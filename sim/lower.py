@@ -4,7 +4,7 @@ The compiler writes these registers into the memory image, the cycle model count
 hardware runs by them: nothing else of a layer is known to any of the three, its streams apart.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import get_args
 
@@ -17,14 +17,14 @@ from ..kernels.pool import PoolShape
 from ..kernels.requant import Rounding
 from .arrays import array_form
 from .coded import HuffmanStreams
-from .cycles import with_taper
 from .descriptor import Operation, half_address_bits
 from .engine import EngineConfig
+from .engines import Engines
 from .geometry import layer_values, window_values
 from .graph import plane_bytes, pool_shape
 from .image import RecordLayout
 from .layer import MacLayer
-from .lowered import DIVIDER_CYCLES, LoweredLayer, RowGroup, row_groups, width_values, words_of
+from .lowered import LoweredLayer, RowGroup, row_groups, timing_values, width_values
 from .manifest import (
     AddNode,
     AveragePoolNode,
@@ -38,11 +38,12 @@ from .manifest import (
 from .memory import Placement
 from .network import Network
 from .schedule import EngineLayer, Schedule, schedule
+from .tile_times import with_taper
 from .views import Stored
 from .words import pixel_words, word_parts
 from .xor_coded import XorSigns, XorStreams
 
-__all__ = ["lower"]
+__all__ = ["check_planes", "lower", "lower_without_taper"]
 
 MAX_WINDOW = (1 << 16) - 1
 """Pixels of a pooling window: the sum of so many 16-bit codes has 32 bits."""
@@ -51,8 +52,18 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 def lower(network: Network, engine: EngineConfig, plan: Schedule | None = None) -> list[LoweredLayer]:
     """The layers of a network on an engine, from the input's load to the result's store, without streams."""
-    lowerer = _Lowerer(network, engine, plan or schedule(network, engine))
-    return [with_taper(layer, engine) for layer in lowerer.layers()]
+    return [with_taper(layer, engine) for layer in lower_without_taper(network, engine, plan)]
+
+
+def lower_without_taper(network: Network, engine: EngineConfig, plan: Schedule | None = None) -> Iterator[LoweredLayer]:
+    """The same layers, but that none of them tapers."""
+    return _Lowerer(network, engine, plan or schedule(network, engine)).layers()
+
+
+def check_planes(name: str, planes: int, pixels: int) -> None:
+    """Raise `CapacityError` where a pixel needs more accumulators than a row has."""
+    if planes > pixels:
+        raise CapacityError(f"{name}: pairs of planes must be at most pixels = {pixels}, not {planes}")
 
 
 class _Lowerer:
@@ -98,10 +109,7 @@ class _Lowerer:
             )
         placement = self._placement(stored.root)
         form = array_form(mac, engine.array)
-        if form.planes > engine.pixels:
-            raise CapacityError(
-                f"{node.name}: pairs of planes must be at most pixels = {engine.pixels}, not {form.planes}"
-            )
+        check_planes(node.name, form.planes, engine.pixels)
         registers = layer_values(
             engine,
             shape,
@@ -117,7 +125,6 @@ class _Lowerer:
             pad_code=self.network.values[source].codes.zero_point,
             alignment=node.align,
             code_bits=form.bits,
-            tile_pixels=engine.pixels // form.planes,
             serial=layer.name in self.plan.serial,
         )
         registers |= {"fraction": form.fraction, **form.registers}
@@ -310,12 +317,11 @@ class _Lowerer:
         for prefix in ("out", "second", "first", "other"):
             if f"{prefix}_channel" in registers:
                 registers[f"{prefix}_straddles"] = int(self._straddles(registers[f"{prefix}_channel"], groups))
-        span = min(self.engine.rows, self.engine.lanes)
-        lanes = self.engine.post_lanes if op in ("mac", "stream") else span  # a pool's word comes at once
-        registers["beats"] = max(-(-min(group.rows, span) // lanes) for group in groups)
-        registers["interval"] = _interval(op, registers, max(1, coefficients))
+        planes = max(1, coefficients)
+        timing = timing_values(op, registers, planes, Engines.of(self.engine))
+        registers |= {name: int(value) for name, value in timing.items()}
         record = RecordLayout.of(layer.nodes, coefficients)
-        return LoweredLayer(layer.name, layer.op, op, registers, layer, mac, record, max(1, coefficients))
+        return LoweredLayer(layer.name, layer.op, op, registers, layer, mac, record, planes)
 
     def _straddles(self, channel: int, groups: list[RowGroup]) -> bool:
         """Whether a span of a row group lies in two words of a tensor that holds output channel 0 at `channel`."""
@@ -326,17 +332,6 @@ class _Lowerer:
             for group in groups
             for at in range(0, group.rows, span)
         )
-
-
-def _interval(op: Operation, registers: Mapping[str, int], planes: int) -> int:
-    """Cycles from slot to slot: the greatest of what each part of the post unit needs for one."""
-    written = words_of(registers, "out") + words_of(registers, "second")
-    if op in ("max_pool", "average_pool"):
-        taps = registers["kernel_y"] * registers["kernel_x"]
-        division = DIVIDER_CYCLES if op == "average_pool" else 1
-        return max(taps * words_of(registers, "first"), written, division)
-    read = words_of(registers, "other") + (words_of(registers, "first") if op == "stream" else 0)
-    return max(registers["beats"] * planes, written, read)
 
 
 def _tabled(tensor: str, table: PlaneTable | None) -> dict[str, int]:

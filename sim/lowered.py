@@ -1,7 +1,7 @@
 """A layer as the engine knows it: its registers by name, and the walk over its row groups."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from ..kernels.fusion import FUSION_MODES
 from ..kernels.mac import DIGIT_BITS
 from .descriptor import Operation, has_register
 from .engine import EngineConfig
+from .engines import Count, Engines, greatest
 from .image import RecordLayout, container_bits
 from .layer import MacLayer
 from .schedule import EngineLayer
@@ -27,8 +28,11 @@ __all__ = [
     "container",
     "digit_counts",
     "lanes_of",
+    "row_group_runs",
     "row_groups",
+    "timing_values",
     "weight_digits",
+    "wide_words",
     "width_values",
     "words_of",
 ]
@@ -83,8 +87,11 @@ def lanes_of(registers: Mapping[str, int], engine: EngineConfig) -> int:
     return engine.lanes * FUSION_MODES[registers.get("mode", 0)].lanes
 
 
-def row_groups(registers: Mapping[str, int], engine: EngineConfig) -> Iterator[RowGroup]:
-    """The row groups of a layer in the order in which they run: the walk that the hardware makes."""
+def row_group_runs(registers: Mapping[str, int], engine: EngineConfig) -> Iterator[tuple[RowGroup, int]]:
+    """The row groups of a layer in the order in which they run, those that differ in `first` alone as one and a number.
+
+    Each of such a run begins where the one before it ends.
+    """
     lanes = lanes_of(registers, engine)
     depthwise = bool(registers["depthwise"])
     limit = min(engine.rows, engine.lanes) if depthwise else engine.rows
@@ -95,9 +102,17 @@ def row_groups(registers: Mapping[str, int], engine: EngineConfig) -> Iterator[R
         left = registers["group_outputs"]
         while left:
             rows = min(left, limit)
+            count = 1 if depthwise else left // rows
             at = registers["in_lane"] + first if depthwise else start
-            yield RowGroup(first, rows, at % lanes, 1 if depthwise else words, group, at // lanes)
-            first, left = first + rows, left - rows
+            yield RowGroup(first, rows, at % lanes, 1 if depthwise else words, group, at // lanes), count
+            first, left = first + count * rows, left - count * rows
+
+
+def row_groups(registers: Mapping[str, int], engine: EngineConfig) -> Iterator[RowGroup]:
+    """The row groups of a layer in the order in which they run: the walk that the hardware makes."""
+    for group, count in row_group_runs(registers, engine):
+        for each in range(count):
+            yield group if each == 0 else replace(group, first=group.first + each * group.rows)
 
 
 def words_of(registers: Mapping[str, int], prefix: str) -> int:
@@ -116,11 +131,47 @@ def weight_digits(registers: Mapping[str, int], index: int) -> int:
     return 1 if 0 < registers.get("rest_from", 0) <= index else 1 + registers.get("w_top", 0)
 
 
+def wide_words(registers: Mapping[str, int], word: int, count: int) -> tuple[int, int]:
+    """Of `count` words of a pixel's inputs from `word` on, the first that has upper digits, and the one after the last.
+
+    Both count from `word` on.
+    """
+    end = registers.get("wide_end", 0)
+    if end == 0:
+        return 0, count
+    first = min(max(registers["wide_first"] - word, 0), count)
+    return first, max(first, min(end - word, count))
+
+
 def activation_digits(registers: Mapping[str, int], word: int) -> int:
     """Digits of the activations in a word of a pixel's inputs."""
-    end = registers.get("wide_end", 0)
-    wide = end == 0 or registers["wide_first"] <= word < end
-    return 1 + registers["a_top"] * wide
+    first, end = wide_words(registers, word, 1)
+    return 1 + registers["a_top"] * (end - first)
+
+
+def timing_values(op: Operation, registers: Mapping[str, int], planes: int, engines: Engines) -> dict[str, Count]:
+    """Registers that follow from all others: the beats and the cycles of a slot, on the array the pixels of a tile.
+
+    `planes` are the accumulators of a pixel and row.
+    """
+    shared = engines.shared
+    span = min(shared.rows, shared.lanes)
+    most = max(group.rows for group, _ in row_group_runs(registers, shared))
+    lanes = engines.post_lanes if op in ("mac", "stream") else span  # a pool's word comes at once
+    beats = -(-min(most, span) // lanes)
+    tile = {"tile_pixels": engines.pixels // planes} if op == "mac" else {}
+    return {"beats": beats, "interval": _interval(op, registers, beats * planes), **tile}
+
+
+def _interval(op: Operation, registers: Mapping[str, int], beat_cycles: Count) -> Count:
+    """Cycles from slot to slot: the greatest of what each part of the post unit needs for one."""
+    written = words_of(registers, "out") + words_of(registers, "second")
+    if op in ("max_pool", "average_pool"):
+        taps = registers["kernel_y"] * registers["kernel_x"]
+        division = DIVIDER_CYCLES if op == "average_pool" else 1
+        return max(taps * words_of(registers, "first"), written, division)
+    read = words_of(registers, "other") + (words_of(registers, "first") if op == "stream" else 0)
+    return greatest(beat_cycles, max(written, read))
 
 
 def digit_counts(layer: LoweredLayer, engine: EngineConfig) -> DigitCounts:

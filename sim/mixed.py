@@ -8,11 +8,12 @@ import numpy as np
 
 from ..kernels.digits import digit_count
 from ..kernels.packing import packed_bytes
-from .cycles import layer_cycles, with_taper
+from .cycles import layer_cycles
 from .engine import EngineConfig
 from .image import container_bits
 from .lowered import LoweredLayer
 from .network import Network
+from .tile_times import with_taper
 
 __all__ = ["MixedLayer", "mixed_layers"]
 

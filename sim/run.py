@@ -193,9 +193,6 @@ class RunResult:
 
     def to_json(self) -> dict[str, Any]:
         """The documented JSON object of ``gatewise run --json``."""
-        engine = self.engine.model_dump(exclude={"mac"})
-        mac = self.engine.mac
-        engine["mac"] = {"product": mac.product, "align": mac.align, "acc": mac.acc, "overflow": mac.overflow}
         return {
             "schema": SCHEMA,
             "network": self.network.name,
@@ -210,7 +207,7 @@ class RunResult:
             "relative_bops": self.relative_bops,
             "bytes_read": self.bytes_read,
             "pruned": None if self.before is None else self.before.to_json(),
-            "engine": engine,
+            "engine": self.engine.to_json(),
             "layers": [self._layer_json(layer) for layer in self.layers],
             **({"activations": activation_json(self.activation_bits)} if self.counts else {}),
         }

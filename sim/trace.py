@@ -14,9 +14,10 @@ from pathlib import Path
 
 from ..kernels.errors import FormatError
 from .atomic import write_bytes
-from .cycles import layer_cycles, tile_times
+from .cycles import layer_cycles
 from .engine import EngineConfig
 from .lowered import LoweredLayer
+from .tile_times import tile_times
 
 __all__ = ["Step", "check_trace_name", "steps", "write_trace"]
 

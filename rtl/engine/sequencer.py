@@ -8,9 +8,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from ...kernels.mac import DIGIT_BITS
-from ...sim.cycles import MIN_PIXELS
 from ...sim.descriptor import PART_BITS, PIXEL_BITS, SIZE_BITS
 from ...sim.engine import EngineConfig
+from ...sim.tile_times import MIN_PIXELS
 from ..mac import settled
 from .accumulators import digit_bits, pair_shift_bits
 from .address import first_word_bits

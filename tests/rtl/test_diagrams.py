@@ -6,7 +6,8 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from gatewise.sim.cycles import layer_cycles, tile_times
+from gatewise.sim.cycles import layer_cycles
+from gatewise.sim.tile_times import tile_times
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,9 +10,11 @@ from gatewise.sim import coded
 from gatewise.sim.arrays import array_form
 from gatewise.sim.coded import HEADER_CHUNKS, ROWS_AT, huffman_bank
 from gatewise.sim.compile import compile_network
-from gatewise.sim.cycles import tile_times
+from gatewise.sim.cycles import layer_cycles
+from gatewise.sim.descriptor import descriptor_words
 from gatewise.sim.lowered import row_groups
 from gatewise.sim.random_cases import ENGINES, Steered, random_cases
+from gatewise.sim.tile_times import tile_times
 from gatewise.sim.tiles import step_tiles
 
 from .machine import Machine
@@ -199,6 +201,15 @@ def test_tiles_of_a_layer_follow_their_streams(layers):
         for tile in tiles:
             assert len(tile.starts) == len(tile.pairs)
             assert (np.diff(tile.starts) >= tile.reads[:-1]).all()
+
+
+def test_a_layer_reads_its_table_once_and_a_row_groups_stream_for_each_tile(layers):
+    for layer, engine in layers:
+        groups = list(row_groups(layer.registers, engine))
+        words = descriptor_words(engine) + len(layer.coded.table)
+        words += sum(layer.record.words(group.rows, engine.bus_bits) for group in groups)
+        words += sum(len(layer.coded.words(tile.row_group)) for tile in tile_times(layer, engine))
+        assert layer_cycles(layer, engine).bytes_read == words * engine.bus_bits // 8
 
 
 def test_a_cycle_more_is_found(layers, monkeypatch):

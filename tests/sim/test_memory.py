@@ -3,12 +3,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from gatewise import CapacityError, EngineConfig, Grid, NetworkBuilder
-from gatewise.sim.cycles import tile_times
 from gatewise.sim.graph import Value
 from gatewise.sim.lower import lower
 from gatewise.sim.manifest import Codes
 from gatewise.sim.memory import Lifetime, Memory, place, plane_words, tensor_bytes
 from gatewise.sim.schedule import schedule
+from gatewise.sim.tile_times import tile_times
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -11,7 +11,7 @@ from gatewise.rtl.engine.cosim import BUS, EngineProbe, EngineSimulation, compar
 from gatewise.rtl.engine.post.pool import Pool
 from gatewise.rtl.engine.post.unit import PostUnit
 from gatewise.rtl.icarus import SimulationError
-from gatewise.sim import cycles
+from gatewise.sim import tile_times
 from gatewise.sim.compile import compile_network
 from gatewise.sim.descriptor import descriptor_fields, descriptor_words, encode_descriptor
 from gatewise.sim.images import ImageSet
@@ -201,11 +201,11 @@ def test_a_planted_fault_is_found(fault, faulty, with_fault, cases):
 def test_the_cycle_models_constants_are_the_hardwares(lanes):
     config = EngineConfig(lanes=lanes)
     post = PostUnit(config)
-    assert {op: post.write_delay(op) for op in cycles.WRITE_DELAY} == cycles.WRITE_DELAY
+    assert {op: post.write_delay(op) for op in tile_times.WRITE_DELAY} == tile_times.WRITE_DELAY
     assert (post.slot_delay, post.read_delay, post.free_delay + 1) == (
-        cycles.SLOT_DELAY,
-        cycles.READ_DELAY,
-        cycles.FREE_DELAY,
+        tile_times.SLOT_DELAY,
+        tile_times.READ_DELAY,
+        tile_times.FREE_DELAY,
     )
     assert Pool.divider_cycles == DIVIDER_CYCLES
-    assert ComputeUnit(config).latency == cycles.array_stages(config)
+    assert ComputeUnit(config).latency == tile_times.array_stages(config)
