@@ -16,6 +16,7 @@ from . import (
     regress_command,
     rtl_commands,
     sweep_command,
+    widths_command,
 )
 
 __all__ = ["app", "run_app"]
@@ -35,6 +36,7 @@ for verb in (
     quantize_commands.quantize,
     network_commands.inspect,
     network_commands.run,
+    widths_command.widths,
     energy_command.energy,
     sweep_command.sweep,
     rtl_commands.synth,

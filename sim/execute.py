@@ -34,7 +34,7 @@ from .manifest import (
 )
 from .network import Network
 
-__all__ = ["COUNTER_MAX", "Overflows", "Trace", "execute"]
+__all__ = ["COUNTER_MAX", "Datapath", "Overflows", "Trace", "execute", "plain_codes"]
 
 COUNTER_MAX = (1 << 32) - 1
 
@@ -58,6 +58,11 @@ class Overflows:
     def by_channel(self, change: Callable[[np.ndarray], np.ndarray]) -> "Overflows":
         """The counts with their channels in another order."""
         return Overflows(*(change(counter) for counter in (self.product, self.align, self.acc, self.post)))
+
+    def put(self, rows: np.ndarray, other: "Overflows") -> None:
+        """Take the counts of some output channels in the place of one's own."""
+        for kind in fields(Overflows):
+            getattr(self, kind.name)[rows] = getattr(other, kind.name)
 
     def __iadd__(self, other: "Overflows") -> "Overflows":
         self.product += other.product
@@ -98,7 +103,7 @@ def execute(
     are a part of; `array` is what runs the MAC layers; `digits` are those of the layers whose channels have different
     widths; `fast` are the nodes that have a fast form, on this array with these widths.
     """
-    datapath = _Datapath(network, mac, lanes, unfolded, maps or {}, first_channels or {}, array, digits or {})
+    datapath = Datapath(network, mac, lanes, unfolded, maps or {}, first_channels or {}, array, digits or {})
     live = {network.manifest.input.name: codes}
     kept = dict(live) if keep else {}
     last_use = {name: node.name for node in network.manifest.nodes for name in node.inputs}
@@ -109,10 +114,8 @@ def execute(
         if isinstance(node, Conv2dNode | LinearNode):
             layer = quick if isinstance(quick, FastLayer) else None
             result, overflows[node.name] = datapath.compute(node, sources[0], layer)
-        elif isinstance(quick, FastAdd | FastRequantise):
-            result = quick.codes(*sources)
         else:
-            result = _plain(network, node, sources)
+            result = plain_codes(network, node, sources, quick)
         live[node.name] = result
         if keep:
             kept[node.name] = result
@@ -123,7 +126,7 @@ def execute(
 
 
 @dataclass(frozen=True, slots=True)
-class _Datapath:
+class Datapath:
     """The array that runs a network's layers, and what decides the order of their sums: the parameters of `execute`."""
 
     network: Network
@@ -137,17 +140,13 @@ class _Datapath:
 
     def compute(self, node: MacNode, x: np.ndarray, fast: FastLayer | None) -> tuple[np.ndarray, Overflows]:
         """A layer's codes and overflows: in the fast form where it is exact, and in the faithful one."""
-        layer = self.network.layers[node.name]
         if fast is None:
-            return self._faithful(node, layer, x, self.digits.get(node.name))
+            return self.faithful(node, x)
         codes, overflows = self._fast(node, x, fast)
         rest = np.flatnonzero(~fast.exact)
         if rest.size:
-            counts = self.digits.get(node.name)
-            counts = counts and replace(counts, rows=counts.rows[rest])
-            codes[:, rest], found = self._faithful(node, layer.of_rows(rest), x, counts)
-            for kind in fields(Overflows):
-                getattr(overflows, kind.name)[rest] = getattr(found, kind.name)
+            codes[:, rest], found = self.faithful(node, x, rest)
+            overflows.put(rest, found)
         return codes, overflows
 
     def _fast(self, node: MacNode, x: np.ndarray, fast: FastLayer) -> tuple[np.ndarray, Overflows]:
@@ -160,10 +159,12 @@ class _Datapath:
         codes, saturated = _requantised(node, held, fast.value_bits, values)
         return codes, Overflows(product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated)
 
-    def _faithful(
-        self, node: MacNode, layer: MacLayer, x: np.ndarray, counts: DigitCounts | None
-    ) -> tuple[np.ndarray, Overflows]:
-        """The same of a layer, or of some of its output channels, in the order and the widths of the hardware."""
+    def faithful(self, node: MacNode, x: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, Overflows]:
+        """The same of a layer, or of `rows` of its output channels, in the order and the widths of the hardware."""
+        layer, counts = self.network.layers[node.name], self.digits.get(node.name)
+        if rows is not None:
+            layer = layer.of_rows(rows)
+            counts = counts and replace(counts, rows=counts.rows[rows])
         zero_point, size = self.network.source(node).codes.zero_point, self.maps.get(node.name)
         if node.name == self.unfolded and isinstance(node, Conv2dNode):
             padding = (node.padding[1], node.padding[3])
@@ -240,6 +241,13 @@ def _requantised(
 
 def _scaler(in_bits: int, requant: ScaleRequant, out_bits: int, signed: bool) -> ScaleRequantizer:
     return ScaleRequantizer(in_bits, requant.multiplier_bits, requant.rounding, out_bits, signed)
+
+
+def plain_codes(network: Network, node: Node, sources: list[np.ndarray], fast: FastNode | None = None) -> np.ndarray:
+    """The codes of a node that is no layer of the array: nothing of them depends on its widths."""
+    if isinstance(fast, FastAdd | FastRequantise):
+        return fast.codes(*sources)
+    return _plain(network, node, sources)
 
 
 def _plain(network: Network, node: Node, sources: list[np.ndarray]) -> np.ndarray:

@@ -29,7 +29,7 @@ from .schedule import Schedule, schedule
 from .sort import SortedNetwork, sorted_by_width
 from .views import View
 
-__all__ = ["Before", "Form", "RunResult", "run", "threads"]
+__all__ = ["Before", "Compiled", "Form", "RunResult", "check_labels", "compiled_for", "run", "threads"]
 
 SCHEMA = 1
 WORK_CODES = 1 << 26
@@ -275,8 +275,8 @@ def run(
         raise FormatError(f"batch must be 1 or more images, not {batch}")
     engine = engine or default_engine(network)
     images = images if isinstance(images, ImageSet) else ImageSet(images)
-    _check_labels(images.labels, network)
-    compiled = _compiled(network, engine)
+    check_labels(images.labels, network)
+    compiled = compiled_for(network, engine)
     arranged, plan = compiled.arranged, compiled.plan
     fast = fast_nodes(arranged.network, engine.array, engine.mac, form)
 
@@ -340,7 +340,7 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
+class Compiled:
     """What follows from a network and an engine alone, whatever the images are."""
 
     arranged: SortedNetwork
@@ -351,7 +351,7 @@ class _Compiled:
     cycles: tuple[LayerCycles, ...]
 
 
-def _compiled(network: Network, engine: EngineConfig) -> _Compiled:
+def compiled_for(network: Network, engine: EngineConfig) -> Compiled:
     """The network on an engine: made once, and kept with the network for the last few engines that it ran on."""
     kept = network.compiled
     if engine not in kept:
@@ -362,12 +362,12 @@ def _compiled(network: Network, engine: EngineConfig) -> _Compiled:
         digits = {layer.name: digit_counts(layer, engine) for layer in fewer}
         while len(kept) >= KEPT_ENGINES:
             kept.pop(next(iter(kept)), None)
-        kept[engine] = _Compiled(arranged, plan, tuple(lowered), digits, tuple(network_cycles(lowered, engine)))
-    found: _Compiled = kept[engine]
+        kept[engine] = Compiled(arranged, plan, tuple(lowered), digits, tuple(network_cycles(lowered, engine)))
+    found: Compiled = kept[engine]
     return found
 
 
-def _check_labels(labels: np.ndarray | None, network: Network) -> None:
+def check_labels(labels: np.ndarray | None, network: Network) -> None:
     """Labels of other classes than the network's would only lower its accuracy."""
     classes = network.values[network.output].elements
     if labels is not None and (labels.min() < 0 or labels.max() >= classes):
