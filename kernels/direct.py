@@ -26,11 +26,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 from .conv import ConvShape
@@ -38,23 +36,12 @@ from .errors import FormatError, UnsupportedError
 from .jit import jit
 from .mac import signed_range
 from .requant import Rounding
+from .vectors import LANES, VNNI, WIDE, add_pairs, arrays, splat
 
 __all__ = ["Activations", "DirectConv", "FastForm", "ScaleFinish", "ThresholdFinish", "fast_forms"]
 
 FastForm = Literal["vnni", "portable"]
 
-_NAMED = numba.config.CPU_FEATURES
-FEATURES = {
-    feature[1:]
-    for feature in (get_host_cpu_features() if _NAMED is None else _NAMED).split(",")
-    if feature.startswith("+")
-}
-"""What Numba compiles for: the processor's features, or those of NUMBA_CPU_FEATURES."""
-WIDE = {"avx512f", "avx512bw"} <= FEATURES
-"""Whether there are 32 vector registers of 512 bits."""
-VNNI = (WIDE and "avx512vnni" in FEATURES) or "avxvnni" in FEATURES
-LANES = 16 if WIDE else 8 if "avx2" in FEATURES else 4
-"""Sums of 32 bits in a vector register."""
 TILES = {1: 14, 2: 12, 3: 8, 4: 6} if WIDE else {1: 10, 2: 6}
 """Pixels of a tile of so many vectors of output channels: with weights and an activation they fill all registers."""
 MOST_VECTORS = max(TILES)
@@ -86,16 +73,12 @@ def _tile(context: Any, builder: Any, sig: Any, args: Any, vectors: int) -> Any:
     there, packed weights, sums; first pixel, groups of a run, first group of the weights, first sum, columns of sums.
     """
     pixels = TILES[vectors]
-    x, bases, runs, weights, sums = (
-        context.make_array(kind)(context, builder, value=value).data
-        for kind, value in zip(sig.args[:5], args[:5], strict=True)
-    )
+    x, bases, runs, weights, sums = arrays(context, builder, sig, args, 5)
     count = context.make_array(sig.args[2])(context, builder, value=args[2])
     run_count = builder.extract_value(count.shape, 0)
     first, steps, first_group, first_sum, columns = args[5:]
     byte, i32, i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
     pointer, vector = byte.as_pointer(), ir.VectorType(i32, LANES)
-    undefined = ir.Constant(vector, ir.Undefined)
     size = GROUP_BYTES * LANES
 
     def at(base: Any, offset: Any) -> Any:
@@ -110,15 +93,7 @@ def _tile(context: Any, builder: Any, sig: Any, args: Any, vectors: int) -> Any:
             name = f"llvm.x86.avx512.vpdpbusd.{32 * LANES}"
             call = cgutils.get_or_insert_function(builder.module, kind, name)
             return builder.call(call, [total, builder.bitcast(activation, bytes_), builder.bitcast(weight, bytes_)])
-        narrow, wide = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(i32, 2 * LANES)
-        product = builder.mul(*(builder.sext(builder.bitcast(each, narrow), wide) for each in (activation, weight)))
-        even, odd = (
-            builder.shuffle_vector(
-                product, ir.Constant(wide, ir.Undefined), ir.Constant(vector, list(range(half, 2 * LANES, 2)))
-            )
-            for half in (0, 1)
-        )
-        return builder.add(total, builder.add(even, odd))
+        return add_pairs(builder, total, activation, weight)
 
     x, weights, sums = (builder.bitcast(each, pointer) for each in (x, weights, sums))
     weights = at(weights, builder.mul(first_group, i64(size)))
@@ -149,9 +124,7 @@ def _tile(context: Any, builder: Any, sig: Any, args: Any, vectors: int) -> Any:
     made = []
     for pixel in range(pixels):
         four = builder.load(builder.bitcast(at(rows[pixel], group_offset), i32.as_pointer()), align=1)
-        spread = builder.shuffle_vector(
-            builder.insert_element(undefined, four, i32(0)), undefined, ir.Constant(vector, [0] * LANES)
-        )
+        spread = splat(builder, four)
         made += [multiply_add(held[pixel * vectors + each], spread, tile_weights[each]) for each in range(vectors)]
     next_group = builder.add(group, i64(1))
     next_weights = at(group_weights, i64(vectors * size))
@@ -232,10 +205,7 @@ def _taps(context: Any, builder: Any, sig: Any, args: Any, vectors: int) -> Any:
     Arguments: packed activations of 16 bits, where each tap begins from a pixel, weights of 32 bits (taps, channels),
     sums; the pixel's and the channels' first activation, the first weight, the first sum, channels of a tap.
     """
-    x, runs, weights, sums = (
-        context.make_array(kind)(context, builder, value=value).data
-        for kind, value in zip(sig.args[:4], args[:4], strict=True)
-    )
+    x, runs, weights, sums = arrays(context, builder, sig, args, 4)
     taps = builder.extract_value(context.make_array(sig.args[1])(context, builder, value=args[1]).shape, 0)
     begin, first_weight, first_sum, channels = args[4:]
     i64, vector = ir.IntType(64), ir.VectorType(ir.IntType(32), LANES)

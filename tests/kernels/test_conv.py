@@ -1,7 +1,9 @@
 """The faithful layer kernel, against the same layer in plain integers."""
 
 import dataclasses
+import inspect
 
+import numba
 import numpy as np
 import pytest
 from gatewise.kernels import conv
@@ -735,3 +737,42 @@ def test_exact_rows_add_whole_parts_and_limit_in_the_accumulator_alone(parts, a_
     assert not found.align_overflows.any()
     narrow = split_digits(weights[0] % 8, 4, True), np.ones(6), shape, Operands(a_bits, operands.a_signed, 4)
     assert np.array_equal(found.input_sum, conv2d(x, *narrow, MacFormat(), 4, 0, 2).input_sum)
+
+
+# Which weights meet a lane in a register tile
+
+
+def safe_ends_are_exact(safe_weights):
+    """Whether the ends are those of brute force, for rows of many kinds and every width of the alignment."""
+    rng = np.random.default_rng(12)
+    weights = np.arange(-40, 41)
+    for align in [*range(8, 17), 24]:
+        low, high = -(1 << align - 1), (1 << align - 1) - 1
+        for least, most in [(0, 0), (-128, 0), (0, 64), (-8, 7), *rng.integers((-900, 0), (1, 4000), (80, 2)).tolist()]:
+            row = np.array([0, most, least], dtype=np.int16)
+            below, above = safe_weights(row, low, high)
+            inside = ((row * weights[:, None] >= low) & (row * weights[:, None] <= high)).all(axis=1)
+            if not np.array_equal((weights >= below) & (weights <= above), inside):
+                return False
+    return True
+
+
+def test_a_weight_is_safe_exactly_where_no_pixel_of_its_lane_overflows():
+    assert safe_ends_are_exact(conv._safe_weights)
+
+
+@pytest.mark.parametrize(("old", "new"), [("-(-low // most)", "low // most"), ("-low // -least", "high // -least")])
+def test_a_weight_that_is_wrongly_held_safe_is_found(old, new):
+    source = inspect.getsource(conv._safe_weights.py_func)
+    assert source.count(old) == 1
+    names = dict(vars(conv), jit=lambda function: function)
+    exec(compile(source.replace(old, new), "planted", "exec"), names)
+    assert not safe_ends_are_exact(names["_safe_weights"])
+
+
+def test_exact_products_are_made_two_lanes_at_a_time():
+    fresh = numba.njit(nogil=True)(conv._add_row_sums.py_func)
+    fresh.compile((*[numba.int16[:, ::1]] * 2, numba.int64, numba.int32[:, ::1]))
+    text = next(iter(fresh.inspect_asm().values()))
+    tiles = (conv.TILE_ROWS + 1) * conv.TILE_VECTORS
+    assert sum(text.count(name) for name in ("pmaddwd", "vpdpwssd", "smlal", "sdot")) >= tiles

@@ -24,6 +24,7 @@ from gatewise.kernels import (
 from gatewise.kernels.direct import Activations, DirectConv, ScaleFinish, ThresholdFinish, fast_forms
 from gatewise.kernels.errors import FormatError, UnsupportedError
 from gatewise.kernels.mac import signed_range
+from gatewise.kernels.vectors import FEATURES
 
 WIDEST = MacFormat(product=10, align=24, acc=48)
 FORMS = fast_forms()
@@ -273,9 +274,8 @@ def test_register_tiles_are_the_instructions_that_they_are_meant_to_be(form):
 
 FOR_ANOTHER = """
 import numpy as np
-from gatewise.kernels import ConvShape, direct
-from gatewise.kernels.mac import signed_range
-from gatewise.kernels.errors import FormatError, UnsupportedError
+from gatewise.kernels import ConvShape, MacFormat, Operands, conv2d, direct, split_digits
+from gatewise.kernels.mac import limit, signed_range
 from gatewise.kernels.direct import Activations, DirectConv
 assert (direct.WIDE, direct.VNNI, direct.LANES) == {kind}, (direct.WIDE, direct.VNNI, direct.LANES)
 if {runs}:
@@ -284,7 +284,17 @@ if {runs}:
         x, w = rng.integers(0, 16, (2, 6, 5, 5)), rng.integers(-8, 8, (outputs, 6, 1, 1))
         one, none = np.ones(outputs, dtype=np.int64), np.zeros(outputs, dtype=np.int64)
         fast = DirectConv.build(ConvShape(6, outputs), Activations(4), [w], np.ones(6), one, none, none, "portable")
-        assert (fast.values(x.astype(np.int16), 0) == np.einsum("nchw,oc->nohw", x, w[:, :, 0, 0])).all()
+        wanted = np.einsum("nchw,oc->nohw", x, w[:, :, 0, 0])
+        assert (fast.values(x.astype(np.int16), 0) == wanted).all()
+    # The faithful form: without overflow, and with the limits of 8 bits.
+    size, digits = ConvShape(6, outputs), split_digits(w, 4, True)
+    for align, overflow in ((16, "saturate"), (8, "saturate"), (8, "wrap")):
+        factors, fmt = np.full(6, 2, np.int32), MacFormat(align=align, overflow=overflow)
+        found = conv2d(x, digits, factors, size, Operands(4, False, 4), fmt, 4)
+        exact = 2 * x[:, None] * w[None, :, :, :, :]
+        limited, over = limit(exact, *signed_range(align), overflow)
+        assert (found.acc == limited.sum(axis=2)).all()
+        assert (found.align_overflows == over.sum(axis=(0, 2, 3, 4))).all() and over.any() == (align == 8)
 else:
     import importlib.util
     spec = importlib.util.spec_from_file_location("t", {path!r})
@@ -295,7 +305,7 @@ else:
 """
 
 
-@pytest.mark.skipif("avx2" not in direct.FEATURES, reason="another processor's vectors are tried on x86 with AVX2")
+@pytest.mark.skipif("avx2" not in FEATURES, reason="another processor's vectors are tried on x86 with AVX2")
 @pytest.mark.parametrize(("features", "kind", "runs"), [
     ("+avx2", (False, False, 8), True),
     ("+sse4.2", (False, False, 4), True),

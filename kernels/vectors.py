@@ -1,0 +1,56 @@
+"""What this processor's vectors are, and the multiply-add of pairs that kernels are written with in LLVM's language.
+
+Numba keeps compiled kernels by the source of their own module and by the processor: who changes what this module emits
+removes `kernels/__pycache__`.
+"""
+
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core.codegen import get_host_cpu_features
+
+__all__ = ["FEATURES", "LANES", "VNNI", "WIDE", "add_pairs", "arrays", "splat"]
+
+_NAMED = numba.config.CPU_FEATURES
+FEATURES = {
+    feature[1:]
+    for feature in (get_host_cpu_features() if _NAMED is None else _NAMED).split(",")
+    if feature.startswith("+")
+}
+"""What Numba compiles for: the processor's features, or those of NUMBA_CPU_FEATURES."""
+WIDE = {"avx512f", "avx512bw"} <= FEATURES
+"""Whether there are 32 vector registers of 512 bits."""
+VNNI = (WIDE and "avx512vnni" in FEATURES) or "avxvnni" in FEATURES
+LANES = 16 if WIDE else 8 if "avx2" in FEATURES else 4
+"""Sums of 32 bits in a vector register."""
+
+
+def arrays(context: Any, builder: Any, sig: Any, args: Any, count: int) -> tuple[Any, ...]:
+    """Where the elements of an intrinsic's first arguments lie."""
+    return tuple(
+        context.make_array(kind)(context, builder, value=value).data
+        for kind, value in zip(sig.args[:count], args[:count], strict=True)
+    )
+
+
+def splat(builder: Any, number: Any) -> Any:
+    """A vector of `LANES` times a number of 32 bits."""
+    vector = ir.VectorType(ir.IntType(32), LANES)
+    undefined = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(undefined, number, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(vector, [0] * LANES))
+
+
+def add_pairs(builder: Any, total: Any, one: Any, other: Any) -> Any:
+    """A vector of sums, and of each pair of 16-bit numbers of two others their products: `vpmaddwd` or `vpdpwssd`."""
+    vector = ir.VectorType(ir.IntType(32), LANES)
+    narrow, wide = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(ir.IntType(32), 2 * LANES)
+    product = builder.mul(*(builder.sext(builder.bitcast(each, narrow), wide) for each in (one, other)))
+    even, odd = (
+        builder.shuffle_vector(
+            product, ir.Constant(wide, ir.Undefined), ir.Constant(vector, list(range(half, 2 * LANES, 2)))
+        )
+        for half in (0, 1)
+    )
+    return builder.add(total, builder.add(even, odd))
