@@ -110,7 +110,7 @@ class Adder:
         return np.asarray((exact - low) % (1 << self.out_bits) + low)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConstantMultiplier:
     """Parameters and golden model of an activation times an odd constant greater than 1."""
 
@@ -122,7 +122,7 @@ class ConstantMultiplier:
         if self.constant < 3 or not self.constant & 1:
             raise FormatError(f"constant of a multiplier must be odd and at least 3, not {self.constant}")
 
-    @property
+    @cached_property
     def net(self) -> Net:
         """The range of its product."""
         low, high = _activation(self.bits, self.signed)
@@ -131,6 +131,10 @@ class ConstantMultiplier:
     def compute(self, values: np.ndarray) -> np.ndarray:
         """Products, int64."""
         return np.asarray(np.asarray(values, dtype=np.int64) * self.constant)
+
+
+_multiplier = cache(ConstantMultiplier)
+"""There are few, each of them thousands of times in a layer."""
 
 
 class Step(NamedTuple):
@@ -185,6 +189,22 @@ def _activation(bits: int, signed: bool) -> Net:
     return Net(-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else Net(0, (1 << bits) - 1)
 
 
+@cache
+def _addition(first: Net, second: Net, lift: int, place: int, subtract: bool, carry: bool) -> tuple[Adder | None, Net]:
+    """The adder of a step, and what it makes."""
+    low, high = (-second.high, -second.low) if subtract else second
+    net = Net((first.low << lift) + (low << place), (first.high << lift) + (high << place) + carry)
+    if not (subtract or carry or first.signed or first.bits > place):
+        return None, net
+    # What reaches the adder of a: all of it lifted, or what is above the bits that pass by.
+    a_bits = first.bits + lift if place == 0 else max(1, first.bits - place)
+    operands = [(a_bits, first.signed), (second.bits, second.signed)]
+    if not subtract:
+        operands.sort(reverse=True)
+    (a_bits, a_signed), (b_bits, b_signed) = operands
+    return Adder(a_bits, a_signed, b_bits, b_signed, net.bits - place, net.signed, subtract, carry), net
+
+
 class _Planner:
     """Additions in the making, over nets that are given."""
 
@@ -198,20 +218,7 @@ class _Planner:
             a, b = b, a
         lift, place = max(0, a.place - b.place), max(0, b.place - a.place)
         first, second = (Net(0, 0) if net < 0 else self.nets[net] for net in (a.net, b.net))
-        low, high = (-second.high, -second.low) if subtract else second
-        net = Net(
-            (first.low << lift) + (low << place),
-            (first.high << lift) + (high << place) + (carry >= 0),
-        )
-        adder = None
-        if subtract or carry >= 0 or first.signed or first.bits > place:
-            # What reaches the adder of a: all of it lifted, or what is above the bits that pass by.
-            a_bits = first.bits + lift if place == 0 else max(1, first.bits - place)
-            operands = [(a_bits, first.signed), (second.bits, second.signed)]
-            if not subtract:
-                operands.sort(reverse=True)
-            (a_bits, a_signed), (b_bits, b_signed) = operands
-            adder = Adder(a_bits, a_signed, b_bits, b_signed, net.bits - place, net.signed, subtract, carry >= 0)
+        adder, net = _addition(first, second, lift, place, subtract, carry >= 0)
         self.steps.append(Step(a.net, b.net, carry, lift, place, adder, net))
         self.nets.append(net)
         return Term(len(self.nets) - 1, min(a.place, b.place))
@@ -421,7 +428,7 @@ class UnrolledDot:
                     odd, place = _odd(abs(weight))
                     at = j * self.taps + tap
                     if odd > 1 and (at, odd) not in made:
-                        made[at, odd] = circuit.multiply(ConstantMultiplier(self._input_bits, self.signed, odd), at)
+                        made[at, odd] = circuit.multiply(_multiplier(self._input_bits, self.signed, odd), at)
                     found.append((1 if weight > 0 else -1, Term(made.get((at, odd), at), place)))
             return found
 
@@ -494,6 +501,7 @@ class UnrolledDot:
         return circuit.total(terms)
 
 
+@cache
 def _odd(magnitude: int) -> tuple[int, int]:
     """An odd number and a place: ``odd << place``."""
     place = (magnitude & -magnitude).bit_length() - 1
