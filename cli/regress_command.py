@@ -81,29 +81,21 @@ def _network(
     prune: bool | None,
     json: Path | None,
 ) -> None:
-    import numpy as np
     from rich.console import Console
 
-    from ..kernels.errors import FormatError, MismatchError
+    from ..kernels.errors import MismatchError
     from ..rtl.engine.cosim import Window, compile_engine, regress_network
     from ..sim.arrays import default_engine
     from ..sim.compile import compile_network
     from ..sim.engine import EngineConfig
     from ..sim.file import load
-    from ..sim.images import load_images, quantise_images
+    from ..sim.images import image_codes
     from ..sim.prune import pruned
 
     whole = load(path)
     config = default_engine(whole) if engine is None else EngineConfig.load(engine)
     compiled = compile_network(pruned(whole, config, prune), config)
-    spec = compiled.network.manifest.input
-    if data is None:
-        codes = np.random.default_rng(seed).integers(*spec.range, (images, *spec.shape), endpoint=True).astype(np.int16)
-    else:
-        pictures = load_images(data)
-        if len(pictures) < images:
-            raise FormatError(f"{data}: must have at least {images} images, not {len(pictures)}")
-        codes = quantise_images(pictures[:images], spec)
+    codes = image_codes(compiled.network.manifest.input, images, data, seed)
     errors = Console(stderr=True)
     with errors.status(f"compiling the {config.rows} x {config.lanes} engine") as status:
         design = compile_engine(config, debug=window is not None)

@@ -13,7 +13,7 @@ from .alm import tally
 from .depth import own_paths
 from .yosys import Flow
 
-__all__ = ["ALM_FAMILY", "FLIP_FLOP", "MEMORY", "TWO_INPUT", "flows"]
+__all__ = ["ALM_FAMILY", "FLIP_FLOP", "MEMORY", "TWO_INPUT", "flows", "gate_netlist"]
 
 ALM_FAMILY = "cyclonev"
 """The family whose ALM mapping Yosys has; Stratix 10's ALM is of the same kind."""
@@ -77,6 +77,28 @@ delete t:{_BOX}*
 tee -q -o stat.json stat -json -tech cmos
 """
 
+
+def _parse_netlist(folder: Path, top: str) -> dict[str, Any]:
+    """The mapped gates themselves, nets by number, constants as Yosys writes them: "0", "1", "x"."""
+    netlist = _netlist(folder, top)
+    gates, flip_flops = [], []
+    for cell in netlist["cells"].values():
+        nets = {port: bits[0] for port, bits in cell["connections"].items()}
+        if cell["type"] == FLIP_FLOP:
+            flip_flops.append([nets["D"], nets["Q"]])
+        else:
+            gates.append([cell["type"].strip("$_"), nets["A"], nets.get("B", nets["A"]), nets["Y"]])
+    ports = {name: [about["direction"], about["bits"]] for name, about in netlist["ports"].items()}
+    init = {
+        net: int(bit)
+        for about in netlist["netnames"].values()
+        if "init" in about.get("attributes", {})
+        for net, bit in zip(about["bits"], reversed(about["attributes"]["init"]), strict=False)
+        if bit in "01"
+    }
+    return {"ports": ports, "gates": gates, "flip_flops": flip_flops, "init": list(init.items())}
+
+
 # Left to itself, Yosys fuses adders that feed adders into compressor trees of plain logic, which
 # never reach the carry chains. Adders of eight bits and fewer are cheaper so; wider ones are not.
 _ADDERS = r"""
@@ -128,3 +150,9 @@ def flows(flat: bool) -> tuple[Flow, Flow, Flow]:
         Flow(f"alm-{ALM_FAMILY}-nodsp{suffix}", _ALM % (first, "-nodsp", "-nodsp"), _parse_alm, {"adders.v": _ADDERS}),
         Flow(f"alm-{ALM_FAMILY}-dsp{suffix}", _ALM % (first, "", ""), _parse_alm, {"adders.v": _ADDERS}),
     )
+
+
+@cache
+def gate_netlist() -> Flow:
+    """The flattened design as two-input gates, to be evaluated: the flow of the gate counts, with another answer."""
+    return Flow("two-input-gates-netlist", _GATES % "flatten", _parse_netlist)

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-__all__ = ["Design", "Instance", "Memory", "parse_design"]
+__all__ = ["Design", "Instance", "Memory", "parse_design", "subdesign"]
 
 _MODULE = re.compile(r"^module (\\\S+)\n(.*?)^end$", re.MULTILINE | re.DOTALL)
 _CELL = re.compile(r"^  cell \\(\S+) \\?(\S+)\n(.*?^  end)$", re.MULTILINE | re.DOTALL)
@@ -156,3 +156,16 @@ def parse_design(rtlil: str, top: str) -> Design:
 
     count(top)
     return design
+
+
+def subdesign(rtlil: str, top: str) -> Design:
+    """A module of Amaranth's RTLIL with all below it as a design, nothing folded: its ports have the names they had."""
+    bodies = {name[1:]: body for name, body in _MODULE.findall(rtlil)}
+    kept: dict[str, str] = {}
+    waiting = [top]
+    while waiting:
+        name = waiting.pop()
+        if name not in kept:
+            kept[name] = bodies[name]
+            waiting += [cell[1] for cell in _CELL.finditer(bodies[name]) if cell[1] in bodies]
+    return Design(top, kept).renamed()

@@ -306,7 +306,8 @@ class ModuleEnergy:
     """A part of the engine's hierarchy, with all below it that is no part of its own.
 
     `toggles` are those of its nets in an image, of `bits` net bits that are watched; `gates` and `flip_flops` are what
-    it has, `flips` the changes of its flip-flops.
+    it has, `flips` the changes of its flip-flops. `logic` is the energy of gates and of flip-flops' changes, `clock`
+    that of the flip-flops' clock in every cycle, `gated` that of it in the cycles in which they change.
     """
 
     name: str
@@ -317,11 +318,7 @@ class ModuleEnergy:
     flips: float
     logic: Range
     clock: Range
-
-    @property
-    def energy(self) -> Range:
-        """Its gates, its flip-flops' changes and their clock."""
-        return self.logic + self.clock
+    gated: Range
 
 
 @dataclass(frozen=True)
@@ -345,6 +342,11 @@ class MeasuredEnergy:
         return sum((module.clock for module in self.modules), Range(0.0, 0.0))
 
     @property
+    def gated(self) -> Range:
+        """What is left of the clock where an ideal clock gate stands before each flip-flop."""
+        return sum((module.gated for module in self.modules), Range(0.0, 0.0))
+
+    @property
     def total(self) -> Range:
         """Logic and clock; memories are A's."""
         return self.logic + self.clock
@@ -356,6 +358,7 @@ class MeasuredEnergy:
             "cycles_per_image": self.cycles,
             "logic_pj": _json(self.logic),
             "clock_pj": _json(self.clock),
+            "gated_clock_pj": _json(self.gated),
             "total_pj": _json(self.total),
             "modules": [
                 {

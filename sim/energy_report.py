@@ -91,7 +91,8 @@ def _summary(found: EnergyEstimate) -> list[str]:
     if found.measured is not None:
         lines.append(
             f"B: {nanojoules(found.measured.total)} nJ for logic and clock, where A has "
-            f"{nanojoules(arithmetic)} nJ for arithmetic"
+            f"{nanojoules(arithmetic)} nJ for arithmetic; {nanojoules(found.measured.clock)} nJ of it is the clock of "
+            f"flip-flops, {nanojoules(found.measured.gated)} where each were gated but for its changes"
         )
     return lines
 

@@ -14,7 +14,7 @@ from numpy.lib.npyio import NpzFile
 from ..kernels.errors import FormatError, ToolMissingError
 from .manifest import InputSpec
 
-__all__ = ["ImageSet", "input_table", "load_images", "quantise_images"]
+__all__ = ["ImageSet", "image_codes", "input_table", "load_images", "quantise_images"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm")
 
@@ -163,3 +163,13 @@ def quantise_images(images: ImageSet, spec: InputSpec) -> np.ndarray:
     if images.images.min() < low or images.images.max() > high:
         raise FormatError(f"input codes must lie in {low}..{high}, found {images.images.min()}..{images.images.max()}")
     return images.images.astype(np.int16)
+
+
+def image_codes(spec: InputSpec, count: int, data: Path | None = None, seed: int = 0) -> np.ndarray:
+    """Input codes of the first images of `data`, or random ones: int16 (N, C, H, W)."""
+    if data is None:
+        return np.random.default_rng(seed).integers(*spec.range, (count, *spec.shape), endpoint=True).astype(np.int16)
+    images = load_images(data)
+    if len(images) < count:
+        raise FormatError(f"{data}: must have at least {count} images, not {len(images)}")
+    return quantise_images(images[:count], spec)
