@@ -18,7 +18,7 @@ have room for, the rest into its weights. Weights (with their factors) of more t
 column of its own; activations of more bits, and planes, are *streams*, each packed and run by itself. Sums of 32 bits
 wrap, and wrapping ends where the true sum has 32 bits: `DirectConv.fits` says of which channels that is proved.
 
-All compiled code is in this one module: Numba's cache on disk does not see changes in others.
+All compiled code but `vectors` is in this one module: the cache on disk sees no changes in others.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """What this processor's vectors are, and the multiply-add of pairs that kernels are written with in LLVM's language.
 
-Numba keeps compiled kernels by the source of their own module and by the processor: who changes what this module emits
-removes `kernels/__pycache__`.
+What it emits becomes a part of kernels in other modules: `jit.SHARED` names it, so that these are compiled anew.
 """
 
 from typing import Any
