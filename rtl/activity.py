@@ -11,6 +11,7 @@ A signal is looked at once a cycle, before the clock edge: zero-delay, without g
 """
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,8 @@ from types import TracebackType
 import numpy as np
 
 from ..kernels.errors import FormatError
-from .cxxrtl import CompiledDesign, Simulation
+from .cxxrtl import CompiledDesign, Recorder, Simulation
+from .cxxrtl.words import c_names, chunks
 
 __all__ = ["ACTIVITY_DRIVER", "Activity", "ActivityCounter", "Net"]
 
@@ -103,7 +105,8 @@ class ActivityCounter:
         self._simulation = simulation
         self._library = _typed(simulation.design)
         simulation.design.signal(strobe)
-        self._handle = self._library.gatewise_activity(simulation.handle, strobe.replace(".", " ").encode())
+        self._strobe = strobe.replace(".", " ").encode()
+        self._handle = self._library.gatewise_activity(simulation.handle, self._strobe)
         if not self._handle:
             raise FormatError(f"{strobe} must be a signal in one part")
         text = self._library.gatewise_activity_signals(self._handle).decode()
@@ -122,6 +125,16 @@ class ActivityCounter:
         if self._handle and self._simulation.handle is not None:
             self._library.gatewise_activity_end(self._simulation.handle, self._handle)
         self._handle = None
+
+    def trace(self, names: Sequence[str]) -> Recorder:
+        """Keep the bits of any signals in one part, in the strobe's cycles from now on."""
+        design, handle = self._simulation.design, self._simulation.handle
+        widths = {name: chunks(design.signal(name).bits) for name in names}
+        paths = [name.replace(".", " ") for name in widths]
+        index = self._library.gatewise_record(handle, self._strobe, len(widths), c_names(paths))
+        if index < 0:
+            raise FormatError(self._library.gatewise_error(handle).decode())
+        return Recorder(self._simulation, index, widths)
 
     def take(self) -> Activity:
         """What changed since the last call, or the beginning."""

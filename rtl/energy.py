@@ -294,7 +294,7 @@ def check_row(
         ActivityCounter(engine.simulation, BUSY) as counter,
     ):
         names = {name: f"{path}.{name}" for name in (*inside, *outside) if name != "rst"}
-        recorder = engine.simulation.record(BUSY, list(names.values()))
+        recorder = counter.trace(list(names.values()))
         engine.run(codes, LIMIT)
         activity, record = counter.take(), recorder.take()
     bits = {name: bits_of(record.words[full], (inside | outside)[name]) for name, full in names.items()}

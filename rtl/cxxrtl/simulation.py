@@ -311,16 +311,11 @@ class Simulation:
         return Bus(self, index)
 
     def record(self, strobe: str, outputs: Sequence[str]) -> "Recorder":
-        """Keep the bits of some outputs in every cycle in which `strobe` is not 0, from now on.
-
-        Other signals can be kept as well: those with storage, in a design compiled with ``debug=True`` while an
-        `ActivityCounter` that was there before computes them all.
-        """
-        widths = {name: chunks(self.design.signal(name).bits) for name in outputs}
-        self.design.signal(strobe)
-        paths = [self._path(name).decode() for name in widths]
+        """Keep the bits of some outputs in every cycle in which the output `strobe` is not 0, from now on."""
+        widths = {name: chunks(self.design.port(name, "output").bits) for name in outputs}
+        self.design.port(strobe, "output")
         index = self._checked(
-            self._library.gatewise_record(self.handle, self._path(strobe), len(widths), c_names(paths))
+            self._library.gatewise_record(self.handle, strobe.encode(), len(widths), c_names(list(widths)))
         )
         return Recorder(self, index, widths)
 

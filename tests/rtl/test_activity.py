@@ -100,6 +100,20 @@ def test_cycles_in_which_a_signal_is_up_are_counted(design):
     assert found.plus(found).high("inner.flip") == CYCLES
 
 
+def test_any_signal_is_traced_in_the_strobes_cycles(design):
+    with design.simulate() as simulation, ActivityCounter(simulation, "strobe") as counter:
+        trace = counter.trace(["inner.count", "inner.parity"])
+        simulation.poke("enable", 1)
+        simulation.run(3)
+        simulation.poke("strobe", 1)
+        simulation.run(5)
+        record = trace.take()
+        assert record.words["inner.count"][:, 0].tolist() == [3, 4, 5, 6, 7]
+        assert record.words["inner.parity"][:, 0].tolist() == [0, 1, 0, 0, 1]
+        with pytest.raises(FormatError, match="signal must be one of the design's, not 'none'"):
+            counter.trace(["none"])
+
+
 def test_a_planted_fault_shows_in_the_count(design):
     """A bit flipped behind the counter's back is one change, and then there are others than by hand."""
     with design.simulate() as simulation, ActivityCounter(simulation, "strobe") as counter:
