@@ -41,8 +41,8 @@ from gatewise.sim.demo import load_demo
 from gatewise.sim.engine import Array, Decoder
 from gatewise.sim.images import load_images, quantise_images
 from gatewise.sim.lower import lower
+from gatewise.sim.shapes import resnet18
 from paths import DATA, ROOT
-from shapes import resnet18
 
 BUSES = {
     "narrow": {"bus_bits": 16, "bus_latency": 20},

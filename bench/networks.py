@@ -34,9 +34,9 @@ from gatewise.sim.manifest import (
     StrideSliceNode,
 )
 from gatewise.sim.run import run
+from gatewise.sim.shapes import mobilenet, noise, resnet18, resnet20, resnet50
 from rich.console import Console
 from rich.table import Table
-from shapes import mobilenet, noise, resnet18, resnet20, resnet50
 
 NETWORKS: dict[str, Callable[[], Network]] = {
     "resnet18": resnet18,

@@ -27,11 +27,11 @@ from gatewise.sim.inspect import inspect_file
 from gatewise.sim.lower import lower
 from gatewise.sim.manifest import Coding
 from gatewise.sim.schedule import schedule
+from gatewise.sim.shapes import ACTIVATION, Inner, resnet20
 from gatewise.sim.sort import sorted_by_width
 from paths import ROOT
 from rich.console import Console
 from rich.table import Table
-from shapes import ACTIVATION, Inner, resnet20
 
 SIZE = {"rows": 16, "lanes": 16}
 NOT_BUILT = "not built yet"

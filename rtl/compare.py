@@ -3,10 +3,15 @@
 Unrolled, every output of the layer has a circuit of its own and a new image goes in with every clock: the throughput is
 one image a cycle for all schemes, whatever the clock is. Behind the sums every scheme has the same requantiser, which
 is left out, and so is what a bias takes in.
+
+An engine runs the layer with weights that stream, decoder and requantisers included: of each array the smallest that
+takes no more cycles than stated (`compare_engine`). Since sizes are powers of two, all are then brought to the same
+throughput by gates times cycles.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,15 +23,21 @@ from ..kernels.unrolled import MAX_ACTIVATION_BITS, STRUCTURES, Structure, Unrol
 from ..sim.layer import MacLayer
 from ..sim.manifest import IntWeights, Weights, XorWeights
 from ..sim.unrolled import SCHEMES, SeededLayer, network_layer, scheme_named, seeded_layer
+from .compare_engine import Models, SizedEngine, default_target, size_layer
+from .flows import flows
 from .huffman import HuffmanDecoder
 from .synth import STRATIX_10_GX_2800, FlatCheck, Part, SynthReport
 from .unrolled_layer import check_flattened, synthesize_layer
 from .xor import XorGates
+from .yosys import tool_version
 
 __all__ = [
+    "ARCHITECTURES",
     "COLUMNS",
+    "ENGINE",
     "Assumptions",
     "Comparison",
+    "Counts",
     "Format",
     "Layer",
     "Row",
@@ -38,7 +49,13 @@ __all__ = [
 REFERENCE = "focused5"
 """What ratios are to, in the same architecture."""
 
+ENGINE = "engine"
+ARCHITECTURES = (*STRUCTURES, ENGINE)
+"""Unrolled ones, and engines with run-time weights."""
+
 Format = Literal["table", "md", "csv", "latex"]
+ENGINE_FIELDS = ("rows", "lanes", "post_lanes", "array", "decoder", "target_cycles", "utilisation", "decoder_share")
+"""What a flat row says of an engine."""
 MAX_LENGTH = 16
 CHUNK_BITS = 32
 COUNT_BITS = 24
@@ -106,18 +123,95 @@ NO_CHANGE = Assumptions()
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What a design costs, whatever its architecture is; nothing stands for what is not counted of an engine."""
+
+    gates: int
+    inverters: int
+    equivalents: float
+    registers: int
+    memory_bits: int
+    m20ks: int
+    dsps: int
+    alms_dsp_low: int
+    alms_dsp_high: int
+    aluts: int | None = None
+    carry_bits: int | None = None
+    alms_low: int | None = None
+    alms_high: int | None = None
+    depth: int | None = None
+
+    @classmethod
+    def of_report(cls, report: SynthReport) -> "Counts":
+        """Of a layer's unrolled circuits."""
+        gates, alm, alm_dsp = report.gates, report.alm, report.alm_dsp
+        return cls(
+            gates=gates.two_input,
+            inverters=gates.inverters,
+            equivalents=gates.equivalents,
+            registers=gates.flip_flops,
+            memory_bits=report.memory.bits,
+            m20ks=report.memory.m20ks,
+            dsps=alm_dsp.dsps,
+            alms_dsp_low=alm_dsp.bounds.low,
+            alms_dsp_high=alm_dsp.bounds.high,
+            aluts=alm.alut_total,
+            carry_bits=alm.carry_bits,
+            alms_low=alm.bounds.low,
+            alms_high=alm.bounds.high,
+            depth=gates.depth,
+        )
+
+    @classmethod
+    def of_engine(cls, found: SizedEngine) -> "Counts":
+        """Of a whole engine; its ALMs are with DSP blocks allowed."""
+        cost = found.cost
+        return cls(
+            gates=round(cost.gates),
+            inverters=round(cost.inverters),
+            equivalents=cost.equivalents,
+            registers=round(cost.flip_flops),
+            memory_bits=round(cost.memory_bits),
+            m20ks=round(cost.m20ks),
+            dsps=ceil(cost.dsps),
+            alms_dsp_low=round(cost.alms_low),
+            alms_dsp_high=round(cost.alms_high),
+        )
+
+    @property
+    def device_share(self) -> tuple[float, float]:
+        """Of a device's ALMs, from the least to the greatest: without DSP blocks, an engine's with them."""
+        low, high = self.alms_low, self.alms_high
+        if low is None or high is None:
+            low, high = self.alms_dsp_low, self.alms_dsp_high
+        return low / STRATIX_10_GX_2800.alms, high / STRATIX_10_GX_2800.alms
+
+
+@dataclass(frozen=True)
 class Row:
-    """What a layer costs with one scheme in one architecture."""
+    """What a layer costs with one scheme in one architecture: unrolled with a `report`, or on an engine, `sized`."""
 
     scheme: str
     title: str
     architecture: str
-    report: SynthReport
+    counts: Counts
     weight_bytes: int
     """Fetched for an image: none where weights are wires."""
     coded_bytes: int
     """That the layer's weights take in a file."""
+    report: SynthReport | None = None
     check: FlatCheck | None = None
+    sized: SizedEngine | None = None
+
+    @property
+    def cycles(self) -> int:
+        """From one image to the next."""
+        return 1 if self.sized is None else self.sized.cycles
+
+    @property
+    def gates_at_target(self) -> float:
+        """Gates at the throughput that all rows of the architecture are compared at."""
+        return self.counts.gates if self.sized is None else self.sized.gates_at_target
 
     @property
     def difference(self) -> float | None:
@@ -135,10 +229,10 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
 
     def ratio(self, row: Row) -> float | None:
-        """Gates against those of focused quantisation in 5 bits, in the same architecture."""
+        """Gates at equal throughput against those of focused quantisation in 5 bits, in the same architecture."""
         for other in self.rows:
             if (other.scheme, other.architecture) == (REFERENCE, row.architecture):
-                return row.report.gates.two_input / other.report.gates.two_input
+                return row.gates_at_target / other.gates_at_target
         return None
 
     @property
@@ -151,9 +245,38 @@ class Comparison:
     def _few_coefficient_bits(self) -> bool:
         return self.assumptions.coefficient_bits < COEFFICIENT_BITS
 
+    @property
+    def title(self) -> str:
+        """Of a table."""
+        return f"layer {self.layer.text}"
+
+    def headings(self) -> list[str]:
+        """Those of the columns that say something of some row; the first two are names."""
+        left = set()
+        if not any(row.check for row in self.rows):
+            left.add("flat check")
+        if not any(row.sized for row in self.rows):
+            left |= set(OF_ENGINES)
+        if not any(row.report for row in self.rows):
+            left |= set(OF_CIRCUITS)
+        return [name for name in COLUMNS if name not in left]
+
+    def cells(self) -> list[list[str]]:
+        """A line of a table for each row."""
+        return [[COLUMNS[name](self, row) for name in self.headings()] for row in self.rows]
+
+    def flat_rows(self) -> list[dict[str, Any]]:
+        """The rows of the JSON form without anything nested."""
+        rows: list[dict[str, Any]] = self.to_json()["rows"]
+        for row in rows:
+            check, engine = row.pop("flat_check"), row.pop("engine") or {}
+            row["flat_difference"] = None if check is None else check["difference"]
+            row |= {f"engine_{name}": engine.get(name) for name in ENGINE_FIELDS}
+        return rows
+
     def notes(self) -> list[str]:
         """What the figures assume, for a reader."""
-        report = self.rows[0].report
+        tool, flow_hashes = self.tool, self.flows
         taps = "are counted" if self.assumptions.padded_taps else "are left out"
         changed = [
             text
@@ -164,21 +287,48 @@ class Comparison:
             )
             if said
         ]
-        return [
+        found = [
             f"layer {self.layer.text}, stride 1, padding {self.layer.shape.padding[0]}: {self.macs:,} MACs, taps in "
             f"the padding {taps}; "
             + "".join(f"{text}; " for text in changed)
-            + f"seeded weights (seed {self.seed}) where no network is named",
-            "unrolled: one image a cycle; constants are wires; each distinct adder and multiplier is synthesised once "
-            "and counted as often as it stands in the layer",
-            f"{report.tool}; ALUTs by synth_intel_alm for Cyclone V; flows: "
-            + ", ".join(f"{name} {digest[:12]}" for name, digest in report.flows.items()),
+            + f"seeded weights (seed {self.seed}) where no network is named"
+        ]
+        if any(row.report for row in self.rows):
+            found.append(
+                "unrolled: one image a cycle; constants are wires; each distinct adder and multiplier is synthesised "
+                "once and counted as often as it stands in the layer"
+            )
+        engines = [row.sized for row in self.rows if row.sized]
+        if engines:
+            found += [
+                f"engine: of each array the engine of the fewest gates that takes {engines[0].target:,} cycles for "
+                "the layer or fewer: rows x lanes, Q post lanes, weights streamed, whole engines with decoder, post "
+                "lanes and control, taps in the padding included; weight bytes are all that the layer reads",
+                f"gates at target: gates x cycles / {engines[0].target:,}, equal throughput made exact; ratios are of "
+                "these",
+                "engine counts are composed of engines that were synthesised whole "
+                "(docs/throughput.md: by how much they miss some that were not used for it); "
+                "their ALMs are with DSP blocks",
+            ]
+        return [
+            *found,
+            f"{tool}; ALUTs by synth_intel_alm for Cyclone V; flows: "
+            + ", ".join(f"{name} {digest[:12]}" for name, digest in flow_hashes.items()),
             f"shares are of a {STRATIX_10_GX_2800.name} ({STRATIX_10_GX_2800.alms:,} ALMs); no clock is claimed",
         ]
 
+    @property
+    def tool(self) -> str:
+        """What counted."""
+        return tool_version()
+
+    @property
+    def flows(self) -> dict[str, str]:
+        """Hashes of the flows by name."""
+        return {flow.name: flow.sha256 for flow in flows(flat=False)}
+
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        report = self.rows[0].report
         return {
             "schema": 1,
             "layer": self.layer.text,
@@ -187,41 +337,44 @@ class Comparison:
             "assumptions": asdict(self.assumptions),
             "reference": REFERENCE,
             "device": STRATIX_10_GX_2800.name,
-            "tool": report.tool,
-            "flows": report.flows,
+            "tool": self.tool,
+            "flows": self.flows,
             "rows": [self._row_json(row) for row in self.rows],
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
-        report = row.report
-        share = report.device_share()
+        counts, report = row.counts, row.report
+        low, high = counts.device_share
         return {
             "scheme": row.scheme,
             "title": row.title,
             "architecture": row.architecture,
-            "images_per_cycle": 1,
-            "rtl_sha256": report.rtl_sha256,
-            "gates": report.gates.two_input,
+            "cycles": row.cycles,
+            "images_per_cycle": 1 / row.cycles,
+            "rtl_sha256": None if report is None else report.rtl_sha256,
+            "gates": counts.gates,
+            "gates_at_target": round(row.gates_at_target),
             "ratio": self.ratio(row),
-            "gates_per_mac": report.gates.two_input / self.macs,
-            "inverters": report.gates.inverters,
-            "equivalents": report.gates.equivalents,
-            "aluts": report.alm.alut_total,
-            "carry_bits": report.alm.carry_bits,
-            "alms_low": report.alm.bounds.low,
-            "alms_high": report.alm.bounds.high,
-            "dsps": report.alm_dsp.dsps,
-            "alms_dsp_low": report.alm_dsp.bounds.low,
-            "alms_dsp_high": report.alm_dsp.bounds.high,
-            "registers": report.gates.flip_flops,
-            "memory_bits": report.memory.bits,
-            "m20ks": report.memory.m20ks,
+            "gates_per_mac": counts.gates / self.macs,
+            "inverters": counts.inverters,
+            "equivalents": counts.equivalents,
+            "aluts": counts.aluts,
+            "carry_bits": counts.carry_bits,
+            "alms_low": counts.alms_low,
+            "alms_high": counts.alms_high,
+            "dsps": counts.dsps,
+            "alms_dsp_low": counts.alms_dsp_low,
+            "alms_dsp_high": counts.alms_dsp_high,
+            "registers": counts.registers,
+            "memory_bits": counts.memory_bits,
+            "m20ks": counts.m20ks,
             "weight_bytes": row.weight_bytes,
             "coded_bytes": row.coded_bytes,
-            "depth": report.gates.depth,
-            "share_alm_low": share["alm_low"],
-            "share_alm_high": share["alm_high"],
-            "distinct_modules": len(report.modules),
+            "depth": counts.depth,
+            "share_alm_low": low,
+            "share_alm_high": high,
+            "distinct_modules": None if report is None else len(report.modules),
+            "engine": None if row.sized is None else row.sized.to_json(),
             "flat_check": None
             if row.check is None
             else {
@@ -245,24 +398,39 @@ def _windows(layer: Layer, padded: bool) -> int:
     return taps
 
 
+def _bounds(low: int | None, high: int | None) -> str:
+    return "" if low is None or high is None else f"{low:,} .. {high:,}"
+
+
 COLUMNS: dict[str, Callable[[Comparison, Row], str]] = {
     "scheme": lambda _, row: row.scheme,
     "architecture": lambda _, row: row.architecture,
-    "gates": lambda _, row: f"{row.report.gates.two_input:,}",
+    "engine": lambda _, row: "" if row.sized is None else row.sized.text,
+    "cycles": lambda _, row: f"{row.cycles:,}",
+    "images/cycle": lambda _, row: f"{1 / row.cycles:.3g}",
+    "gates": lambda _, row: f"{row.counts.gates:,}",
+    "gates at target": lambda _, row: f"{row.gates_at_target:,.0f}",
     "ratio": lambda found, row: "" if found.ratio(row) is None else f"{found.ratio(row):.3f}",
-    "gates/MAC": lambda found, row: f"{row.report.gates.two_input / found.macs:.1f}",
-    "GE": lambda _, row: f"{row.report.gates.equivalents:,.0f}",
-    "ALMs": lambda _, row: "{:,} .. {:,}".format(*row.report.alm.bounds),
-    "DSP": lambda _, row: f"{row.report.alm_dsp.dsps:,}",
-    "registers": lambda _, row: f"{row.report.gates.flip_flops:,}",
-    "memory bits": lambda _, row: f"{row.report.memory.bits:,}",
-    "M20K": lambda _, row: f"{row.report.memory.m20ks:,}",
+    "array": lambda _, row: "" if row.sized is None else f"{row.sized.parts['array'].gates:,.0f}",
+    "decoder": lambda _, row: "" if row.sized is None else f"{row.sized.decoder_share:.1%}",
+    "gates/MAC": lambda found, row: f"{row.counts.gates / found.macs:.1f}",
+    "GE": lambda _, row: f"{row.counts.equivalents:,.0f}",
+    "ALMs": lambda _, row: _bounds(row.counts.alms_low, row.counts.alms_high),
+    "ALMs with DSP": lambda _, row: _bounds(row.counts.alms_dsp_low, row.counts.alms_dsp_high),
+    "DSP": lambda _, row: f"{row.counts.dsps:,}",
+    "registers": lambda _, row: f"{row.counts.registers:,}",
+    "memory bits": lambda _, row: f"{row.counts.memory_bits:,}",
+    "M20K": lambda _, row: f"{row.counts.m20ks:,}",
     "weight bytes": lambda _, row: f"{row.weight_bytes:,}",
-    "depth": lambda _, row: f"{row.report.gates.depth:,}",
-    "share of device": lambda _, row: "{alm_low:,.0%} .. {alm_high:,.0%}".format(**row.report.device_share()),
+    "depth": lambda _, row: "" if row.counts.depth is None else f"{row.counts.depth:,}",
+    "share of device": lambda _, row: "{:,.0%} .. {:,.0%}".format(*row.counts.device_share),
     "flat check": lambda _, row: "" if row.difference is None else f"{row.difference:+.1%}",
 }
 """What a table says of a row, by heading."""
+OF_ENGINES = ("engine", "cycles", "images/cycle", "gates at target", "array", "decoder", "ALMs with DSP")
+"""Columns that say something of engines alone."""
+OF_CIRCUITS = ("gates/MAC", "ALMs", "depth")
+"""Columns that say something of unrolled layers alone."""
 
 
 def compare_layer(
@@ -273,6 +441,8 @@ def compare_layer(
     seed: int = 0,
     assumptions: Assumptions = NO_CHANGE,
     check: bool = False,
+    cycles: int | None = None,
+    models: Models | None = None,
     cache: Path | None = None,
     notice: Callable[[str], None] | None = None,
     jobs: int | None = None,
@@ -283,18 +453,39 @@ def compare_layer(
     ----------
     layer : geometry
     schemes : names in `sim.unrolled.SCHEMES`, all unless given
-    architectures : ``direct`` and ``grouped`` (`kernels.unrolled`), both unless given
+    architectures : ``direct`` and ``grouped`` (`kernels.unrolled`), both unless given, and ``engine``
     seed : of the weights
-    assumptions : what is counted otherwise
+    assumptions : what is counted otherwise, of unrolled layers
     check : whether 64 taps of each are synthesised as one module too
+    cycles : that the layer may take on an engine; as many as 8-bit fixed point on the default engine unless given
+    models : cost models of engines, where the caller has some
     cache, notice, jobs : as for `synth.synthesize_component`
 
     >>> compare_layer(parse_layer("3,4,4,4,4"), schemes=["shift"]).rows[0].report.gates.two_input  # doctest: +SKIP
     """
     chosen = [scheme_named(name) for name in dict.fromkeys(schemes or SCHEMES)]
-    structures = [_structure(name) for name in dict.fromkeys(architectures or STRUCTURES)]
+    named = dict.fromkeys(architectures or STRUCTURES)
+    structures = [_structure(name) for name in named if name != ENGINE]
     found = Comparison(layer, seed, assumptions)
+    if cycles is not None and ENGINE not in named:
+        raise FormatError(f"cycles must come with the architecture {ENGINE}")
+    if ENGINE in named and assumptions != NO_CHANGE:
+        raise FormatError(f"assumptions must be left out with the architecture {ENGINE}: its layers are as they run")
+    size = layer.height, layer.width
+    target = 0
+    if ENGINE in named:
+        models = models or Models(cache=cache, notice=notice, jobs=jobs)
+        target = default_target(layer.shape, size, seed) if cycles is None else cycles
     for scheme in chosen:
+        if ENGINE in named:
+            assert models is not None
+            coded = seeded_layer(scheme, layer.shape, seed).drawn.codes.arrays(layer.shape)["weight"].nbytes
+            for each in size_layer(scheme, layer.shape, size, target, models, seed, notice):
+                found.rows.append(
+                    Row(scheme.name, scheme.title, ENGINE, Counts.of_engine(each), each.bytes_read, coded, sized=each)
+                )
+        if not structures:
+            continue
         seeded = seeded_layer(scheme, layer.shape, seed)
         arrays = seeded.drawn.codes.arrays(layer.shape)
         decoders = _decoders(seeded.drawn.codes.spec, seeded, layer.shape.out_channels)
@@ -335,6 +526,8 @@ def network_rows(
             f"{layer.node.name} must be a layer {found.layer.text} of stride 1, not {mine.in_channels} -> "
             f"{mine.out_channels}, kernel {mine.kernel}, stride {mine.stride}, padding {mine.padding}"
         )
+    if ENGINE in architectures:
+        raise FormatError(f"a network's layer must be unrolled, not on the architecture {ENGINE}: --network has those")
     unrolled = network_layer(layer)
     for each in dict.fromkeys(architectures or STRUCTURES):
         row = _row(found, (name, name), _structure(each), unrolled, (), coded_bytes, check, cache, notice, jobs)
@@ -372,14 +565,14 @@ def _row(
         jobs=jobs,
     )
     flat = check_flattened(layer, structure, cache=cache, notice=tell, jobs=jobs) if check else None
-    return Row(scheme, title, structure, report, 0, coded_bytes, flat)
+    return Row(scheme, title, structure, Counts.of_report(report), 0, coded_bytes, report, flat)
 
 
 def _structure(name: str) -> Structure:
     for structure in get_args(Structure):
         if structure == name:
             return structure  # type: ignore[no-any-return]
-    raise FormatError(f"architecture must be one of {', '.join(STRUCTURES)}, not {name!r}")
+    raise FormatError(f"architecture must be one of {', '.join(ARCHITECTURES)}, not {name!r}")
 
 
 def _decoders(spec: Weights, seeded: SeededLayer, channels: int) -> list[Part]:

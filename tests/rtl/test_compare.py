@@ -153,7 +153,10 @@ def test_the_command_prints_and_writes_what_it_found(command, tmp_path, capsys):
         (("--layer", "2,4,4,8,8"), "layer must be K,CIN,COUT,H,W: five positive whole numbers, K odd, not '2,4,4,8,8'"),
         (("--layer", "3,4,0,8,8"), "layer must be K,CIN,COUT,H,W: five positive whole numbers, K odd, not '3,4,0,8,8'"),
         (("--layer", SMALL, "--scheme", "float"), f"scheme must be one of {', '.join(SCHEMES)}, not 'float'"),
-        (("--layer", SMALL, "--architecture", "flat"), "architecture must be one of direct, grouped, not 'flat'"),
+        (
+            ("--layer", SMALL, "--architecture", "flat"),
+            "architecture must be one of direct, grouped, engine, not 'flat'",
+        ),
         (("--layer", SMALL, "--format", "html"), "--format must be one of table, md, csv, latex, not 'html'"),
         (("--layer", SMALL, "--coefficient-bits", "1"), "coefficient bits must be 2 to 16, not 1"),
         (("--layer", SMALL, "--activation-bits", "17"), "activation bits must be 1 to 16, not 17"),

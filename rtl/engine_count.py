@@ -1,0 +1,267 @@
+"""What an engine costs, part by part: of whole engines that are synthesised, every distinct module once.
+
+Two flows count it: two-input gates, and ALMs with DSP blocks allowed, which a post lane's multipliers go into. Without
+DSP blocks the mapping of these multipliers takes ten times as long as all else; `synth.synthesize_engine` counts it.
+
+Elaborating an engine and looking its modules up takes seconds even where each is in the synthesis cache. So what a
+configuration came to is kept too, for as long as no source file of the package changes.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import astuple, dataclass, fields
+from functools import cache as remembered
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..kernels.errors import FormatError
+from ..sim.atomic import write_json
+from ..sim.engine import EngineConfig
+from .alm import AlmTally
+from .engine.engine import Engine
+from .flows import FLIP_FLOP, TWO_INPUT, flows
+from .hierarchy import Design, parse_design
+from .verilog import to_rtlil
+from .yosys import cache_folder, run_flow, tool_version
+
+__all__ = ["PARTS", "Cost", "EngineCount", "count_design", "count_engine", "part_of"]
+
+PARTS = {
+    "array": ("compute.array", "compute.operands", "compute.split"),
+    "decoder": ("compute.loader.bank", "compute.loader.decoder"),
+    "loader": ("compute.loader",),
+    "accumulators": ("compute.accumulators",),
+    "addresses": ("compute",),
+    "post lanes": ("post.lanes",),
+    "post unit": ("post",),
+    "memory": ("memory",),
+    "control": ("",),
+}
+"""Where in the hierarchy each part lies: a module belongs to the part with the longest path that leads to it."""
+REST = "control"
+"""What is in no other part: control, bus, host transfer, and what connects the parts."""
+TRANSISTORS_PER_EQUIVALENT = 4
+DSP_TYPES = {"MISTRAL_MUL27X27": "wide", "MISTRAL_MUL18X18": "narrow", "MISTRAL_MUL9X9": "narrow"}
+COUNT_FORMAT = 1
+"""Counted up whenever what is kept of a configuration changes."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a part of an engine costs; ALMs are with DSP blocks allowed."""
+
+    gates: float = 0
+    inverters: float = 0
+    flip_flops: float = 0
+    transistors: float = 0
+    alms_low: float = 0
+    alms_high: float = 0
+    wide_multipliers: float = 0
+    """Of 27 x 27 bits, a DSP block each."""
+    narrow_multipliers: float = 0
+    """Of up to 18 x 19 bits, two in a DSP block."""
+    memory_bits: float = 0
+    m20ks: float = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def equivalents(self) -> float:
+        """Gate equivalents: transistors in units of a two-input NAND."""
+        return self.transistors / TRANSISTORS_PER_EQUIVALENT
+
+    @property
+    def dsps(self) -> float:
+        """DSP blocks."""
+        return self.wide_multipliers + self.narrow_multipliers / 2
+
+
+@dataclass(frozen=True)
+class EngineCount:
+    """A whole engine, synthesised."""
+
+    config: EngineConfig
+    parts: dict[str, Cost]
+    rtl_sha256: str
+
+    @property
+    def whole(self) -> Cost:
+        """All of it."""
+        return sum(self.parts.values(), Cost())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "rtl_sha256": self.rtl_sha256,
+            "parts": {
+                name: {field.name: getattr(cost, field.name) for field in fields(Cost)}
+                for name, cost in self.parts.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "EngineCount":
+        """What `to_json` made."""
+        parts = {name: Cost(**cost) for name, cost in content["parts"].items()}
+        return cls(EngineConfig(**content["config"]), parts, content["rtl_sha256"])
+
+
+def part_of(path: str) -> str:
+    """The part that a module at this path below the engine is in.
+
+    >>> part_of("compute.array.row_0"), part_of("reader.walk")
+    ('array', 'control')
+    """
+    found, longest = REST, -1
+    for name, places in PARTS.items():
+        for place in places:
+            inside = not place or path == place or path.startswith(f"{place}.")
+            if inside and len(place) > longest:
+                found, longest = name, len(place)
+    return found
+
+
+def count_engine(
+    config: EngineConfig,
+    *,
+    cache: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> EngineCount:
+    """Synthesise a whole engine, or recall what it came to.
+
+    `cache`, `notice` and `jobs` are as for `synth.synthesize_component`.
+    """
+    # What a clock is assumed to be is no hardware.
+    config = config.model_copy(update={"clock_mhz": EngineConfig().clock_mhz})
+    key = json.dumps([COUNT_FORMAT, tool_version(), _flow_hashes(), _sources(), config.model_dump(mode="json")])
+    folder = cache or cache_folder()
+    kept = folder / f"engine-{hashlib.sha256(key.encode()).hexdigest()}.json"
+    with suppress(OSError, ValueError):
+        return EngineCount.from_json(json.loads(kept.read_text()))
+    label = f"engine {config.rows} x {config.lanes}, {config.array}, {config.decoder}"
+    if notice is not None:
+        notice(f"{label}: RTL")
+    design = parse_design(to_rtlil(Engine(config), "engine"), "engine")
+    parts = count_design(design, label, cache=cache, notice=notice, jobs=jobs)
+    found = EngineCount(config, parts, design.sha256)
+    with suppress(OSError, FormatError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(kept, found.to_json())
+    return found
+
+
+def _flow_hashes() -> list[str]:
+    return [flow.sha256 for flow in flows(flat=False)]
+
+
+@remembered
+def _sources() -> str:
+    """Hash of all that an engine's RTL may depend on: the package's sources and Amaranth's version."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256(version("amaranth").encode())
+    for folder in ("kernels", "sim", "rtl"):
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A module's own cells."""
+
+    cells: Counter[str]
+    transistors: int
+    tally: AlmTally
+    multipliers: Counter[str]
+
+
+def count_design(
+    design: Design,
+    label: str,
+    *,
+    cache: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> dict[str, Cost]:
+    """What each part of an engine's design costs, every distinct module synthesised once; `label` is for notices."""
+    return _parts(design, _modules(design, label, cache, notice, jobs))
+
+
+def _modules(
+    design: Design, label: str, cache: Path | None, notice: Callable[[str], None] | None, jobs: int | None
+) -> dict[str, _Module]:
+    gates, alm, alm_dsp = flows(flat=False)
+    texts = {name: design.alone(name) for name in design.instances}
+    left = len(texts)
+
+    def one(name: str) -> _Module:
+        nonlocal left
+
+        def tell(text: str) -> None:
+            if notice is not None:
+                notice(f"{label}: {text.replace('top', name, 1)}, {left} modules left")
+
+        logic = run_flow(gates, texts[name], "top", cache, tell)
+        # Without a multiplication there is nothing for a DSP block to do.
+        mapped = run_flow(alm_dsp if " $mul " in texts[name] else alm, texts[name], "top", cache, tell)
+        left -= 1
+        kinds = Counter({DSP_TYPES[kind]: number for kind, number in mapped["cells"].items() if kind in DSP_TYPES})
+        return _Module(Counter(logic["cells"]), logic["transistors"], AlmTally(*mapped["tally"]), kinds)
+
+    with ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
+        futures = {name: pool.submit(one, name) for name in texts}
+        try:
+            return {name: future.result() for name, future in futures.items()}
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _parts(design: Design, modules: Mapping[str, _Module]) -> dict[str, Cost]:
+    """The sums of all instances of each part's modules."""
+    counts: dict[str, Counter[str]] = {}
+
+    def walk(module: str, path: str) -> None:
+        counts.setdefault(part_of(path), Counter())[module] += 1
+        for child in design.children[module]:
+            name = child.name.partition("$")[0]
+            walk(child.module, f"{path}.{name}" if path else name)
+
+    walk(design.top, "")
+    return {name: _cost(design, modules, counts[name]) for name in PARTS if name in counts}
+
+
+def _cost(design: Design, modules: Mapping[str, _Module], counts: Mapping[str, int]) -> Cost:
+    cells: Counter[str] = Counter()
+    multipliers: Counter[str] = Counter()
+    transistors, tally, bits, m20ks = 0, AlmTally(), 0, 0
+    for name, count in counts.items():
+        module = modules[name]
+        cells.update({kind: number * count for kind, number in module.cells.items()})
+        multipliers.update({kind: number * count for kind, number in module.multipliers.items()})
+        transistors += count * module.transistors
+        tally = tally.plus(module.tally.times(count))
+        bits += count * sum(memory.bits for memory in design.memories[name])
+        m20ks += count * sum(memory.m20ks for memory in design.memories[name])
+    bounds = tally.bounds
+    return Cost(
+        gates=sum(cells[f"$_{kind}_"] for kind in TWO_INPUT),
+        inverters=cells["$_NOT_"],
+        flip_flops=cells[FLIP_FLOP],
+        transistors=transistors,
+        alms_low=bounds.low,
+        alms_high=bounds.high,
+        wide_multipliers=multipliers["wide"],
+        narrow_multipliers=multipliers["narrow"],
+        memory_bits=bits,
+        m20ks=m20ks,
+    )
