@@ -55,6 +55,9 @@ def compare(
     images_per_second: Annotated[
         float | None, typer.Option("--images-per-second", min=0.001, help="Gates for that, in place of a budget.")
     ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="RxL[xQ]", help="Engines of one size, in place of a budget.")
+    ] = None,
     clock_mhz: Annotated[float, typer.Option("--clock-mhz", min=0.001, help="Of a network's engine: assumed.")] = 200.0,
     array: Annotated[
         list[str] | None, typer.Option("--array", metavar="NAME", help="Of a network's engine; else all that take it.")
@@ -93,7 +96,7 @@ def compare(
         raise FormatError("compare must have either --layer, or --network and --shape")
     of_networks = {
         "--gates": gates, "--alms": alms, "--images-per-second": images_per_second, "--array": array,
-        "--act-bytes": act_bytes,
+        "--size": size, "--act-bytes": act_bytes,
     }  # fmt: skip
     of_layers = {
         "--architecture": architecture, "--weights": weights, "--cycles": cycles, "--padded-taps": padded_taps,
@@ -135,7 +138,7 @@ def compare(
             for text, node, coded in layers:
                 network_rows(found, text, node, coded, architectures=named, **common)
         else:
-            goals = {"gates": gates, "alms": alms, "images_per_second": images_per_second}
+            goals = {"gates": gates, "alms": alms, "images_per_second": images_per_second, "size": size}
             found = _networks(
                 network or [], shape, scheme or [], goals, clock_mhz, array or [], act_bytes, seed, status.update, jobs
             )
@@ -152,7 +155,7 @@ def _networks(
     files: list[Path],
     shape: str | None,
     schemes: list[str],
-    goals: dict[str, float | None],
+    goals: dict[str, float | str | None],
     clock_mhz: float,
     arrays: list[str],
     act_bytes: int | None,
@@ -183,6 +186,9 @@ def _networks(
         act_bytes = (4 if shape == "resnet50" else 2) << 20
     models = Models(notice=notice, jobs=jobs)
     unit: Any = given[0] if given else "gates"
-    value = goals[unit]
-    goal = Goal(unit, default_budget(models) if value is None else value, clock_mhz)
+    value: Any = goals[unit]
+    if unit == "size":
+        goal = Goal.of_size(value, clock_mhz)
+    else:
+        goal = Goal(unit, default_budget(models) if value is None else value, clock_mhz)
     return compare_networks(subjects, goal, arrays=chosen, act_bytes=act_bytes, models=models, notice=notice)

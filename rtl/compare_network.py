@@ -1,4 +1,5 @@
-"""Networks on equal silicon: the fastest engine of each array within a budget, or the smallest for a throughput.
+"""Networks on equal silicon: the fastest engine of each array within a budget, the smallest for a throughput, or one
+size of engine for all.
 
 Rows, lanes, post lanes and the decoder are searched; bus, tiles and widths are those of the default engine, whose clock
 is an assumption. Cycles are those of `sim.cycles`, all of an image's: the input's load and the result's store included.
@@ -43,25 +44,42 @@ SHAPE_SCHEMES = ("bayesian4", "fixed8", "shift", "focused5", "flexor-0.8", "lqne
 DEFAULT_TILE = (16, 16)
 ARRAYS: tuple[Array, ...] = ("digit", "fusion", "sign", "shift")
 
-Unit = Literal["gates", "alms", "images_per_second"]
+Unit = Literal["gates", "alms", "images_per_second", "size"]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What engines are equal in: `value` gates or ALMs at most, or images per second at least."""
+    """What engines are equal in: `value` gates or ALMs at most, images per second at least, or their `size`.
+
+    A size are rows, lanes and post lanes.
+    """
 
     unit: Unit
-    value: float
+    value: float = 0
     clock_mhz: float = EngineConfig().clock_mhz
+    size: tuple[int, int, int] | None = None
+
+    @classmethod
+    def of_size(cls, text: str, clock_mhz: float) -> "Goal":
+        """Read ``RxL`` or ``RxLxQ``; half as many post lanes as rows unless said."""
+        try:
+            numbers = [int(part) for part in text.split("x")]
+            names = ("rows", "lanes", "post_lanes")[: len(numbers)]
+            engine = EngineConfig(**dict(zip(names, numbers, strict=True)))
+        except ValueError:
+            raise FormatError(f"size must be RxL or RxLxQ, not {text!r}") from None
+        return cls("size", 0, clock_mhz, (engine.rows, engine.lanes, engine.post_lanes))
 
     @property
     def budget(self) -> bool:
-        """Whether silicon is given, not speed."""
-        return self.unit != "images_per_second"
+        """Whether silicon is given."""
+        return self.unit in ("gates", "alms")
 
     @property
     def text(self) -> str:
         """For a reader."""
+        if self.size is not None:
+            return "engines of {} x {}, Q {}".format(*self.size)
         names = {"gates": "gates at most", "alms": "ALMs at most", "images_per_second": "images per second at least"}
         return f"{self.value:,.0f} {names[self.unit]}"
 
@@ -145,7 +163,7 @@ class NetworkComparison:
 
     def headings(self) -> list[str]:
         """Of the columns; gates are scaled to a throughput only where one is the goal."""
-        return [name for name in COLUMNS if name != "gates at goal" or not self.goal.budget]
+        return [name for name in COLUMNS if name != "gates at goal" or self.goal.unit == "images_per_second"]
 
     def cells(self) -> list[list[str]]:
         """A line of a table for each row."""
@@ -154,16 +172,17 @@ class NetworkComparison:
     def notes(self) -> list[str]:
         """What the figures assume."""
         engine = EngineConfig()
-        which = (
-            "the fastest engine of each array within the budget"
-            if self.goal.budget
-            else (
+        if self.goal.size is not None:
+            which = f"{self.goal.text}, of each array that takes the network the better decoder"
+        elif self.goal.budget:
+            which = "the fastest engine of each array within the budget"
+        else:
+            which = (
                 "of each array the engine of the fewest gates that is fast enough; gates at goal: gates x cycles, by "
                 "the cycles that the goal allows"
             )
-        )
         return [
-            f"{which}: rows x lanes and Q post lanes, powers of two, and the decoder; "
+            f"{which}; engines are rows x lanes with Q post lanes, powers of two; "
             f"clock {self.goal.clock_mhz:g} MHz, an assumption",
             f"whole engines, P {engine.pixels}, {engine.bus_bits}-bit bus of latency {engine.bus_latency}, "
             f"{self.act_bytes:,} bytes of activation memory; bytes an image are all that it reads over the bus but the "
@@ -181,6 +200,7 @@ class NetworkComparison:
             "schema": 1,
             "goal": self.goal.unit,
             "value": self.goal.value,
+            "size": self.goal.size,
             "clock_mhz": self.goal.clock_mhz,
             "act_bytes": self.act_bytes,
             "tool": tool_version(),
@@ -301,6 +321,10 @@ def _choose(work: Workload, goal: Goal, array: Array, decoder: Decoder, act_byte
     # A network that the array does not take is refused before its engines are counted.
     check_arrays(work.subject(like), like)
     model: CostModel = models.of(array, decoder)
+    if goal.size is not None:
+        sizes = dict(zip(("rows", "lanes", "post_lanes"), goal.size, strict=True))
+        engine = EngineConfig(**{**like.model_dump(), "mac": like.mac, **sizes})
+        return sized(work, engine, model, work.cycles(engine))
     if goal.budget:
         unit = "ALMs" if goal.unit == "alms" else "gates"
         engine = fastest_within(work, like, goal.value, lambda each: goal.silicon(model.cost(each)), unit)
@@ -310,5 +334,5 @@ def _choose(work: Workload, goal: Goal, array: Array, decoder: Decoder, act_byte
 
 
 def _merit(goal: Goal, chosen: SizedEngine) -> float:
-    """The less the better: cycles within a budget, gates for a throughput."""
-    return chosen.cycles if goal.budget else chosen.cost.gates
+    """The less the better: gates for a throughput, else cycles."""
+    return chosen.cost.gates if goal.unit == "images_per_second" else chosen.cycles

@@ -1,30 +1,42 @@
-"""What an engine of any size costs, composed of what a few engines of its kind cost, which are synthesised whole.
+"""What an engine of any size costs, composed of what a few engines and compute units cost, which are synthesised.
 
 An engine's parts are so many PEs, rows, lanes of a word and post lanes, and what connects them: each part's cells are
 a linear function of these numbers. The PEs, the post lanes, the accumulators and the decoders are one module each,
 whatever the engine's size is, so that their terms are counts times instances; the terms of what connects them are least
-squares over the engines of `SAMPLES`. `CostModel.difference` says by how much it misses an engine that is counted.
+squares over the engines of `SAMPLES`. What has no part in an array or its decoder grows in all engines as it does in
+those of `BASE`, from what it is in the smallest engine. `CostModel.difference` says by how much all that misses an
+engine that is counted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..sim.arrays import check_engine
 from ..sim.descriptor import act_words
 from ..sim.engine import Array, Decoder, EngineConfig
-from .engine_count import Cost, EngineCount, count_engine
+from .engine_count import PARTS, Cost, EngineCount, count_engine
 from .hierarchy import Memory
 
-__all__ = ["CHECKED", "SAMPLES", "CostModel", "cost_model"]
+__all__ = ["CHECKED", "SAMPLES", "UNITS", "CostModel", "cost_model"]
 
-SAMPLES = ((4, 4, 1), (8, 4, 2), (4, 8, 4), (8, 8, 4))
-"""Rows, lanes and post lanes of the engines that are counted."""
-CHECKED = ((16, 8, 4), (16, 16, 8))
-"""Of those that the composed counts are compared with."""
+SMALLEST = (4, 4, 1)
+SAMPLES = (SMALLEST, (8, 4, 2), (4, 8, 4), (8, 8, 4))
+"""Rows, lanes and post lanes of the engines of `BASE` that are counted; of all others the first."""
+UNITS = ((8, 4), (4, 8), (16, 16))
+"""Rows and lanes of the compute units that are counted besides."""
+BASE: tuple[Array, Decoder] = ("digit", "raw")
+COMPUTE = ("array", "decoder", "loader", "accumulators", "addresses")
+"""The parts of a compute unit."""
+CHECKED: Mapping[tuple[Array, Decoder], Sequence[tuple[int, int, int]]] = {
+    BASE: ((16, 8, 4), (8, 16, 8)),
+    ("shift", "huffman"): ((8, 8, 4),),
+}
+"""Engines that composed counts are compared with."""
 
 TERMS: Mapping[str, tuple[str, ...]] = {
     "array": ("one", "rows", "lanes", "pes"),
@@ -54,9 +66,18 @@ def _numbers(engine: EngineConfig) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class CostModel:
-    """Costs of engines of one array and decoder, from engines that were counted."""
+    """Costs of engines of one array and decoder.
+
+    Parameters
+    ----------
+    counts : whole engines that were counted
+    units : compute units
+    like : the model of `BASE`, whose other parts grow as these do; nothing where `counts` say how they grow
+    """
 
     counts: Sequence[EngineCount]
+    units: Sequence[EngineCount] = ()
+    like: "CostModel | None" = None
 
     @property
     def base(self) -> EngineConfig:
@@ -65,12 +86,14 @@ class CostModel:
 
     @cached_property
     def _terms(self) -> dict[str, np.ndarray]:
-        """By part, float64 (terms, fields of a cost)."""
-        return {name: self._fitted(name) for name in self.counts[0].parts}
+        """By part, float64 (terms, fields of a cost); of the parts that do not grow as another model's."""
+        first = self.counts[0].parts
+        return {name: self._fitted(name) for name in first if name in COMPUTE or self.like is None}
 
     def _fitted(self, name: str) -> np.ndarray:
-        rows = np.array([_row(name, count.config) for count in self.counts], dtype=np.float64)
-        values = np.array([_values(count.parts[name]) for count in self.counts], dtype=np.float64)
+        counts = [*self.counts, *self.units] if name in COMPUTE else self.counts
+        rows = np.array([_row(name, count.config) for count in counts], dtype=np.float64)
+        values = np.array([_values(count.parts[name]) for count in counts], dtype=np.float64)
         # Each engine counts as much as any other, however small it is.
         scale = 1 / np.maximum(values[:, 0], 1)[:, None]
         return np.linalg.lstsq(rows * scale, values * scale, rcond=None)[0]
@@ -81,10 +104,14 @@ class CostModel:
             name: Cost(*np.maximum(0, np.array(_row(name, engine), dtype=np.float64) @ terms).tolist())
             for name, terms in self._terms.items()
         }
+        if self.like is not None:
+            theirs, smallest = self.like.parts(engine), self.like.counts[0].parts
+            for name in set(smallest) - set(found):
+                found[name] = _grown(self.counts[0].parts[name], smallest[name], theirs[name])
         bank = Memory(engine.word_bits, act_words(engine) // engine.act_banks)
         held = {"memory_bits": bank.bits * engine.act_banks, "m20ks": bank.m20ks * engine.act_banks}
         values = {field.name: getattr(found["memory"], field.name) for field in fields(Cost)} | held
-        return found | {"memory": Cost(**values)}
+        return {name: found[name] for name in PARTS if name in found} | {"memory": Cost(**values)}
 
     def cost(self, engine: EngineConfig) -> Cost:
         """What a whole engine costs."""
@@ -93,6 +120,24 @@ class CostModel:
     def difference(self, count: EngineCount) -> float:
         """By what share the composed gates exceed those of an engine that was counted whole."""
         return self.cost(count.config).gates / count.whole.gates - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        like = None if self.like is None else self.like.to_json()
+        counts, units = ([count.to_json() for count in each] for each in (self.counts, self.units))
+        return {"counts": counts, "units": units, "like": like}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "CostModel":
+        """What `to_json` made."""
+        counts, units = ([EngineCount.from_json(each) for each in content[name]] for name in ("counts", "units"))
+        return cls(counts, units, None if content["like"] is None else cls.from_json(content["like"]))
+
+
+def _grown(mine: Cost, smallest: Cost, larger: Cost) -> Cost:
+    """A part of the smallest engine as it is in a larger one, given the same of another array."""
+    pairs = zip(_values(mine), _values(smallest), _values(larger), strict=True)
+    return Cost(*(own * theirs / least if least else own + theirs for own, least, theirs in pairs))
 
 
 def _row(name: str, engine: EngineConfig) -> list[int]:
@@ -108,19 +153,25 @@ def cost_model(
     array: Array,
     decoder: Decoder,
     *,
-    samples: Sequence[tuple[int, int, int]] = SAMPLES,
     cache: Path | None = None,
     notice: Callable[[str], None] | None = None,
     jobs: int | None = None,
 ) -> CostModel:
-    """Count the engines of `samples` with an array and a decoder.
+    """Count the engines and the compute units that the costs of an array with a decoder are composed of.
 
     `cache`, `notice` and `jobs` are as for `engine_count.count_engine`. What the sizes of bus, tiles and memory change
     in an engine's gates is left out: the engines are the default ones in these.
     """
-    check_engine(EngineConfig(array=array, decoder=decoder))
-    engines = [
-        EngineConfig(array=array, decoder=decoder, rows=rows, lanes=lanes, post_lanes=post_lanes)
-        for rows, lanes, post_lanes in samples
-    ]
-    return CostModel([count_engine(engine, cache=cache, notice=notice, jobs=jobs) for engine in engines])
+
+    def config(rows: int, lanes: int, post_lanes: int) -> EngineConfig:
+        return EngineConfig(array=array, decoder=decoder, rows=rows, lanes=lanes, post_lanes=post_lanes)
+
+    check_engine(config(*SMALLEST))
+    of_base = (array, decoder) == BASE
+    like = None if of_base else cost_model(*BASE, cache=cache, notice=notice, jobs=jobs)
+    counted: dict[str, Any] = {"cache": cache, "notice": notice, "jobs": jobs}
+    return CostModel(
+        [count_engine(config(*size), **counted) for size in (SAMPLES if of_base else (SMALLEST,))],
+        [count_engine(config(*size, 1), unit=True, **counted) for size in UNITS],
+        like,
+    )

@@ -24,6 +24,7 @@ from ..kernels.errors import FormatError
 from ..sim.atomic import write_json
 from ..sim.engine import EngineConfig
 from .alm import AlmTally
+from .engine.compute import ComputeUnit
 from .engine.engine import Engine
 from .flows import FLIP_FLOP, TWO_INPUT, flows
 from .hierarchy import Design, parse_design
@@ -85,7 +86,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class EngineCount:
-    """A whole engine, synthesised."""
+    """A whole engine, or the compute unit of one, synthesised."""
 
     config: EngineConfig
     parts: dict[str, Cost]
@@ -132,26 +133,29 @@ def part_of(path: str) -> str:
 def count_engine(
     config: EngineConfig,
     *,
+    unit: bool = False,
     cache: Path | None = None,
     notice: Callable[[str], None] | None = None,
     jobs: int | None = None,
 ) -> EngineCount:
-    """Synthesise a whole engine, or recall what it came to.
+    """Synthesise a whole engine, or its compute unit alone (`unit`), or recall what that came to.
 
     `cache`, `notice` and `jobs` are as for `synth.synthesize_component`.
     """
     # What a clock is assumed to be is no hardware.
     config = config.model_copy(update={"clock_mhz": EngineConfig().clock_mhz})
-    key = json.dumps([COUNT_FORMAT, tool_version(), _flow_hashes(), _sources(), config.model_dump(mode="json")])
+    level, top = ("compute", "compute") if unit else ("", "engine")
+    known = [COUNT_FORMAT, tool_version(), _flow_hashes(), _sources(), top, config.model_dump(mode="json")]
     folder = cache or cache_folder()
-    kept = folder / f"engine-{hashlib.sha256(key.encode()).hexdigest()}.json"
+    kept = folder / f"{top}-{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.json"
     with suppress(OSError, ValueError):
         return EngineCount.from_json(json.loads(kept.read_text()))
-    label = f"engine {config.rows} x {config.lanes}, {config.array}, {config.decoder}"
+    label = f"{top} {config.rows} x {config.lanes}, {config.array}, {config.decoder}"
     if notice is not None:
         notice(f"{label}: RTL")
-    design = parse_design(to_rtlil(Engine(config), "engine"), "engine")
-    parts = count_design(design, label, cache=cache, notice=notice, jobs=jobs)
+    component = ComputeUnit(config) if unit else Engine(config)
+    design = parse_design(to_rtlil(component, top), top)
+    parts = count_design(design, label, level=level, cache=cache, notice=notice, jobs=jobs)
     found = EngineCount(config, parts, design.sha256)
     with suppress(OSError, FormatError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,12 +192,16 @@ def count_design(
     design: Design,
     label: str,
     *,
+    level: str = "",
     cache: Path | None = None,
     notice: Callable[[str], None] | None = None,
     jobs: int | None = None,
 ) -> dict[str, Cost]:
-    """What each part of an engine's design costs, every distinct module synthesised once; `label` is for notices."""
-    return _parts(design, _modules(design, label, cache, notice, jobs))
+    """What each part of an engine's design costs, every distinct module synthesised once.
+
+    `label` is for notices; `level` is where in an engine the design lies.
+    """
+    return _parts(design, _modules(design, label, cache, notice, jobs), level)
 
 
 def _modules(
@@ -226,7 +234,7 @@ def _modules(
             raise
 
 
-def _parts(design: Design, modules: Mapping[str, _Module]) -> dict[str, Cost]:
+def _parts(design: Design, modules: Mapping[str, _Module], level: str) -> dict[str, Cost]:
     """The sums of all instances of each part's modules."""
     counts: dict[str, Counter[str]] = {}
 
@@ -236,7 +244,7 @@ def _parts(design: Design, modules: Mapping[str, _Module]) -> dict[str, Cost]:
             name = child.name.partition("$")[0]
             walk(child.module, f"{path}.{name}" if path else name)
 
-    walk(design.top, "")
+    walk(design.top, level)
     return {name: _cost(design, modules, counts[name]) for name in PARTS if name in counts}
 
 

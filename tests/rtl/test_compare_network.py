@@ -66,6 +66,21 @@ def test_the_reverse_gives_the_gates_of_a_speed():
     assert row.sized.gates_at_target == row.sized.cost.gates * row.sized.cycles / 50_000
 
 
+def test_engines_of_one_size_are_compared_as_they_are():
+    goal = Goal.of_size("4x4", 50)
+    found = compare_networks(shape_subjects("resnet8", ["focused5-huffman"]), goal, models=made_models())
+    (row,) = found.rows
+    engine = row.sized.engine
+    assert (engine.rows, engine.lanes, engine.post_lanes) == (4, 4, 2)
+    ran = shaped_network("resnet8", "focused5-huffman").run(np.zeros((1, 3, 32, 32), dtype=np.uint8), engine)
+    assert row.images_per_second == 50e6 / ran.cycles_per_image
+    assert "engines of 4 x 4, Q 2" in found.notes()[0]
+    with pytest.raises(FormatError, match=r"^size must be RxL or RxLxQ, not '4by4'$"):
+        Goal.of_size("4by4", 50)
+    with pytest.raises(FormatError, match=r"^engine: rows must be a power of two from 4 to 64, not 5$"):
+        Goal.of_size("5x4", 50)
+
+
 def test_alms_bound_the_upper_bound():
     goal = Goal("alms", 50_000)
     found = compare_networks(shape_subjects("resnet8", ["shift"]), goal, models=made_models())

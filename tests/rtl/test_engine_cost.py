@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from gatewise.kernels.errors import UnsupportedError
 from gatewise.rtl.engine.compute import ComputeUnit
-from gatewise.rtl.engine_cost import CostModel, cost_model
-from gatewise.rtl.engine_count import Cost, EngineCount, count_design, part_of
+from gatewise.rtl.engine_cost import UNITS, CostModel, cost_model
+from gatewise.rtl.engine_count import PARTS, Cost, EngineCount, count_design, part_of
 from gatewise.rtl.hierarchy import parse_design
 from gatewise.rtl.synth import synthesize_component
 from gatewise.rtl.verilog import to_rtlil
@@ -29,6 +29,18 @@ def test_a_composed_cost_is_exact_where_counts_are_linear():
 def test_it_misses_none_of_the_engines_that_it_is_made_of():
     model = made_models().of("digit", "raw")
     assert all(abs(model.difference(count)) < 1e-9 for count in model.counts)
+
+
+def test_other_parts_grow_as_those_of_the_base():
+    base = made_models().of("digit", "raw")
+    units = [EngineConfig(array="shift", rows=rows, lanes=lanes) for rows, lanes in UNITS]
+    smallest = EngineConfig(array="shift", rows=4, lanes=4, post_lanes=1)
+    model = CostModel([made_count(smallest)], [made_count(unit) for unit in units], base)
+    for engine in engines(smallest):
+        assert model.cost(engine).gates == pytest.approx(made_count(engine).whole.gates, rel=1e-9)
+    assert list(model.parts(smallest)) == [name for name in PARTS if name != "decoder"]
+    again = CostModel.from_json(model.to_json())
+    assert again.cost(EngineConfig(array="shift")) == model.cost(EngineConfig(array="shift"))
 
 
 def test_a_part_that_is_missed_shows():
