@@ -8,9 +8,6 @@ compared with the fake-quantised network's, and one layer's histogram, levels an
 the repository's root; it takes about a minute. scikit-learn carries the digits, matplotlib draws.
 """
 
-import sys
-from pathlib import Path
-
 import gatewise
 from gatewise.quant.agreement import agreement
 from gatewise.quant.methods import quantize
@@ -19,6 +16,7 @@ from gatewise.sim.file import save_network
 from gatewise.sim.images import ImageSet
 
 from examples.digits.train import digit_images, split
+from examples.output import output_folder
 
 BITS = 3
 EPOCHS = 5
@@ -34,7 +32,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "fine-tuned": ALLOCATED,
 }
 
-folder = Path(sys.argv[1] if sys.argv[1:] else ".")
+folder = output_folder()
 train_images, train_labels, test_images, test_labels = split(*digit_images())
 learnt, test = ImageSet(train_images, train_labels), ImageSet(test_images, test_labels)
 print(f"{'':12}{'top-1 %':>9}{'float':>9}{'bytes':>9}{'cycles':>9}  differing integers")

@@ -8,8 +8,6 @@ the network. Gates begin nearer to closing, and move faster, than the paper's, w
 from the repository's root; it takes a minute or two. scikit-learn carries the digits.
 """
 
-import sys
-
 import gatewise
 from gatewise import EngineConfig
 from gatewise.quant.methods import quantize
@@ -18,8 +16,9 @@ from gatewise.sim.file import save_network
 from gatewise.sim.images import ImageSet
 
 from examples.digits.train import digit_images, split
+from examples.output import output_file
 
-path = sys.argv[1] if sys.argv[1:] else "bayesian.gw"
+path = output_file("bayesian.gw")
 train_images, train_labels, test_images, test_labels = split(*digit_images())
 learnt, test = ImageSet(train_images, train_labels), ImageSet(test_images, test_labels)
 options = {"target_bops": "0.03", "strength": "0.01", "search_runs": "2", "search_epochs": "1"}

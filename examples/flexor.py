@@ -8,8 +8,6 @@ to the float network's, which have little right by themselves. Run it from the r
 two. scikit-learn carries the digits.
 """
 
-import sys
-
 import gatewise
 from gatewise import EngineConfig
 from gatewise.quant.methods import quantize
@@ -19,8 +17,9 @@ from gatewise.sim.images import ImageSet
 from gatewise.sim.inspect import inspect_file
 
 from examples.digits.train import digit_images, split
+from examples.output import output_file
 
-path = sys.argv[1] if sys.argv[1:] else "flexor.gw"
+path = output_file("flexor.gw")
 train_images, train_labels, test_images, test_labels = split(*digit_images())
 learnt, test = ImageSet(train_images, train_labels), ImageSet(test_images, test_labels)
 network = "flexor", "examples.digits.network:digits_cnn", "examples/digits/weights.safetensors", learnt

@@ -7,8 +7,6 @@ Huffman coding; activations have 8 bits. Run it from the repository's root; it t
 carries the digits.
 """
 
-import sys
-
 import gatewise
 import numpy as np
 from gatewise import EngineConfig
@@ -18,8 +16,9 @@ from gatewise.sim.file import save_network
 from gatewise.sim.images import ImageSet
 
 from examples.digits.train import digit_images, split
+from examples.output import output_file
 
-path = sys.argv[1] if sys.argv[1:] else "focused.gw"
+path = output_file("focused.gw")
 train_images, train_labels, test_images, test_labels = split(*digit_images())
 learnt, test = ImageSet(train_images, train_labels), ImageSet(test_images, test_labels)
 with TerminalProgress() as progress:

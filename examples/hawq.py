@@ -9,9 +9,7 @@ folder: every choice begins with them, and so does the next run. Run it from the
 two. scikit-learn carries the digits.
 """
 
-import sys
 import time
-from pathlib import Path
 
 import gatewise
 import numpy as np
@@ -26,6 +24,7 @@ from gatewise.sim.file import save_network
 from gatewise.sim.images import ImageSet
 
 from examples.digits.train import digit_images, split
+from examples.output import output_folder
 
 CALIBRATION = 32
 ENGINE = {"rows": 8, "lanes": 8}
@@ -41,7 +40,7 @@ CASES = {
 
 # The network is small: more threads only wait for one another.
 torch.set_num_threads(1)
-folder = Path(sys.argv[1] if sys.argv[1:] else ".")
+folder = output_folder()
 train_images, train_labels, test_images, test_labels = split(*digit_images())
 learnt, test = ImageSet(train_images, train_labels), ImageSet(test_images, test_labels)
 loaded = load_network("examples.digits.network:digits_cnn", "examples/digits/weights.safetensors")

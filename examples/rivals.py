@@ -7,9 +7,6 @@ both are worth in integers, and what the trained file costs on the engine that i
 repository's root; it takes about two minutes. scikit-learn carries the digits.
 """
 
-import sys
-from pathlib import Path
-
 from gatewise.quant.methods import quantize
 from gatewise.quant.progress import TerminalProgress
 from gatewise.sim.file import save_network
@@ -18,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.digits.train import digit_images, split
+from examples.output import output_folder
 
 RIVALS = {
     "fixed8": {},
@@ -29,7 +27,7 @@ RIVALS = {
 """Each method with its options."""
 EPOCHS = 8
 
-folder = Path(sys.argv[1] if sys.argv[1:] else ".")
+folder = output_folder()
 train_images, train_labels, test_images, test_labels = split(*digit_images())
 learnt, test = ImageSet(train_images, train_labels), ImageSet(test_images, test_labels)
 network = "examples.digits.network:digits_cnn", "examples/digits/weights.safetensors", learnt
