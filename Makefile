@@ -77,9 +77,10 @@ regress: setup
 bench: $(VENV)/full
 	@$(BIN)/python bench/kernels.py
 
-# Every figure of docs/gates.md, counted anew unless it is in the synthesis cache.
+# Every figure that gates are part of, counted anew unless it is in the synthesis cache.
 gates: $(VENV)/full
 	@$(BIN)/python bench/gates.py
+	@$(BIN)/python bench/bops.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

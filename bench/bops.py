@@ -25,11 +25,11 @@ from gatewise.sim.energy import lowered_energy
 from gatewise.sim.lower import lower
 from gatewise.sim.prune import layer_bops, pruned
 from gatewise.sim.schedule import schedule
+from gatewise.sim.shapes import STREAM, Shapes, noise
 from gatewise.sim.sort import sorted_by_width
 from paths import ROOT, TRAINED
 from rich.console import Console
 from scipy.stats import spearmanr
-from shapes import STREAM, Shapes, noise
 
 PAGE, STORE, PLOTS = ROOT / "docs" / "bops.md", ROOT / "docs" / "bops.json", ROOT / "docs" / "bops"
 ARRAYS = ("digit", "fusion")
@@ -266,16 +266,16 @@ span a factor of {ratio:.1f} ({least:,.0f} to {most:,.0f} M) where cycles span {
 (fused) and {spread_digit:.2f} times (digit) the cycles of the other. What an array of 4-bit digits multiplies, MACs x
 digits x digits, ranks its cycles with {digits:.3f}.
 
-**Bytes over the bus are another matter**: {bytes:.3f}, since activation bits, half of a BOP, move none; the plain sum of
-weight bits has {bits:.3f}. Energy, of which memory is a great part, has {energy:.3f}.
+**Bytes over the bus are another matter**: {bytes:.3f}, since activation bits, half of a BOP, move none; the plain
+sum of weight bits has {bits:.3f}. Energy, of which memory is a great part, has {energy:.3f}.
 
 **Widths between powers of two mislead more**: the digit array takes 5 bits as 8 and 3 as 4. With 1 to 8 bits the
 coefficient for its cycles is {wide:.3f}, that of digit products {wide_digits:.3f}.
 
 **Trained networks do worse than drawn ones.** Of the {count} trained ResNet-20 the coefficients are {trained_digit:.3f}
 (digit cycles), {trained_fusion:.3f} (fused) and {trained_bytes:.3f} (bytes). Where widths differ by channel, BOPs are
-those of the mean width and cycles those of the widest of the channels that go together: `{pair[0]}` has {pair_bops:,.0f}
-MBOP and takes {pair_cycles:,} cycles, `{pair[1]}` with {other_bops:,.0f} MBOP takes {other_cycles:,}. And of the three
+those of the mean width and cycles those of the widest of the channels that go together: `{pair[0]}` has
+{pair_bops:,.0f} MBOP and takes {pair_cycles:,} cycles, `{pair[1]}` with {other_bops:,.0f} MBOP takes {other_cycles:,}. And of the three
 LeNet-5 of Bayesian Bits, which BOPs were the aim of, at {lenet_bops} MBOP the cycles are {lenet_cycles}.
 
 Engines are the default ones of 16 x 16 with either array, no decoder, constant channels removed where that is exact;
