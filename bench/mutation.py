@@ -5,7 +5,8 @@
 Every mutation of `mutations.MUTATIONS` changes one line of the RTL. The engine that it names is compiled with it and
 runs its networks of `mutation_regress` beside the simulator, as the unchanged engine has done before. A mutation
 survives where nothing differs; where it must change only cycles, or only overflow counters, all the rest must be equal
-in every run. Exits with 1 where a mutation survives, changes what it must not, or leaves the RTL as it is.
+in every run. Exits with 1 where a mutation survives, changes what it must not, or leaves the RTL as it is. Faults of
+blocks that no engine has (`mutations.BLOCK_MUTATIONS`) meet the block's own benches instead, on Icarus.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from typing import Any
 
 import gatewise
 from mutation_regress import build, cases, regress
-from mutations import MUTATIONS, Mutation
+from mutations import BLOCK_MUTATIONS, MUTATIONS, Mutation
 from rich.console import Console
 from rich.table import Table
 
@@ -34,26 +35,33 @@ ALONE = ("counters", "cycles")
 """Kinds beside which nothing may differ."""
 PATIENCE = 1200
 """Seconds for one engine."""
+BLOCK_VECTORS = 800
+"""Cycles of a block's bench."""
 
 
 def main() -> None:
     """Print the table."""
     arguments = _arguments()
+    if arguments.block:
+        print(json.dumps(_block_differs(arguments.block)))
+        return
     if arguments.worker:
         _work(*map(Path, arguments.worker), arguments.engine, arguments.until)
         return
-    known = {mutation.name: mutation for mutation in MUTATIONS}
+    known = {mutation.name: mutation for mutation in (*MUTATIONS, *BLOCK_MUTATIONS)}
     unknown = [name for name in arguments.names if name not in known]
     if unknown:
         raise SystemExit(f"error: a mutation's name must be one of --list, not {unknown[0]}")
     if arguments.list:
-        for mutation in MUTATIONS:
+        for mutation in known.values():
             print(
                 f"{mutation.name:22} {mutation.build:13} {mutation.block:24} {mutation.kind:9} {mutation.description}"
             )
         return
-    chosen = [known[name] for name in arguments.names] or list(MUTATIONS)
-    raise SystemExit(_bench(chosen[: arguments.limit], arguments.jobs))
+    chosen = ([known[name] for name in arguments.names] or list(known.values()))[: arguments.limit]
+    blocks = [mutation for mutation in chosen if mutation in BLOCK_MUTATIONS]
+    engines = [mutation for mutation in chosen if mutation not in blocks]
+    raise SystemExit(max(_bench(engines, arguments.jobs) if engines else 0, _bench_blocks(blocks) if blocks else 0))
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,6 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="say what the mutations are, and run none")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--engine", help=argparse.SUPPRESS)
+    parser.add_argument("--block", help=argparse.SUPPRESS)
     parser.add_argument("--until", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -101,6 +110,40 @@ def _bench(chosen: list[Mutation], jobs: int) -> int:
     if failed:
         console.print(f"not as they must be: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _bench_blocks(chosen: list[Mutation]) -> int:
+    """Faults of blocks, each in a copy of its own; 1 where a block's benches do not see one, or see one without."""
+    survive = 0
+    with tempfile.TemporaryDirectory(prefix="gatewise-mutation-") as name:
+        work = Path(name)
+        sound = _copy(PACKAGE, work / "sound")
+        for mutation in (*chosen, *dict.fromkeys(each.build for each in chosen)):
+            label = mutation if isinstance(mutation, str) else mutation.name
+            copy = _copy(sound, work / label)
+            if isinstance(mutation, Mutation):
+                mutation.apply(copy)
+            block = mutation if isinstance(mutation, str) else mutation.build
+            environment = os.environ | {"PYTHONPATH": str(work / label)}
+            command = [sys.executable, __file__, "--block", block]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+            if done.returncode:
+                raise SystemExit(f"error: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+            found = json.loads(done.stdout)
+            survive += (found is None) == isinstance(mutation, Mutation)
+            _note(f"{label}: {found or 'nothing differs'}")
+            shutil.rmtree(work / label)
+    print(f"{len(chosen)} faults of blocks, {survive} not as they must be")
+    return min(survive, 1)
+
+
+def _block_differs(name: str) -> str | None:
+    """What a block's benches find first, case by case."""
+    from gatewise.rtl.blocks import BLOCKS
+    from gatewise.rtl.regress import run_bench
+
+    found = (run_bench(BLOCKS[name], case, vectors=BLOCK_VECTORS).mismatch for case in BLOCKS[name].cases)
+    return next((" ".join(mismatch.split()) for mismatch in found if mismatch), None)
 
 
 def _unchanged(work: Path, name: str) -> str:

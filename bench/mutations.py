@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["MUTATIONS", "Kind", "Mutation", "engine_blocks"]
+__all__ = ["BLOCK_MUTATIONS", "MUTATIONS", "Kind", "Mutation", "engine_blocks"]
 
 Kind = Literal["digits", "counters", "cycles", "stops"]
 TOP = "rtl/engine/engine.py"
@@ -938,3 +938,58 @@ MUTATIONS = (
     ),
 )  # fmt: skip
 """In the order of the blocks that a word passes."""
+
+STATISTICS = "statistics"
+BLOCK_MUTATIONS = (
+    Mutation(
+        "statistics-round", "rtl/statistics.py",
+        "[: len(self.reciprocal_shift)]) + 1) >> 1", "[: len(self.reciprocal_shift)]) + 0) >> 1",
+        "digits", "a sum over its count is rounded down", STATISTICS,
+    ),
+    Mutation(
+        "statistics-first", "rtl/statistics.py",
+        "Mux(self.first, 0, self.total) + term", "self.total + term",
+        "digits", "a pass goes on with the sum of the one before", STATISTICS,
+    ),
+    Mutation(
+        "statistics-distance", "rtl/statistics.py",
+        "Mux(distance < 0, -distance, distance)", "distance",
+        "digits", "distances from the mean keep their sign", STATISTICS,
+    ),
+    Mutation(
+        "statistics-least", "rtl/statistics.py",
+        "(value < self.least)", "(value > self.least)",
+        "digits", "the offset stops at the greatest value, not at the least", STATISTICS,
+    ),
+    Mutation(
+        "statistics-relu", "rtl/statistics.py",
+        "Mux(result.mean < 0, 0, result.mean) + alpha", "result.mean + alpha",
+        "digits", "a negative mean narrows the range behind a ReLU", STATISTICS,
+    ),
+    Mutation(
+        "statistics-floor", "rtl/statistics.py",
+        "span >> LEVEL_BITS == 0", "span == 0",
+        "digits", "a range of fewer steps than the greatest code is not widened", STATISTICS,
+    ),
+    Mutation(
+        "statistics-full", "rtl/statistics.py",
+        "with m.If(~result.multiplier[-1]):", "with m.If(~result.multiplier[-2]):",
+        "digits", "the quotient stops a bit short of the multiplier's width", STATISTICS,
+    ),
+    Mutation(
+        "statistics-steps", "rtl/statistics.py",
+        "left.eq(parameters.divide_steps - 1)", "left.eq(parameters.divide_steps)",
+        "cycles", "the division takes a step too many", STATISTICS,
+    ),
+    Mutation(
+        "statistics-root", "rtl/statistics.py",
+        "grown - Cat(1, 0, result.deviation)", "grown - Cat(0, 1, result.deviation)",
+        "digits", "the square root tries twice the next bit", STATISTICS,
+    ),
+    Mutation(
+        "statistics-variance", "rtl/statistics.py",
+        "Mux(variance < 0, 0, variance)", "variance",
+        "digits", "a variance below 0 is a great one", STATISTICS,
+    ),
+)  # fmt: skip
+"""Of blocks that no engine has: `build` is the block's name, and its benches must see them."""

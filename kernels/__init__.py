@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .residual import AddOperand, ResidualAdd
     from .shift import ShiftFormat, ShiftPE, ShiftRow
     from .sign import PopcountRow, SignRow
+    from .statistics import Clips, ClipStatistics
     from .tree import AdderTree
     from .xor import XorNetwork, XorProgrammable
     from .xor_stream import XorDecoder, XorRows, XorRun, XorSchedule, XorStream
@@ -60,6 +61,8 @@ __all__ = [
     "AdderTree",
     "Aligner",
     "Alignment",
+    "ClipStatistics",
+    "Clips",
     "ConvResult",
     "ConvShape",
     "Correction",
@@ -154,6 +157,7 @@ _MODULES = (
     "residual",
     "shift",
     "sign",
+    "statistics",
     "tree",
     "xor",
     "xor_stream",

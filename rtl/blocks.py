@@ -18,6 +18,7 @@ from ..kernels.errors import FormatError
 from ..kernels.mac import MacFormat, Overflow
 from ..kernels.planes import TABLE_ENTRIES
 from ..kernels.requant import Rounding
+from ..kernels.statistics import StatisticsPrior
 from ..kernels.unrolled import Structure, UnrolledDot
 from ..sim.unrolled import scheme_named, seeded_layer
 from .accumulator import Accumulator, AccumulatorBench
@@ -33,6 +34,7 @@ from .planes import PlaneCorrection, PlaneCorrectionBench, PlaneTable, PlaneTabl
 from .requant import ScaleRequantizer, ScaleRequantizerBench, ThresholdRequantizer, ThresholdRequantizerBench
 from .shift import ShiftPE, ShiftPEBench, ShiftRowBench, streamed_shift_row
 from .sign import PopcountRowBench, SignRowBench, streamed_popcount_row, streamed_sign_row
+from .statistics import ClipStatistics, ClipStatisticsBench
 from .stepped import Build, steppable, steppable_bench
 from .tree import AdderTree, AdderTreeBench
 from .unrolled import UnrolledDot as UnrolledDotCircuit
@@ -307,6 +309,12 @@ def _huffman_bank(
     return Build(kernels.HuffmanBank(rows, decoder), stepped)
 
 
+def _statistics(
+    value_bits: int = 16, count_bits: int = 16, prior: StatisticsPrior = "laplace", stepped: bool = False
+) -> Build:
+    return Build(kernels.ClipStatistics(value_bits, count_bits, prior), stepped)
+
+
 MAX_UNROLLED_TAPS = 4096
 
 
@@ -528,6 +536,19 @@ BLOCKS: dict[str, Block] = {
                 {"stepped": True, "rows": 1, "alphabet": 16, "max_length": 8, "chunk_bits": 8, "symbol_bits": 4},
             ),
             small={"rows": 2, "alphabet": 16, "max_length": 5, "chunk_bits": 8, "symbol_bits": 4, "count_bits": 8},
+        ),
+        Block(
+            "statistics",
+            _statistics,
+            steppable(ClipStatistics),
+            steppable_bench(ClipStatisticsBench),
+            cases=(
+                {"stepped": True},
+                {"stepped": True, "prior": "gauss"},
+                {"stepped": True, "value_bits": 8, "count_bits": 3},
+                {"stepped": True, "value_bits": 9, "count_bits": 10, "prior": "gauss"},
+            ),
+            small={"value_bits": 8, "count_bits": 8},
         ),
         Block(
             "unrolled",

@@ -11,7 +11,7 @@ from gatewise.rtl.blocks import BLOCKS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "blocks.md").read_text(encoding="utf-8")
-LARGE = {"correction", "dot", "fusion", "huffman", "huffman_bank", "planes", "scale", "shift", "unrolled"}
+LARGE = {"correction", "dot", "fusion", "huffman", "huffman_bank", "planes", "scale", "shift", "statistics", "unrolled"}
 """Blocks whose synthesis takes long: their RTL must be what was counted, and `make regress` counts it again."""
 AMARANTH = "0.5.10"
 
