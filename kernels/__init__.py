@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         run_bits,
         utilised_bricks,
     )
-    from .huffman import HuffmanBank, HuffmanCode, HuffmanDecoder, HuffmanError, HuffmanTable, entropy, interleave
+    from .huffman import HuffmanCode, HuffmanDecoder, HuffmanError, HuffmanTable, entropy
+    from .huffman_bank import HuffmanBank, interleave
     from .mac import DIGIT_BITS, MacFormat, Overflow
     from .multiplier import DigitMultiplier
     from .nested import LayerBops, NestedGrid, bops, relative_bops
@@ -147,6 +148,7 @@ _MODULES = (
     "dot",
     "fusion",
     "huffman",
+    "huffman_bank",
     "mac",
     "multiplier",
     "nested",

@@ -12,6 +12,7 @@ word, symbols whose code word is all zeros could be added or left out unseen.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -23,27 +24,19 @@ from .jit import jit
 __all__ = [
     "MAX_ALPHABET",
     "MAX_LENGTH",
-    "BankTimes",
-    "HuffmanBank",
     "HuffmanCode",
     "HuffmanDecoder",
     "HuffmanError",
     "HuffmanResult",
     "HuffmanTable",
+    "decode_rows",
     "entropy",
-    "interleave",
 ]
 
 MAX_LENGTH = 16
 MAX_ALPHABET = 256
 
-MAX_ROWS = 65
-"""Of the largest array, and one of its alignment amounts."""
-
 CHUNK_BITS = (8, 16, 32, 64)
-
-QUEUE = 4
-"""Symbols whose requests for chunks may wait in a bank; the symbol after them waits too."""
 
 ESCAPE = 15
 """Nibble of a table after which the next one is no length of its own."""
@@ -83,23 +76,6 @@ class HuffmanResult(NamedTuple):
 
     symbols: np.ndarray
     error: HuffmanError
-
-
-class BankTimes(NamedTuple):
-    """When a bank and what takes its symbols in tiles do what.
-
-    `times` are the cycles in which symbols are decoded, `first` those in which tiles are used, int64. `last_chunk` is
-    the cycle of the last chunk, `done` the one in which the bank offers its end or, if that is later, the last symbol
-    has been taken; `ready` is the cycle in which one more tile could be used; `wait` are the cycles in which the first
-    tile waited for `half`.
-    """
-
-    times: np.ndarray
-    first: np.ndarray
-    last_chunk: int
-    done: int
-    ready: int
-    wait: int
 
 
 @jit
@@ -187,26 +163,6 @@ def _read(data, chunk_bytes, rows, slots, limits, offsets, symbols, out):  # typ
 
 
 @jit
-def _requests(lengths, chunk_bits, slots, order):  # type: ignore[no-untyped-def]
-    """Rows in the order in which they ask for chunks, written to `order`: how many there are."""
-    rows, count = lengths.shape
-    used = np.zeros(rows, dtype=np.int64)
-    asked = 0
-    for _ in range(slots):
-        for row in range(rows):
-            order[asked] = row
-            asked += 1
-    for k in range(count):
-        for row in range(rows):
-            before = used[row] // chunk_bits
-            used[row] += lengths[row, k]
-            if used[row] // chunk_bits > before:
-                order[asked] = row
-                asked += 1
-    return asked
-
-
-@jit
 def _decoder_cycles(lengths, chunks, size, slots, step, times):  # type: ignore[no-untyped-def]
     """Cycles of one decoder; `times` receives those in which the symbols are decoded."""
     taken = used = k = 0
@@ -220,78 +176,6 @@ def _decoder_cycles(lengths, chunks, size, slots, step, times):  # type: ignore[
         taken += ready
         cycle += 1
     return cycle + max(1, -(-(taken * size - used) // step))
-
-
-@jit
-def _bank_cycles(lengths, order, settings, begin, shadow, ready, passes, half, times, first):  # type: ignore[no-untyped-def]
-    """Play a bank of decoders, which takes its start in `begin`, and what takes its symbols: see `HuffmanBank.tiles`.
-
-    `order` are the rows that the chunks go to; `times` receives the cycles in which symbols are decoded, `first` those
-    of the tiles. Returns the cycle of the last chunk, that in which the bank is done, `ready` behind the last tile, and
-    the cycles in which the first one waited for `half`.
-
-    The requests of a symbol are registered (`fresh`), wait in the queue, and become the ones that are served; the
-    queue is passed over while it is empty. What the rows ask for in the beginning is served first.
-    """
-    size, slots, step, columns = settings
-    rows, count = lengths.shape
-    chunks = len(order)
-    filled = np.zeros(rows, dtype=np.int64)
-    used = np.zeros(rows, dtype=np.int64)
-    queue = np.zeros(QUEUE + 1, dtype=np.int64)
-    taken = k = waiting = fresh = column = tile = wait = 0
-    serving = rows * slots
-    valid = False
-    cycle = begin + 1
-    last_chunk = done = begin
-    while k < count or taken < chunks or valid:
-        ended = k == count and taken == chunks
-        take = valid and cycle >= shadow
-        if take:
-            column += 1
-            if column == columns:
-                column = 0
-                can = max(ready, cycle)
-                first[tile] = max(can, half) if tile == 0 else can
-                wait += first[tile] - can
-                shadow, ready = first[tile] + 1, first[tile] + passes[tile]
-                tile += 1
-        asks = 0
-        decodes = k < count and (not valid or take) and (taken == chunks or waiting + (fresh > 0) < QUEUE)
-        if decodes:
-            for row in range(rows):
-                decodes &= lengths[row, k] <= filled[row] * size - used[row]
-        if decodes:
-            for row in range(rows):
-                before = used[row] // size
-                used[row] += lengths[row, k]
-                asks += used[row] // size > before
-            times[k] = cycle
-            k += 1
-        if serving and taken < chunks:
-            filled[order[taken]] += 1
-            taken += 1
-            serving -= 1
-            last_chunk = cycle
-        if not serving and waiting:
-            serving = queue[0]
-            queue[:-1] = queue[1:]
-            waiting -= 1
-        elif not serving:
-            serving, fresh = fresh, 0
-        if fresh and taken < chunks:
-            queue[waiting] = fresh
-            waiting += 1
-        fresh = asks
-        valid = decodes or (valid and not take)
-        if k == count and taken == chunks and not ended:
-            # The rest of the streams is looked at from the next cycle on, whether or not the last symbols wait.
-            most = 1
-            for row in range(rows):
-                most = max(most, -(-(filled[row] * size - used[row]) // step))
-            done = cycle + 1 + most
-        cycle += 1
-    return last_chunk, max(done, cycle), ready, wait
 
 
 def entropy(counts: np.ndarray) -> float:
@@ -377,24 +261,15 @@ class HuffmanCode:
     @property
     def canonical(self) -> HuffmanTable:
         """The code as decoders use it."""
-        symbols = sorted((symbol for symbol, length in enumerate(self.lengths) if length), key=self.lengths.__getitem__)
-        limits, offsets = (np.zeros(MAX_LENGTH + 1, dtype=np.int32) for _ in range(2))
-        limit = place = 0
-        for length in range(1, MAX_LENGTH + 1):
-            first = 2 * limit
-            offsets[length] = place - first
-            words = self.lengths.count(length)
-            limit, place = first + words, place + words
-            limits[length] = limit
-        return HuffmanTable(limits, offsets, np.array(symbols, dtype=np.uint8))
+        limits, offsets, symbols = _canonical(self.lengths)
+        return HuffmanTable(limits.copy(), offsets.copy(), symbols.copy())
 
     @property
     def words(self) -> np.ndarray:
         """Code words by symbol, uint16, to be written most significant bit first; 0 where there is none."""
-        _, offsets, symbols = self.canonical
+        _, offsets, symbols = _canonical(self.lengths)
         words = np.zeros(len(self.lengths), dtype=np.uint16)
-        for place, symbol in enumerate(symbols):
-            words[symbol] = place - offsets[self.lengths[symbol]]
+        words[symbols] = np.arange(len(symbols)) - offsets[np.array(self.lengths)[symbols]]
         return words
 
     def sizes(self, symbols: np.ndarray) -> np.ndarray:
@@ -478,6 +353,20 @@ class HuffmanCode:
         return code
 
 
+@lru_cache(64)
+def _canonical(lengths: tuple[int, ...]) -> HuffmanTable:
+    symbols = sorted((symbol for symbol, length in enumerate(lengths) if length), key=lengths.__getitem__)
+    limits, offsets = (np.zeros(MAX_LENGTH + 1, dtype=np.int32) for _ in range(2))
+    limit = place = 0
+    for length in range(1, MAX_LENGTH + 1):
+        first = 2 * limit
+        offsets[length] = place - first
+        words = lengths.count(length)
+        limit, place = first + words, place + words
+        limits[length] = limit
+    return HuffmanTable(limits, offsets, np.array(symbols, dtype=np.uint8))
+
+
 def _nibbles(length: int, run: int) -> Iterator[int]:
     """The nibbles of a table for `run` symbols in a row of one length."""
     if length == 0:
@@ -506,7 +395,9 @@ def _chunks_of(data: np.ndarray, size: int) -> np.ndarray:
     return np.pad(_checked_bytes(data), (0, -len(data) % size)).reshape(-1, size)
 
 
-def _decode(decoder: "HuffmanDecoder", chunks: np.ndarray, table: HuffmanTable, count: int, rows: int) -> HuffmanResult:
+def decode_rows(
+    decoder: "HuffmanDecoder", chunks: np.ndarray, table: HuffmanTable, count: int, rows: int
+) -> HuffmanResult:
     """Symbols of `rows` rows and the error, out of chunks of any content."""
     size = decoder.chunk_bits // 8
     chunks = np.ascontiguousarray(chunks, dtype=np.uint64)
@@ -602,7 +493,7 @@ class HuffmanDecoder:
 
     def decode(self, chunks: np.ndarray, table: HuffmanTable, count: int) -> HuffmanResult:
         """What the hardware makes of at least one chunk (uint64), whatever they are."""
-        result = _decode(self, chunks, table, count, 1)
+        result = decode_rows(self, chunks, table, count, 1)
         return HuffmanResult(result.symbols[0], result.error)
 
     def times(self, sizes: np.ndarray) -> tuple[int, np.ndarray]:
@@ -623,123 +514,3 @@ class HuffmanDecoder:
     def bound(self, count: int, chunks: int) -> int:
         """Cycles after which the decoder is done with any stream, right or wrong, without stalls."""
         return count + chunks + -(-self.slots * self.chunk_bits // self.max_length) + 3
-
-
-@dataclass(frozen=True, slots=True)
-class HuffmanBank:
-    """Parameters and golden model of `rows` decoders in lock-step on one stream of chunks.
-
-    A row asks for as many chunks as its buffer holds in the beginning, and for the next one with every symbol that
-    uses up a chunk. Requests are served in the order of the symbols, for one symbol in the order of the rows.
-    """
-
-    rows: int
-    decoder: HuffmanDecoder
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.rows <= MAX_ROWS:
-            raise FormatError(f"a Huffman bank must have 1 to {MAX_ROWS} rows, not {self.rows}")
-        if self.decoder.chunk_bits < self.decoder.max_length:
-            raise FormatError(
-                f"chunks of a Huffman bank must hold a code word of {self.decoder.max_length} bits, "
-                f"not {self.decoder.chunk_bits} bits"
-            )
-
-    @property
-    def row_bits(self) -> int:
-        """Bits of a number of rows."""
-        return self.rows.bit_length()
-
-    def _requests(self, sizes: np.ndarray) -> np.ndarray:
-        """The rows that chunks go to, in order: all that the rows ask for."""
-        rows, slots, chunk_bits = len(sizes), self.decoder.slots, self.decoder.chunk_bits
-        if not 1 <= rows <= self.rows:
-            raise FormatError(f"a Huffman bank of {self.rows} rows must use 1 to {self.rows} of them, not {rows}")
-        asked = rows * slots + int((sizes.sum(axis=1) // chunk_bits).sum())
-        order = np.empty(asked, dtype=np.int64)
-        _requests(sizes, chunk_bits, slots, order)
-        # The last chunk is the last one that holds anything of its row's stream.
-        needed = sizes.sum(axis=1) // chunk_bits
-        last = [np.flatnonzero(order == row)[needed[row]] for row in range(rows)]
-        return order[: max(last) + 1]
-
-    def decode(self, chunks: np.ndarray, table: HuffmanTable, count: int, rows: int) -> HuffmanResult:
-        """What the hardware makes of at least one chunk (uint64), whatever they are, with `rows` rows in use."""
-        return _decode(self.decoder, chunks, table, count, rows)
-
-    def times(self, sizes: np.ndarray) -> tuple[int, np.ndarray]:
-        """Cycles of an intact stream whose code words have these sizes (rows used, symbols), and those of the symbols.
-
-        Cycle 0 takes the start; a chunk is offered in every cycle until they are all taken, and every symbol is taken.
-        A symbol is offered in the cycle after its own, and the cycles are complete when `done` is offered.
-        """
-        sizes = np.ascontiguousarray(sizes, dtype=np.int64)
-        count = sizes.shape[1]
-        # No tile is ever complete.
-        played = self.tiles(sizes, self._requests(sizes), count + 1, begin=0, shadow=0, ready=0, passes=0, half=0)
-        return played.done, played.times
-
-    def tiles(
-        self,
-        sizes: np.ndarray,
-        order: np.ndarray,
-        columns: int,
-        *,
-        begin: int,
-        shadow: int,
-        ready: int,
-        passes: int | np.ndarray,
-        half: int,
-    ) -> BankTimes:
-        """Play an intact stream whose symbols leave in tiles.
-
-        Parameters
-        ----------
-        sizes : of the code words, int64 (rows used, symbols)
-        order : the rows that the chunks go to; one comes in every cycle
-        columns : symbols of a tile
-        begin : the cycle that takes the start
-        shadow : the first cycle in which a symbol may be taken; then, the cycle after each tile's use
-        ready : the first cycle in which a tile may be used, once its last symbol has been taken
-        passes : cycles from each tile's use to the next one's at least, int64 (tiles,), or the same for all
-        half : the first cycle in which the first tile may be used
-        """
-        count = sizes.shape[1]
-        times, first = np.zeros(count, dtype=np.int64), np.zeros(count // columns, dtype=np.int64)
-        decoder = self.decoder
-        settings = np.array([decoder.chunk_bits, decoder.slots, decoder.max_length, columns])
-        last_chunk, done, ready, wait = _bank_cycles(
-            sizes,
-            order,
-            settings,
-            begin,
-            shadow,
-            ready,
-            np.full(first.shape, passes, dtype=np.int64),
-            half,
-            times,
-            first,
-        )
-        return BankTimes(times, first, int(last_chunk), int(done), int(ready), int(wait))
-
-    def cycles(self, sizes: np.ndarray) -> int:
-        """Cycles from the start of an intact stream to its end, without stalls: see `times`."""
-        return self.times(sizes)[0]
-
-    def bound(self, count: int, chunks: int) -> int:
-        """Cycles after which the bank is done with any stream, right or wrong, without stalls."""
-        return 3 * count + chunks + -(-self.decoder.slots * self.decoder.chunk_bits // self.decoder.max_length) + 3
-
-
-def interleave(row_streams: Sequence[np.ndarray], code: HuffmanCode, count: int, bank: HuffmanBank) -> np.ndarray:
-    """The one stream of chunks, uint64, that a bank reads: of the rows' streams of `count` symbols, as bytes.
-
-    A row whose stream ends before the others' may still ask for chunks: they are zeros.
-    """
-    sizes = np.stack([code.sizes(code.decode(data, count)) for data in row_streams]).astype(np.int64)
-    order = bank._requests(sizes)
-    chunks = np.zeros(len(order), dtype=np.uint64)
-    for row, data in enumerate(row_streams):
-        own = bank.decoder.chunks(data)
-        chunks[np.flatnonzero(order == row)[: len(own)]] = own
-    return chunks

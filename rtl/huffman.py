@@ -9,7 +9,8 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .. import kernels
-from ..kernels.huffman import QUEUE, HuffmanError
+from ..kernels.huffman import HuffmanError
+from ..kernels.huffman_bank import QUEUE
 from .mac import settled
 
 __all__ = ["HuffmanBank", "HuffmanDecoder"]

@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from .. import kernels
-from ..kernels.huffman import QUEUE, HuffmanError
+from ..kernels.huffman import HuffmanError
+from ..kernels.huffman_bank import QUEUE
 from .stepped import Cycle, Driver, Spells, StepBench
 
 __all__ = ["HuffmanBankBench", "HuffmanDecoderBench"]

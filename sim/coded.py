@@ -2,7 +2,7 @@
 
 A layer's stream begins with the decoder's table: chunks of 32 bits, address and value of an entry in turn. In the
 place of a row group's weight tiles stands what it takes to decode them: symbols and rows in use in one chunk,
-the number of the coded chunks in the next, then these (`kernels.huffman.interleave`), then zeros, for all
+the number of the coded chunks in the next, then these (`kernels.huffman_bank`), then zeros, for all
 row groups of a layer equally many words: a register says how many. Each tile of pixels reads them anew.
 
 The symbols are the bytes of the codes: of a row's lanes in turn, tile by tile. Where the layer is aligned, the
@@ -15,11 +15,12 @@ from functools import cached_property
 
 import numpy as np
 
-from ..kernels.huffman import HuffmanBank, HuffmanCode, HuffmanDecoder
+from ..kernels.huffman import HuffmanCode, HuffmanDecoder
+from ..kernels.huffman_bank import BankStream, HuffmanBank
 from .arrays import ArrayForm
 from .engine import CHUNK_BITS, EngineConfig
 from .lowered import RowGroup
-from .tiles import step_tiles
+from .tiles import group_tiles
 
 __all__ = ["HEADER_CHUNKS", "ROWS_AT", "CodedPass", "HuffmanStreams", "PassTimes", "huffman_bank"]
 
@@ -52,10 +53,9 @@ class PassTimes:
 
 @dataclass(frozen=True)
 class CodedPass:
-    """The stream of one row group: sizes of the code words (rows, symbols), the order of the rows' chunks, chunks."""
+    """A row group's stream, its chunks, and the columns of a tile."""
 
-    sizes: np.ndarray
-    order: np.ndarray
+    stream: BankStream
     chunks: np.ndarray
     columns: int
 
@@ -82,8 +82,7 @@ class CodedPass:
         """
         begin = header + HEADER_CHUNKS
         played = bank.tiles(
-            self.sizes,
-            self.order,
+            self.stream,
             self.columns,
             begin=begin,
             shadow=shadow,
@@ -114,7 +113,7 @@ class HuffmanStreams:
         # The last word is filled up with what is written already.
         entries = np.pad(entries, ((0, -len(entries) % max(1, engine.bus_bits // CHUNK_BITS // 2)), (0, 0)), "edge")
         self.table = self._words(entries.reshape(-1))
-        self.passes = tuple(self._pass(rows) for rows in symbols)
+        self.passes = tuple(CodedPass(*self.bank.encode(rows, self.code), self.columns) for rows in symbols)
 
     @property
     def table_words(self) -> int:
@@ -148,7 +147,7 @@ class HuffmanStreams:
     def words(self, index: int) -> np.ndarray:
         """A row group's stream, uint8 (words, bus_bits / 8)."""
         each = self.passes[index]
-        rows, symbols = each.sizes.shape
+        rows, symbols = each.stream.sizes.shape
         return self._words(
             np.pad([symbols | rows << ROWS_AT, len(each.chunks), *each.chunks], (0, self.padding(index)))
         )
@@ -158,15 +157,6 @@ class HuffmanStreams:
         padded = np.pad(np.asarray(chunks).astype(np.uint32), (0, -len(chunks) % size))
         return padded.view(np.uint8).reshape(-1, self.engine.bus_bits // 8)
 
-    def _pass(self, symbols: np.ndarray) -> CodedPass:
-        sizes = self.code.sizes(symbols).astype(np.int64)
-        order = self.bank._requests(sizes)
-        chunks = np.zeros(len(order), dtype=np.uint64)
-        for row, own in enumerate(symbols):
-            coded = self.bank.decoder.chunks(self.code.encode(own))
-            chunks[np.flatnonzero(order == row)[: len(coded)]] = coded
-        return CodedPass(sizes, order, chunks, self.columns)
-
 
 def _steps(form: ArrayForm, group: RowGroup) -> int:
     kernel = form.layer.shape.kernel
@@ -175,15 +165,14 @@ def _steps(form: ArrayForm, group: RowGroup) -> int:
 
 def _symbols(form: ArrayForm, group: RowGroup, lanes: int) -> np.ndarray:
     """Bytes of the codes, uint8 (rows, symbols), amounts first where there are any."""
-    tiles = []
-    for codes, amounts in step_tiles(form, group, lanes):
-        whole = codes.astype(np.int64) & 0xFF
-        if amounts is not None:
-            if codes.shape[1] == 1 and form.layer.shape.depthwise:
-                # Amounts have as many columns as lanes; so have the weights beside them.
-                diagonal = np.zeros((len(codes), lanes), dtype=np.int64)
-                diagonal[np.arange(len(codes)), group.lane + np.arange(len(codes))] = whole[:, 0]
-                whole = diagonal
-            whole = np.concatenate([amounts[None].astype(np.int64), whole])
-        tiles.append(whole)
-    return np.concatenate(tiles, axis=1).astype(np.uint8)
+    codes, amounts = group_tiles(form, group, lanes)
+    whole = codes.astype(np.uint8)
+    if amounts is not None:
+        if codes.shape[2] == 1 and form.layer.shape.depthwise:
+            # Amounts have as many columns as lanes; so have the weights beside them.
+            rows = np.arange(codes.shape[1])
+            diagonal = np.zeros((*codes.shape[:2], lanes), dtype=np.uint8)
+            diagonal[:, rows, group.lane + rows] = whole[:, :, 0]
+            whole = diagonal
+        whole = np.concatenate([amounts[:, None].astype(np.uint8), whole], axis=1)
+    return np.ascontiguousarray(whole.transpose(1, 0, 2)).reshape(whole.shape[1], -1)

@@ -351,7 +351,7 @@ class _Array:
             if registers.get("aligned"):
                 yield Event("weight registers", "register", 2 * steps, engine.lanes * AMOUNT_BITS)
             if isinstance(coded, HuffmanStreams):
-                symbols = tiles * coded.passes[index].sizes.size
+                symbols = tiles * coded.passes[index].stream.sizes.size
                 yield Event("decode", "add", symbols * LIMITS, LIMIT_BITS)
                 yield Event("decode", "add", symbols, OFFSET_BITS)
                 yield Event("decode", "sram", symbols, SYMBOL_BITS, 256 * SYMBOL_BITS // 8)

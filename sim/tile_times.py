@@ -442,10 +442,10 @@ class _CodedPlayer:
             n = int(_tile_size(left, setting[TILE_PIXELS], taper))
             left -= n
             each = pairs * max(n, MIN_PIXELS)
-            half = int(_half_free(state, setting[SERIAL]))
+            taken, shadow, ready = state[: READY + 1].tolist()
+            half = _half_free(state, setting[SERIAL])
             # The decoder is through with what it has begun.
-            begin = max(int(state[TAKEN]) + 1, self.decoded)
-            coded = self.coded.times(group, begin, int(state[SHADOW]), int(state[READY]), each, half)
+            coded = self.coded.times(group, max(taken + 1, self.decoded), shadow, ready, each, half)
             state[TAKEN], self.decoded = coded.taken, coded.done
             state[WORDS] += self.coded.weight_words
             first, last, count = int(coded.first[0]), int(coded.first[-1]), int(state[TILES])

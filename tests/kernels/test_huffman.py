@@ -1,7 +1,6 @@
 """Codes against other algorithms, streams and tables there and back, and everything wrong refused."""
 
 import heapq
-from dataclasses import replace
 from functools import cache
 from itertools import combinations_with_replacement, pairwise, product
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from gatewise.kernels import huffman
 from gatewise.kernels.errors import FormatError
-from gatewise.kernels.huffman import HuffmanBank, HuffmanCode, HuffmanDecoder, HuffmanError, entropy, interleave
+from gatewise.kernels.huffman import HuffmanCode, HuffmanDecoder, HuffmanError, entropy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -388,85 +387,12 @@ class TestDecoder:
                 lambda: HuffmanDecoder(symbol_bits=2).table_words(HuffmanCode((0, 0, 0, 0, 1))),
                 "symbols must fit 2 unsigned bits, found 4..4",
             ),
-            (lambda: HuffmanBank(0, HuffmanDecoder()), "a Huffman bank must have 1 to 65 rows, not 0"),
-            (
-                lambda: HuffmanBank(4, HuffmanDecoder(chunk_bits=8)),
-                "chunks of a Huffman bank must hold a code word of 16 bits, not 8 bits",
-            ),
-            (
-                lambda: HuffmanBank(4, HuffmanDecoder()).cycles(np.ones((5, 2))),
-                "a Huffman bank of 4 rows must use 1 to 4 of them, not 5",
-            ),
         ],
     )
     def test_parameters_are_checked(self, call, message):
         with pytest.raises(FormatError) as error:
             call()
         assert str(error.value) == message
-
-
-@st.composite
-def banks(draw):
-    """A bank, a code, and symbols of the rows in use."""
-    code, _ = draw(messages())
-    bank = HuffmanBank(draw(st.integers(1, 6)), HuffmanDecoder(chunk_bits=draw(st.sampled_from([16, 32, 64]))))
-    used = np.flatnonzero(code.lengths)
-    shape = draw(st.integers(1, bank.rows)), draw(st.integers(0, 80))
-    symbols = np.random.default_rng(draw(st.integers(0, 2**32))).choice(used, shape)
-    return bank, code, symbols
-
-
-class TestBank:
-    @given(case=banks())
-    def test_interleaved_streams_come_apart_again(self, case):
-        bank, code, symbols = case
-        rows, count = symbols.shape
-        chunks = interleave([code.encode(row) for row in symbols], code, count, bank)
-        result = bank.decode(chunks, code.canonical, count, rows)
-        assert result.error == HuffmanError.NONE
-        assert np.array_equal(result.symbols, symbols)
-        real = sum(int(code.sizes(row).sum()) // bank.decoder.chunk_bits + 1 for row in symbols)
-        # In the end a row may ask in vain as often as its buffer has places.
-        assert real <= len(chunks) <= real + rows * bank.decoder.slots
-        assert chunks[-1] != 0
-
-    @given(case=banks())
-    def test_wrong_counts_and_lengths_are_errors(self, case):
-        bank, code, symbols = case
-        rows, count = symbols.shape
-        chunks = interleave([code.encode(row) for row in symbols], code, count, bank)
-        table = code.canonical
-        for wrong in (count - 1, count + 1):
-            assert wrong < 0 or bank.decode(chunks, table, wrong, rows).error != HuffmanError.NONE
-        for extra in (0, 1, 1 << 15):
-            longer = np.append(chunks, np.uint64(extra))
-            assert bank.decode(longer, table, count, rows).error == HuffmanError.COUNT
-        if len(chunks) > 1:
-            assert bank.decode(chunks[:-1], table, count, rows).error != HuffmanError.NONE
-
-    def test_chunks_come_in_the_order_of_the_requests(self):
-        bank = HuffmanBank(3, HuffmanDecoder(max_length=8, chunk_bits=8))
-        code = HuffmanCode((8,) * 256)
-        symbols = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
-        words = code.words
-        found = interleave([code.encode(row) for row in symbols], code, 3, bank)
-        reverse = [int(f"{word:08b}"[::-1], 2) for word in words]
-        # Four places in each row's buffer: three symbols and the end mark.
-        assert bank.decoder.slots == 4
-        wanted = [reverse[row[k]] for k in range(3) for row in symbols]
-        assert found.tolist() == [*wanted, 1, 1, 1]
-
-    @given(case=banks())
-    def test_a_row_alone_takes_the_cycles_of_a_decoder_or_a_few_more(self, case):
-        bank, code, symbols = case
-        bank = replace(bank, rows=1)
-        sizes = code.sizes(symbols[:1])
-        cycles, times = bank.times(sizes)
-        single, single_times = bank.decoder.times(sizes[0])
-        assert (times >= single_times).all()
-        # A request is served two cycles after its symbol; a decoder takes a chunk in the next.
-        assert cycles >= single
-        assert cycles <= bank.bound(symbols.shape[1], int(sizes.sum()) // bank.decoder.chunk_bits + 1)
 
 
 class TestPlantedFaults:
@@ -484,19 +410,6 @@ class TestPlantedFaults:
         data[0] &= 0b111
         with pytest.raises(FormatError):
             code.decode(data, 3)
-
-    def test_two_chunks_that_change_places_are_seen(self):
-        rng = np.random.default_rng(0)
-        code = HuffmanCode.of([1, 3, 9, 20, 40])
-        bank = HuffmanBank(4, HuffmanDecoder(chunk_bits=16))
-        symbols = rng.integers(0, 5, (4, 60))
-        chunks = interleave([code.encode(row) for row in symbols], code, 60, bank)
-        for k in range(len(chunks) - 1):
-            if chunks[k] != chunks[k + 1]:
-                swapped = chunks.copy()
-                swapped[[k, k + 1]] = swapped[[k + 1, k]]
-                result = bank.decode(swapped, code.canonical, 60, 4)
-                assert result.error or not np.array_equal(result.symbols, symbols)
 
     def test_an_offset_or_a_limit_that_is_one_off_is_seen(self):
         code = HuffmanCode((1, 2, 3, 4, 4))

@@ -114,7 +114,7 @@ def test_one_code_fits_all_row_groups_of_a_layer_best(layers):
     for layer, engine in layers:
         tiles = [tile for group in row_groups(layer.registers, engine) for tile in held_tiles(layer, engine, group)]
         counts = sum(np.bincount(tile.reshape(-1), minlength=256) for tile in tiles)
-        bits = sum(int(streams.sizes.sum()) for streams in layer.coded.passes)
+        bits = sum(int(streams.stream.sizes.sum()) for streams in layer.coded.passes)
         assert bits == pytest.approx(layer.coded.code.average_bits(counts) * counts.sum())
         assert set(np.flatnonzero(layer.coded.code.lengths)) == set(np.flatnonzero(counts))
 
@@ -151,7 +151,7 @@ def test_an_array_that_takes_tiles_at_once_is_as_fast_as_the_decoders(layers):
     for layer, engine in layers:
         bank, columns = huffman_bank(engine), layer.coded.columns
         for index, each in enumerate(layer.coded.passes):
-            cycles, decoded = bank.times(each.sizes)
+            cycles, decoded = bank.times(each.stream.sizes)
             for header in (0, 1000):
                 found = times(layer, engine, index, header=header)
                 begin = header + HEADER_CHUNKS
