@@ -276,7 +276,8 @@ coefficient for its cycles is {wide:.3f}, that of digit products {wide_digits:.3
 (digit cycles), {trained_fusion:.3f} (fused) and {trained_bytes:.3f} (bytes). Where widths differ by channel, BOPs are
 those of the mean width and cycles those of the widest of the channels that go together: `{pair[0]}` has
 {pair_bops:,.0f} MBOP and takes {pair_cycles:,} cycles, `{pair[1]}` with {other_bops:,.0f} MBOP takes {other_cycles:,}.
-And of the three LeNet-5 of Bayesian Bits, which BOPs were the aim of, at {lenet_bops} MBOP the cycles are {lenet_cycles}.
+And of the three LeNet-5 of Bayesian Bits, which BOPs were the aim of, at {lenet_bops} MBOP the cycles are
+{lenet_cycles}.
 
 Engines are the default ones of 16 x 16 with either array, no decoder, constant channels removed where that is exact;
 cycles come from the model that equals the RTL. Gates are two-input gates of the whole engine ({gates}; {tool}); for one
