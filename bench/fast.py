@@ -13,12 +13,21 @@ from typing import Any
 import numba
 import numpy as np
 from gatewise.kernels import ConvShape, direct
-from gatewise.kernels.direct import Activations, DirectConv, ScaleFinish
+from gatewise.kernels.direct import Activations, DirectConv, ScaleFinish, ThresholdFinish
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["SHAPES", "Layer", "alternate", "contenders", "inner_product", "register_limit"]
+__all__ = [
+    "PLANES",
+    "SHAPES",
+    "Layer",
+    "alternate",
+    "contenders",
+    "inner_product",
+    "plane_contenders",
+    "register_limit",
+]
 
 LIMIT_STEPS = 200_000
 CLIP = 15
@@ -112,6 +121,37 @@ def contenders(layer: Layer, threads: int) -> dict[str, Callable[[], object]]:
     return runs
 
 
+PLANES = (
+    ("XNOR, 1/1", 1, 1, True),
+    ("LQ-Net, 2/2", 2, 2, False),
+    ("LQ-Net, 3/3", 3, 3, False),
+    ("ABC-Net, 5/5", 5, 5, True),
+)
+"""Planes of weights and of activations, and whether these are -1 and +1."""
+
+
+def plane_contenders(layer: Layer, weights: int, activations: int, signs: bool) -> dict[str, Callable[[], object]]:
+    """Calls that run a layer of sign planes on an image: bits counted, the fastest other form, torch's float32."""
+    rng, shape, size = np.random.default_rng(0), layer.shape, layer.size
+    x = rng.integers(0, 1 << activations, (1, size, size, shape.in_channels)).astype(np.int16).transpose(0, 3, 1, 2)
+    planes = rng.integers(0, 2, (weights, *shape.weight_shape))
+    coefficients = rng.integers(1 << 10, 1 << 15, (weights, activations, shape.out_channels))
+    kind, none = Activations(activations, planes=True, signs=signs), np.zeros(shape.out_channels, dtype=np.int64)
+    sums = [(coefficients[:, each, :, None, None, None] * (2 * planes - 1)).sum(axis=0) for each in range(activations)]
+    steps = np.abs(np.stack(sums)).reshape(activations, shape.out_channels, -1)
+    unit = np.gcd.reduce(np.gcd.reduce(steps, axis=2), axis=0)
+    limits = np.sort(rng.integers(-(10**6), 10**6, (shape.out_channels, (1 << activations) - 1)), axis=1)
+    finish = ThresholdFinish.build(limits, np.zeros(shape.out_channels, dtype=bool), range(1 << activations))
+    counted = DirectConv.of_planes(shape, kind, planes, coefficients, none, none).requantising(finish)
+    whole, one = [each // unit.reshape(-1, 1, 1, 1) for each in sums], np.ones(shape.in_channels)
+    fast = DirectConv.build(shape, kind, whole, one, unit, none, none, direct.fast_forms()[0]).requantising(finish)
+    return {
+        "popcount": lambda: counted.codes(x, 0),
+        "other": lambda: fast.codes(x, 0),
+        "torch float32": contenders(layer, 1)["torch float32"],
+    }
+
+
 def alternate(
     runs: dict[str, Callable[[], object]], repeat: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
@@ -158,7 +198,7 @@ def inner_product(layer: Layer) -> tuple[Callable[[], object], int]:
 
     def run() -> None:
         for block in bases:
-            direct._multiply(x, block, direct.BLOCK_PIXELS, runs, steps, packed, 0, chunks, sums)
+            direct._multiply(x, block, direct.BLOCK_PIXELS, runs, steps, packed, 0, chunks, sums, 0)
 
     return run, len(blocks) * direct.BLOCK_PIXELS * layer.macs // (size * size)
 

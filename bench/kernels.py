@@ -1,6 +1,6 @@
 """How fast the kernels are: GMAC/s of the fast and the faithful forms, beside torch's float32 convolution.
 
-    python bench/kernels.py [--repeat 7] [--part fast|faithful|all] [--cpu-time]
+    python bench/kernels.py [--repeat 7] [--part fast|planes|faithful|all] [--cpu-time]
 
 Fast forms run the shapes of `bench/fast.py`; every row of the faithful ones runs the same convolution (128 -> 128
 channels, 3 x 3, 56 x 56, padding 1). Kernels and torch alternate in one process; a row shows medians, and the ratio to
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import llvmlite.binding
 import numpy as np
-from fast import SHAPES, alternate, contenders, inner_product, register_limit
+from fast import PLANES, SHAPES, alternate, contenders, inner_product, plane_contenders, register_limit
 from gatewise.kernels import ConvShape, MacFormat, Operands, alignment_factors, conv2d, split_digits
 from gatewise.kernels.direct import fast_forms
 from rich.console import Console
@@ -112,6 +112,23 @@ def fast_table(threads: int, repeat: int, clock: Callable[[], float]) -> Table:
     return table
 
 
+def plane_table(repeat: int, clock: Callable[[], float]) -> Table:
+    """Sign planes whose bits are counted, beside the same in the fastest other form, and torch."""
+    other = fast_forms()[0]
+    table = Table("convolution", "planes", "popcount", other, f"ratio to {other}", "torch float32", "ratio to torch",
+                  title="sign planes, GMAC/s on one thread, packing and thresholds included",
+                  title_justify="left")  # fmt: skip
+    for layer in SHAPES:
+        if layer.shape.kernel != (3, 3) or layer.shape.groups > 1:
+            continue
+        for name, *planes in PLANES:
+            times = alternate(plane_contenders(layer, *planes), repeat, clock)
+            counted, fast, theirs = (layer.macs / times[each] / 1e9 for each in ("popcount", "other", "torch float32"))
+            cells = [f"{each:.1f}" for each in (counted, fast)]
+            table.add_row(layer.name, name, *cells, f"{counted / fast:.2f}", f"{theirs:.1f}", f"{counted / theirs:.2f}")
+    return table
+
+
 def limit_line(repeat: int, clock: Callable[[], float]) -> str:
     """The register tiles alone against the multiply-add units alone."""
     limit = register_limit()
@@ -132,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=7, help="timed runs of each kernel (default 7)")
     parser.add_argument("--cpu-time", action="store_true", help="processor time of one thread: where others work too")
-    parser.add_argument("--part", choices=["fast", "faithful", "all"], default="all", help="tables (default all)")
+    parser.add_argument("--part", choices=["fast", "planes", "faithful", "all"], default="all", help="tables")
     options = parser.parse_args()
     clock = time.thread_time if options.cpu_time else time.perf_counter
     console = Console(width=120)
@@ -141,11 +158,13 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {llvmlite.binding.get_host_cpu_name()}, load {load}, "
         f"{'processor' if options.cpu_time else 'wall-clock'} time, medians of {options.repeat}"
     )
-    if options.part != "faithful":
+    if options.part in ("fast", "all"):
         for threads in (1,) if options.cpu_time else (1, 2):
             console.print(fast_table(threads, options.repeat, clock))
         console.print(limit_line(options.repeat, clock))
-    if options.part != "fast":
+    if options.part in ("planes", "all"):
+        console.print(plane_table(options.repeat, clock))
+    if options.part in ("faithful", "all"):
         for each in faithful_table(options.repeat, clock):
             console.print(each)
 

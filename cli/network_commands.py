@@ -39,7 +39,7 @@ def run(
     form: Annotated[
         str,
         typer.Option(
-            metavar="auto|faithful|portable|vnni",
+            metavar="auto|faithful|portable|popcount|vnni",
             help="Kernel form: auto is the fastest here; results are the same in all.",
         ),
     ] = "auto",

@@ -1,10 +1,12 @@
 """The *fast* form of a layer: the exact integer convolution, where a proof says that no width limits it.
 
 `kernels.conv` makes every width and every overflow in the order of the hardware. Where nothing can overflow, order
-means nothing, and what is left is ``value = unit * (x * w) - zero * xsum + bias`` in exact integers. Two forms of it:
+means nothing, and what is left is ``value = unit * (x * w) - zero * xsum + bias`` in exact integers. Three forms of it:
 
 * ``vnni``: unsigned bytes times signed bytes, four products into each 32-bit sum at once (`vpdpbusd` of AVX-512 VNNI
   and AVX-VNNI); where activations are signed, an offset makes them unsigned, and the weights' sums take it away again;
+* ``popcount``, of sign planes: ones are counted in the bits in which 32 channels of activations and weights differ, a
+  pass for each pair of their planes (`DirectConv.of_planes`);
 * ``portable``: 16-bit times 16-bit, two products into each 32-bit sum. It is written without any machine's
   instructions; LLVM finds `vpmaddwd`, `vpdpwssd` or what else there is.
 
@@ -21,6 +23,7 @@ wrap, and wrapping ends where the true sum has 32 bits: `DirectConv.fits` says o
 All compiled code but `vectors` is in this one module: the cache on disk sees no changes in others.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,9 +39,9 @@ from .errors import FormatError, UnsupportedError
 from .jit import jit
 from .mac import signed_range
 from .requant import Rounding
-from .vectors import LANES, VNNI, WIDE, add_pairs, arrays, splat
+from .vectors import COUNTS_BITS, LANES, VNNI, WIDE, add_pairs, arrays, splat
 
-__all__ = ["Activations", "DirectConv", "FastForm", "ScaleFinish", "ThresholdFinish", "fast_forms"]
+__all__ = ["Activations", "DirectConv", "FastForm", "ScaleFinish", "ThresholdFinish", "counting_pays", "fast_forms"]
 
 FastForm = Literal["vnni", "portable"]
 
@@ -53,12 +56,22 @@ LIMB_BITS = {"vnni": 8, "portable": 16}
 SUM_BITS = 32
 DOUBLE_BITS = 53
 """Bits of two's complement numbers that doubles hold, and twice as great ones too."""
-BLOCK_PIXELS = 96
-"""Pixels whose sums stay in the second-level cache until they are requantised."""
+WORD_BITS = 32
+"""Channels of a word, where activations are bits."""
+COUNTED_PASSES = 2
+"""Passes over bits of whole words that are no slower than one over bytes, what follows the sums included."""
+BLOCK_PIXELS, LEAST_PIXELS, BLOCK_SUMS = 96, 24, 96 * 2048
+"""Pixels, at most and at least, whose sums stay in the second-level cache until they are requantised; so many sums."""
 ROW_CHANNELS = 256
 """Channels that are requantised in a loop, of several pixels where each has few."""
 WORK_BYTES = 1 << 18
 """Packed activations that one call of the compiled loop is given, in whole images: a part of the second-level cache."""
+
+
+def counting_pays(shape: ConvShape, pairs: int, passes: int) -> bool:
+    """Whether `pairs` of planes are faster counted, on this processor, than `passes` of multiply-adds."""
+    words = -(-shape.in_channels // WORD_BITS) * WORD_BITS
+    return COUNTS_BITS and pairs * words <= COUNTED_PASSES * passes * shape.in_channels
 
 
 def fast_forms() -> tuple[FastForm, ...]:
@@ -93,6 +106,10 @@ def _tile(context: Any, builder: Any, sig: Any, args: Any, vectors: int) -> Any:
             name = f"llvm.x86.avx512.vpdpbusd.{32 * LANES}"
             call = cgutils.get_or_insert_function(builder.module, kind, name)
             return builder.call(call, [total, builder.bitcast(activation, bytes_), builder.bitcast(weight, bytes_)])
+        if sig.args[0].dtype == types.uint32:
+            kind, name = ir.FunctionType(vector, [vector]), f"llvm.ctpop.v{LANES}i32"
+            call = cgutils.get_or_insert_function(builder.module, kind, name)
+            return builder.add(total, builder.call(call, [builder.xor(activation, weight)]))
         return add_pairs(builder, total, activation, weight)
 
     x, weights, sums = (builder.bitcast(each, pointer) for each in (x, weights, sums))
@@ -173,8 +190,8 @@ _PIXELS_1, _PIXELS_2, _PIXELS_3, _PIXELS_4 = (TILES.get(vectors, 1) for vectors 
 
 
 @jit
-def _multiply(x, bases, count, runs, steps, weights, first_group, chunks, sums):  # type: ignore[no-untyped-def]
-    """Sums of `count` pixels and all columns, a chunk of 1 to 4 vectors after the other.
+def _multiply(x, bases, count, runs, steps, weights, first_group, chunks, sums, first_column):  # type: ignore[no-untyped-def]
+    """Sums of `count` pixels and all columns of a stream, a chunk of 1 to 4 vectors after the other.
 
     `bases` says where each pixel begins in `x`, and goes on to say it of the last for `MOST_PIXELS` more; `sums` has
     as many more rows.
@@ -182,7 +199,7 @@ def _multiply(x, bases, count, runs, steps, weights, first_group, chunks, sums):
     columns = sums.shape[1]
     vector = 0
     for vectors in chunks:
-        column = vector * LANES
+        column = first_column + vector * LANES
         if vectors == 4:
             for p in range(0, count, _PIXELS_4):
                 _tile_4(x, bases, runs, weights, sums, p, steps, first_group, p * columns + column, columns)
@@ -255,16 +272,16 @@ _taps_1, _taps_4 = _taps_intrinsic(1), _taps_intrinsic(4)
 
 
 @jit
-def _multiply_depthwise(x, bases, count, runs, weights, sums):  # type: ignore[no-untyped-def]
+def _multiply_depthwise(x, bases, count, runs, weights, sums, first_column):  # type: ignore[no-untyped-def]
     """Sums of one product a tap; `weights` are (taps, channels), `bases` and `runs` elements of int16 `x`."""
-    channels = weights.shape[1]
+    channels, columns = weights.shape[1], sums.shape[1]
     for p in range(count):
         c = 0
         while c + 4 * LANES <= channels:
-            _taps_4(x, runs, weights, sums, bases[p] + c, c, p * channels + c, channels)
+            _taps_4(x, runs, weights, sums, bases[p] + c, c, p * columns + first_column + c, channels)
             c += 4 * LANES
         while c < channels:
-            _taps_1(x, runs, weights, sums, bases[p] + c, c, p * channels + c, channels)
+            _taps_1(x, runs, weights, sums, bases[p] + c, c, p * columns + first_column + c, channels)
             c += LANES
 
 
@@ -293,6 +310,22 @@ def _pack_maps(x, shift, mask, factors, more, pad, top, left, out):  # type: ign
                 source, factor = x[n, c, y], factors[c]
                 for column in range(width):
                     target[left + column, c] = ((np.int32(source[column]) >> shift) & mask) * factor + more
+
+
+@jit
+def _pack_bits(x, plane, pad, top, left, out):  # type: ignore[no-untyped-def]
+    """Pack a bit of each code (N, H, W, C), 32 channels in a word; `pad` are the words of the border."""
+    images, height, width, channels = x.shape
+    _pack_border(height, width, pad, top, left, out)
+    for n in range(images):
+        for y in range(height):
+            for column in range(width):
+                source, target = x[n, y, column], out[n, top + y, left + column]
+                for word in range(target.shape[0]):
+                    held = np.uint32(0)
+                    for bit in range(min(32, channels - 32 * word)):
+                        held |= np.uint32((source[32 * word + bit] >> plane) & 1) << np.uint32(bit)
+                    target[word] = held
 
 
 @jit
@@ -327,17 +360,31 @@ def _pixel_sums(x, less, factors, shift, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _row(sums, columns, limb_bits, less, unit, zero, bias, total, row):  # type: ignore[no-untyped-def]
-    """A pixel's values: limbs put together, weighed, less the zero-point term, plus the bias."""
+def _bit_sums(x, times, less, out):  # type: ignore[no-untyped-def]
+    """Add each packed pixel's ones, times `times`, less `less`: `x` is (pixels, words), `out` (1, pixels)."""
+    for p in range(x.shape[0]):
+        total = np.int64(0)
+        for word in range(x.shape[1]):
+            held = x[p, word]
+            held -= (held >> np.uint32(1)) & np.uint32(0x55555555)
+            held = (held & np.uint32(0x33333333)) + ((held >> np.uint32(2)) & np.uint32(0x33333333))
+            held = (held + (held >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
+            total += np.int64((held * np.uint32(0x01010101)) >> np.uint32(24)) & 63
+        out[0, p] += total * times - less
+
+
+@jit
+def _row(sums, columns, padded, less, unit, zero, bias, total, row):  # type: ignore[no-untyped-def]
+    """A pixel's values: sums of all limbs and streams, weighed, less the zero-point term, plus the bias."""
     channels = row.shape[0]
     for n in range(channels):
-        row[n] = np.int32(sums[n] - less[n])
-    for limb in range(1, columns // channels):
-        first = limb * channels
+        row[n] = bias[n] - zero[n] * total
+    for first in range(0, unit.shape[0], channels):
+        place = first // columns * padded + first % columns
+        made, own_less = sums[place : place + channels], less[first : first + channels]
+        own_unit = unit[first : first + channels]
         for n in range(channels):
-            row[n] += np.int64(np.int32(sums[first + n] - less[first + n])) << (limb * limb_bits)
-    for n in range(channels):
-        row[n] = row[n] * unit[n] - zero[n] * total + bias[n]
+            row[n] += np.int64(np.int32(made[n] - own_less[n])) * own_unit[n]
 
 
 @jit
@@ -445,35 +492,36 @@ def _add_pixels(x, x_less, x_scale, y, y_less, y_scale, scale, nearest, even, aw
 
 @jit
 def _direct(  # type: ignore[no-untyped-def]
-    x, geometry, depthwise, runs, steps, weights, chunks, columns, limb_bits, totals, less, unit, zero, bias,
+    x, geometry, depthwise, runs, steps, weights, chunks, columns, block, totals, less, unit, zero, bias,
     scale, nearest, even, away, zero_point, real, thresholds, table, values, codes,
 ):  # fmt: skip
-    """All pixels of packed activations `x`, flat, into codes (pixels, out) or values, whichever is not empty.
+    """All pixels of packed activations `x`, flat, stream after stream, into codes (pixels, out) or values.
 
-    Values are added to those that are there. Constants have their groups first: a loop over an array's own range of
-    indices becomes vector loads, one from a later beginning becomes gathers. `_Constants` says what they are.
+    One of these two is empty. Constants have their groups first: a loop over an array's own range of indices becomes
+    vector loads, one from a later beginning becomes gathers. `_Constants` says what they are. `block` pixels are
+    requantised after their sums.
     """
     (
-        images, row_bytes, image_bytes, column_bytes, group_bytes, out_height, out_width, stride_y, stride_x, groups,
-        group_outputs,
+        images, row_bytes, image_bytes, stream_bytes, column_bytes, group_bytes, out_height, out_width, stride_y,
+        stride_x, groups, group_outputs, streams,
     ) = geometry  # fmt: skip
     pixels = images * out_height * out_width
     padded = weights.shape[1] if depthwise else np.sum(chunks) * LANES
-    bases = np.empty(BLOCK_PIXELS + MOST_PIXELS, dtype=np.int64)
-    places = np.empty(BLOCK_PIXELS, dtype=np.int64)
-    sums = np.empty((BLOCK_PIXELS + MOST_PIXELS, padded), dtype=np.int32)
+    bases = np.empty(block + MOST_PIXELS, dtype=np.int64)
+    places = np.empty(block, dtype=np.int64)
+    sums = np.empty((block + MOST_PIXELS, streams * padded), dtype=np.int32)
     row = np.empty(group_outputs, dtype=np.int64)
     counts = np.empty(group_outputs, dtype=np.int64)
     tile_groups = 0 if depthwise else len(runs) * steps * np.sum(chunks)
 
     rounded = real.shape[1] > 0
-    fused = columns == group_outputs and scale.shape[1] > 0
-    together = less.shape[1] // columns
+    fused = streams * columns == group_outputs and scale.shape[1] > 0
+    together = less.shape[1] // (streams * columns)
     offset = np.empty(group_outputs, dtype=np.float64)
 
     image_place, row_place, y, column = np.int64(0), np.int64(0), 0, 0
-    for first in range(0, pixels, BLOCK_PIXELS):
-        count = min(BLOCK_PIXELS, pixels - first)
+    for first in range(0, pixels, block):
+        count = min(block, pixels - first)
         for p in range(count):
             places[p] = row_place + column * stride_x * column_bytes
             column += 1
@@ -483,13 +531,16 @@ def _direct(  # type: ignore[no-untyped-def]
                     image_place += image_bytes
                     y, row_place = 0, image_place
         for group in range(groups):
-            for p in range(count):
-                bases[p] = places[p] + group * group_bytes
-            bases[count : count + MOST_PIXELS] = bases[count - 1]
-            if depthwise:
-                _multiply_depthwise(x, bases, count, runs, weights, sums)
-            else:
-                _multiply(x, bases, count, runs, steps, weights, group * tile_groups, chunks, sums)
+            for stream in range(streams):
+                for p in range(count):
+                    bases[p] = places[p] + stream * stream_bytes + group * group_bytes
+                bases[count : count + MOST_PIXELS] = bases[count - 1]
+                if depthwise:
+                    own_weights = weights[stream * len(runs) : (stream + 1) * len(runs)]
+                    _multiply_depthwise(x, bases, count, runs, own_weights, sums, stream * padded)
+                else:
+                    first_group = (stream * groups + group) * tile_groups
+                    _multiply(x, bases, count, runs, steps, weights, first_group, chunks, sums, stream * padded)
             begin, end = group * group_outputs, (group + 1) * group_outputs
             own_less, own_unit, own_zero, own_bias = less[group], unit[group], zero[group], bias[group]
             own_scale, own_real, own_thresholds = scale[group], real[group], thresholds[group]
@@ -527,9 +578,9 @@ def _direct(  # type: ignore[no-untyped-def]
                         nearest, even, away, zero_point, codes[first + p, begin:end],
                     )  # fmt: skip
                     continue
-                _row(sums[p], columns, limb_bits, own_less, own_unit, own_zero, own_bias, total, row)
+                _row(sums[p], columns, padded, own_less, own_unit, own_zero, own_bias, total, row)
                 if values.shape[0]:
-                    values[first + p, begin:end] += row
+                    values[first + p, begin:end] = row
                 elif own_thresholds.shape[0]:
                     _threshold_row(row, own_thresholds, table, counts, codes[first + p, begin:end])
                 else:
@@ -545,13 +596,17 @@ class Activations:
     planes: bool = False
     signs: bool = False
 
-    def streams(self, form: FastForm) -> "list[Stream]":
-        """The streams in which such activations are packed."""
+    def streams(self, form: FastForm | Literal["popcount"]) -> "list[Stream]":
+        """The streams in which such activations are packed; those that are counted are bits, stored as they are."""
         if self.planes:
             low, times = (-1, 2) if self.signs else (0, 1)
             # Bytes hold 0 and 2 for -1 and +1, 16 bits the numbers themselves.
             more, offset = (0, -low) if form == "vnni" else (low, 0)
             return [Stream(plane, 1, times, more, offset, low, 1, 0, 0) for plane in range(self.bits)]
+        if form == "popcount":
+            places = [Stream(place, 1, 1, 0, 0, 0, 1, place, 0) for place in range(self.bits)]
+            top = self.bits - 1
+            return [*places[:top], Stream(top, 1, -1, 0, 0, -1, 0, top, 0)] if self.signed else places
         low, high = signed_range(self.bits) if self.signed else (0, (1 << self.bits) - 1)
         if form == "portable":
             return [Stream(0, -1, 1, 0, 0, low, high, 0, 15 + self.signed - self.bits)]
@@ -691,6 +746,8 @@ class _Packed:
     """What is stored of an input channel is multiplied by, int32 (in,)."""
     rest: np.ndarray
     """What is left of the alignment's factors, int32 (in,)."""
+    times: np.ndarray
+    """What each sum counts for in an output channel's unit, int64 (columns,)."""
     weights: np.ndarray
     """Of a register tile's vectors, in the order in which they are read; depthwise (taps, channels)."""
     chunks: np.ndarray
@@ -702,21 +759,20 @@ class _Packed:
     fits: np.ndarray
     """Output channels whose sums have 32 bits, bool (out,)."""
 
-    def pack(self, x: np.ndarray, shape: ConvShape, pad_code: int, dtype: type[np.integer[Any]]) -> np.ndarray:
-        """Codes (N, C, H, W) as (N, H', W', C), padded, in a buffer that is a few bytes longer."""
-        images, channels, height, width = x.shape
-        top, left, bottom, right = shape.padding
-        size = images, height + top + bottom, width + left + right, channels
-        # A run may be read up to the end of its last group of channels, a depthwise pixel to that of its last vector.
-        buffer = np.empty(size[0] * size[1] * size[2] * channels + LANES, dtype=dtype)
-        packed = buffer[:-LANES].reshape(size)
-        stream = self.stream
-        factors = self.factors * np.int32(stream.times)
-        pad = (((pad_code >> stream.shift) & stream.mask) * factors + stream.more).astype(dtype)
+    def pack(self, x: np.ndarray, shape: ConvShape, pad_code: int, out: np.ndarray) -> None:
+        """Codes (N, C, H, W) as (N, H', W', C), padded; bits of them as words of 32 channels."""
+        stream, (top, left, _, _) = self.stream, shape.padding
         pixels = x.transpose(0, 2, 3, 1)
+        if out.dtype == np.uint32:
+            ones = np.uint32(0xFFFFFFFF if pad_code >> stream.shift & 1 else 0)
+            pad = np.full(out.shape[3], ones)
+            pad[-1] &= np.uint32(0xFFFFFFFF) >> np.uint32(-x.shape[1] % WORD_BITS)
+            _pack_bits(np.ascontiguousarray(pixels), stream.shift, pad, top, left, out)
+            return
+        factors = self.factors * np.int32(stream.times)
+        pad = (((pad_code >> stream.shift) & stream.mask) * factors + stream.more).astype(out.dtype)
         kernel, codes = (_pack_pixels, pixels) if pixels.flags.c_contiguous else (_pack_maps, np.ascontiguousarray(x))
-        kernel(codes, stream.shift, stream.mask, factors, stream.more, pad, top, left, packed)
-        return packed
+        kernel(codes, stream.shift, stream.mask, factors, stream.more, pad, top, left, out)
 
 
 def _split(shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -740,11 +796,11 @@ def _sums_fit(columns: np.ndarray, mine: np.ndarray, stream: Stream, groups: int
     return np.asarray((greatest <= high) & (least >= low))
 
 
-def _limbs(weights: np.ndarray, bits: int) -> list[np.ndarray]:
-    """Weights as signed limbs of so many bits, the lowest first; as many as the greatest weight needs."""
+def _limbs(weights: np.ndarray, bits: int, least: int = 1) -> list[np.ndarray]:
+    """Weights as signed limbs of so many bits, the lowest first; as many as the greatest weight needs, or `least`."""
     low, high = signed_range(bits)
     limbs: list[np.ndarray] = []
-    while not limbs or weights.any():
+    while len(limbs) < least or weights.any():
         whole = weights.min(initial=0) >= low and weights.max(initial=0) <= high
         limb = weights if whole else ((weights - low) & (high - low)) + low
         limbs.append(limb)
@@ -766,23 +822,36 @@ def _chunks(vectors: int) -> list[int]:
 
 
 def _pack_weights(
-    shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray, form: FastForm
+    shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray, form: FastForm, limbs: int
 ) -> _Packed:
     mine, rest, scaled = _split(shape, stream, weights, factors)
-    limbs = _limbs(scaled, LIMB_BITS[form])
-    held = np.concatenate(limbs, axis=1)  # (groups, columns, in, ky, kx)
-    columns = held.shape[1]
-    fits = _sums_fit(held, mine, stream, shape.groups).reshape(shape.groups, len(limbs), shape.group_outputs)
+    held = np.concatenate(_limbs(scaled, LIMB_BITS[form], limbs), axis=1)  # (groups, columns, in, ky, kx)
+    limbs = held.shape[1] // shape.group_outputs
+    fits = _sums_fit(held, mine, stream, shape.groups).reshape(shape.groups, limbs, shape.group_outputs)
     less = held.sum(axis=(2, 3, 4)) * stream.offset
-
-    dtype = np.int8 if form == "vnni" else np.int16
-    together = GROUP_BYTES // np.dtype(dtype).itemsize
     runs = held.transpose(0, 1, 3, 4, 2)  # (groups, columns, ky, kx, in)
+    chunks, packed = _tiled(shape, runs.astype(np.int8 if form == "vnni" else np.int16))
+    return _Packed(
+        stream,
+        mine.astype(np.int32),
+        rest.astype(np.int32),
+        np.repeat(1 << LIMB_BITS[form] * np.arange(limbs) + stream.place, shape.group_outputs),
+        packed,
+        chunks,
+        held.shape[1],
+        less.astype(np.int32),
+        fits.all(axis=1).reshape(-1),
+    )
+
+
+def _tiled(shape: ConvShape, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of columns by register tile, and weights (groups, columns, ky, kx, in) in the order of the tiles."""
+    columns, together = runs.shape[1], GROUP_BYTES // runs.itemsize
     run_count = shape.kernel[0] * (1 if _rows_are_runs(shape) else shape.kernel[1])
     runs = runs.reshape(shape.groups, columns, run_count, -1)
     steps = -(-runs.shape[3] // together)
     chunks = _chunks(-(-columns // LANES))
-    padded = np.zeros((shape.groups, sum(chunks) * LANES, run_count, steps * together), dtype=dtype)
+    padded = np.zeros((shape.groups, sum(chunks) * LANES, run_count, steps * together), dtype=runs.dtype)
     padded[:, :columns, :, : runs.shape[3]] = runs
     padded = padded.reshape(shape.groups, -1, run_count, steps, together).transpose(0, 2, 3, 1, 4)
     ends = np.cumsum(chunks) * LANES
@@ -791,21 +860,28 @@ def _pack_weights(
         for group in range(shape.groups)
         for chunk, end in zip(chunks, ends, strict=True)
     ]
-    return _Packed(
-        stream,
-        mine.astype(np.int32),
-        rest.astype(np.int32),
-        np.concatenate(parts),
-        np.array(chunks),
-        columns,
-        less.astype(np.int32),
-        fits.all(axis=1).reshape(-1),
-    )
+    return np.array(chunks), np.concatenate(parts)
 
 
-def _pack_depthwise(
-    shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray, form: FastForm
-) -> _Packed:
+def _pack_planes(shape: ConvShape, stream: Stream, planes: np.ndarray, signs: bool) -> _Packed:
+    """Sign planes (planes, out, in, ky, kx) as bits, of which those that differ from the activations' are counted.
+
+    Of a number w of -1 and +1 and an activation of 0 and 1, ``a * w`` is the bit of w less how they differ; of one of
+    -1 and +1 it is 1 less twice as much.
+    """
+    columns = planes.reshape(-1, *shape.weight_shape[1:])
+    bits = np.zeros((len(columns), *shape.kernel, -(-shape.in_channels // WORD_BITS) * WORD_BITS), dtype=np.uint8)
+    bits[..., : shape.in_channels] = columns.transpose(0, 2, 3, 1)
+    words = np.packbits(bits, axis=-1, bitorder="little").view("<u4").astype(np.uint32)
+    chunks, packed = _tiled(shape, words[None])
+    one = np.ones(shape.in_channels, dtype=np.int32)
+    less = np.zeros(len(columns), dtype=np.int64) if signs else columns.sum(axis=(1, 2, 3))
+    times = np.full(len(columns), -2 if signs else -(stream.times << stream.place))
+    every = np.ones(shape.out_channels, dtype=bool)
+    return _Packed(stream, one, one, times, packed, chunks, len(columns), less.astype(np.int32)[None], every)
+
+
+def _pack_depthwise(shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray) -> _Packed:
     mine, rest, scaled = _split(shape, stream, weights, factors)
     low, high = signed_range(SUM_BITS)
     taps = scaled.reshape(shape.out_channels, -1)
@@ -814,6 +890,7 @@ def _pack_depthwise(
         stream,
         mine.astype(np.int32),
         rest.astype(np.int32),
+        np.full(shape.out_channels, 1 << stream.place),
         np.ascontiguousarray(np.pad(taps.astype(np.int32), ((0, -len(taps) % LANES), (0, 0))).T),
         np.array(_chunks(-(-len(taps) // LANES))),
         shape.out_channels,
@@ -823,7 +900,7 @@ def _pack_depthwise(
 
 
 class _Constants(NamedTuple):
-    """What `_direct` takes behind the sums of a stream, (groups, .., outputs of a group) each.
+    """What `_direct` takes behind the sums, (groups, .., outputs of a group) each, `less` and `unit` of every sum.
 
     Where pixels have few channels, `less` and what meets it are repeated for several in a row. `unit`, `zero` and
     `bias` hold the multipliers already, where sums of one limb are scaled. Arrays of what does not occur are empty.
@@ -851,10 +928,12 @@ class DirectConv:
     memory; input may have either order, and channels last is faster.
     """
 
-    form: FastForm
+    form: FastForm | Literal["popcount"]
     shape: ConvShape
     packed: tuple[_Packed, ...]
+    """By stream, of as many columns each."""
     unit: np.ndarray
+    """What the sums of an output channel count for, int64 (out,); with ``popcount`` those of every column."""
     zero: np.ndarray
     bias: np.ndarray
     finish: ScaleFinish | ThresholdFinish | None = None
@@ -892,16 +971,51 @@ class DirectConv:
             raise FormatError(f"weights must be one array, or one for each plane of activations, not {len(weights)}")
         if any(each.shape != shape.weight_shape for each in weights):
             raise FormatError(f"weights must have shape {shape.weight_shape}, not {[each.shape for each in weights]}")
-        pack = _pack_weights
         if shape.depthwise:
-            form, pack = "portable", _pack_depthwise
             weights = [each * unit.reshape(-1, 1, 1, 1) - zero.reshape(-1, 1, 1, 1) for each in weights]
-            unit, zero = np.ones_like(unit), np.zeros_like(zero)
+            form, unit, zero = "portable", np.ones_like(unit), np.zeros_like(zero)
         streams = activations.streams(form)
         if not activations.planes:
             weights = weights * len(streams)
-        packed = [pack(shape, stream, each, factors, form) for stream, each in zip(streams, weights, strict=True)]
+        both = list(zip(streams, weights, strict=True))
+        if shape.depthwise:
+            packed = [_pack_depthwise(shape, stream, each, factors) for stream, each in both]
+        else:
+            most = max(len(_limbs(_split(shape, stream, each, factors)[2], LIMB_BITS[form])) for stream, each in both)
+            packed = [_pack_weights(shape, stream, each, factors, form, most) for stream, each in both]
         return cls(form, shape, tuple(packed), unit, zero, bias)
+
+    @classmethod
+    def of_planes(
+        cls,
+        shape: ConvShape,
+        activations: Activations,
+        planes: np.ndarray,
+        coefficients: np.ndarray,
+        zero: np.ndarray,
+        bias: np.ndarray,
+    ) -> "DirectConv":
+        """Pack a layer of sign planes, whose products are counted bit by bit: form ``popcount``.
+
+        ``value = sum_pj coefficients[p, j] * (x_j * w_p) - zero * xsum + bias``.
+
+        Parameters
+        ----------
+        planes : signs of w_p, 1 for +1 and 0 for -1, (planes, out, in, ky, kx) in one group
+        coefficients : integers (planes, activation planes, out); one of these, where activations are numbers
+        """
+        if shape.groups != 1 or shape.depthwise:
+            raise UnsupportedError(f"a convolution whose bits are counted must have 1 group of channels, not {shape}")
+        streams = activations.streams("popcount")
+        signs = activations.planes and activations.signs
+        packed = [_pack_planes(shape, stream, planes, signs) for stream in streams]
+        wide = np.broadcast_to(
+            coefficients, (len(planes), len(streams) if activations.planes else 1, shape.out_channels)
+        )
+        if signs:
+            bias = bias + wide.sum(axis=(0, 1)) * int(np.prod(shape.weight_shape[1:]))
+        unit = np.concatenate([wide[:, min(at, wide.shape[1] - 1)].reshape(-1) for at in range(len(streams))])
+        return cls("popcount", shape, tuple(packed), unit, np.asarray(zero, dtype=np.int64), bias)
 
     @property
     def fits(self) -> np.ndarray:
@@ -916,32 +1030,29 @@ class DirectConv:
 
     def requantising(self, finish: ScaleFinish | ThresholdFinish) -> "DirectConv":
         """The same layer with its requantiser, that of `codes`."""
-        if len(self.packed) > 1:
-            raise FormatError(f"requantised activations must be one stream, not {len(self.packed)}: take values")
         return replace(self, finish=finish)
 
     def values(self, x: np.ndarray, pad_code: int) -> np.ndarray:
         """Corrected values, int64, of codes (N, in, H, W); `pad_code` is what padding feeds."""
         assert self.finish is None
-        return self._run(x, pad_code, np.zeros, np.int64)
+        return self._run(x, pad_code, np.int64)
 
     def codes(self, x: np.ndarray, pad_code: int) -> np.ndarray:
         """Requantised codes, int16."""
         assert self.finish is not None
-        return self._run(x, pad_code, np.empty, np.int16)
+        return self._run(x, pad_code, np.int16)
 
-    def _run(self, x: np.ndarray, pad_code: int, new: Any, dtype: type[np.signedinteger[Any]]) -> np.ndarray:
+    def _run(self, x: np.ndarray, pad_code: int, dtype: type[np.signedinteger[Any]]) -> np.ndarray:
         images, _, height, width = x.shape
-        result = new((images, *self.shape.output_size(height, width), self.shape.out_channels), dtype=dtype)
-        step = max(1, WORK_BYTES // (x[0].size * (1 if self.form == "vnni" else 2)))
+        result = np.empty((images, *self.shape.output_size(height, width), self.shape.out_channels), dtype=dtype)
+        step = max(1, WORK_BYTES // (x[0].size * (2 if self.form == "portable" else 1)))
         for first in range(0, images, step):
             part = slice(first, first + step)
             self._run_images(x[part], pad_code, result[part])
         return np.asarray(result.transpose(0, 3, 1, 2))
 
     @cached_property
-    def _constants(self) -> list[_Constants]:
-        """By stream; what is added once comes with the first."""
+    def _constants(self) -> _Constants:
         groups = 1 if self.shape.depthwise else self.shape.groups
         own = self.shape.out_channels // groups
 
@@ -950,8 +1061,7 @@ class DirectConv:
             shape = *constants.shape[:-1], groups, constants.shape[-1] // groups
             return np.ascontiguousarray(np.moveaxis(constants.reshape(shape), -2, 0))
 
-        signs = np.ones_like(self.unit)
-        made: list[_Constants] = []
+        signs = np.ones_like(self.zero)
         scale = np.empty((0, self.shape.out_channels), dtype=np.int64), 0, 0, 0, 0
         thresholds, table = scale[0], np.empty(0, dtype=np.int16)
         match self.finish:
@@ -959,81 +1069,104 @@ class DirectConv:
                 scale = self.finish.arguments
             case ThresholdFinish():
                 thresholds, table, signs = self.finish.thresholds, self.finish.table, self.finish.signs
-        for packed in self.packed:
-            unit, zero, bias = (
-                signs * (self.unit << packed.stream.place),
-                signs * self.zero if not made else np.zeros_like(self.zero),
-                signs * self.bias if not made else np.zeros_like(self.bias),
-            )
-            less, rows, real = packed.less, scale[0], np.empty((0, self.shape.out_channels))
-            if isinstance(self.finish, ScaleFinish) and packed.columns == own:
-                if self._in_doubles(packed):
-                    real = self.finish.real(unit, bias, zero)
-                unit, zero, bias = (each * rows[0] for each in (unit, zero, bias))
-                if groups == 1 and packed.columns % LANES == 0 and not self.zero.any():
-                    # Pixels of few channels follow each other in one row.
-                    together = max(1, ROW_CHANNELS // own)
-                    less, unit, zero, bias, rows, real = (
-                        np.tile(each, together) for each in (less, unit, zero, bias, rows, real)
-                    )
-            unit, zero, bias, rows, real, limits = (
-                by_group(each) for each in (unit, zero, bias, rows, real, thresholds)
-            )
-            made.append(_Constants(less, unit, zero, bias, rows, *scale[1:], real, limits, table))
-        return made
+        zero, bias, rows = signs * self.zero, signs * self.bias, scale[0]
+        less = np.concatenate([each.less for each in self.packed], axis=1)
+        # Of every sum in the order of a group's columns: (groups, columns of all streams).
+        times = np.concatenate([each.times for each in self.packed])
+        if self.form == "popcount":
+            unit = (self.unit * times * np.tile(signs, len(times) // own))[None]
+        else:
+            unit = np.tile(by_group(signs * self.unit), len(times) // own) * times
+        real = np.empty((0, self.shape.out_channels))
+        if isinstance(self.finish, ScaleFinish) and len(times) == own:
+            if self._in_doubles(unit.reshape(-1)):
+                real = self.finish.real(unit.reshape(-1), bias, zero)
+            unit = unit * by_group(rows[0])
+            zero, bias = (each * rows[0] for each in (zero, bias))
+            if groups == 1 and len(times) % LANES == 0 and not self.zero.any():
+                # Pixels of few channels follow each other in one row.
+                less, unit, zero, bias, rows, real = (
+                    np.tile(each, max(1, ROW_CHANNELS // own)) for each in (less, unit, zero, bias, rows, real)
+                )
+        zero, bias, rows, real, limits = (by_group(each) for each in (zero, bias, rows, real, thresholds))
+        return _Constants(less, np.ascontiguousarray(unit), zero, bias, rows, *scale[1:], real, limits, table)
 
-    def _in_doubles(self, packed: _Packed) -> bool:
+    def _in_doubles(self, unit: np.ndarray) -> bool:
         """Whether doubles hold what is scaled, and each of its terms: then all of them hold the sum's too."""
         assert isinstance(self.finish, ScaleFinish)
-        multiplier, stream, shape = self.finish.rows[0], packed.stream, self.shape
+        multiplier, packed, shape = self.finish.rows[0], self.packed[0], self.shape
+        stream = packed.stream
         factors = (packed.factors.astype(np.int64) * packed.rest).reshape(shape.groups, -1).sum(axis=1)
         most_codes = shape.kernel[0] * shape.kernel[1] * max(-stream.low, stream.high)
         inputs = np.repeat(factors * most_codes, shape.group_outputs).astype(np.float64)
-        terms = (self.unit * 1.0, self.bias * 1.0, self.zero * inputs)
+        terms = (unit * 1.0, self.bias * 1.0, self.zero * inputs)
         most = 1 << (DOUBLE_BITS - 2)
         return self.finish.doubles and all((np.abs(each) * multiplier < most).all() for each in terms)
 
-    def _run_images(
-        self,
-        x: np.ndarray,
-        pad_code: int,
-        result: np.ndarray,
-    ) -> None:
-        shape = self.shape
-        dtype = np.uint8 if self.form == "vnni" else np.int16
-        maps = [each.pack(x, shape, pad_code, dtype) for each in self.packed]
+    def _run_images(self, x: np.ndarray, pad_code: int, result: np.ndarray) -> None:
+        shape, constants, first = self.shape, self._constants, self.packed[0]
+        maps = self._maps(x, pad_code)
         flat = result.reshape(-1, shape.out_channels)
         nothing = np.empty((0, shape.out_channels), dtype=np.int16 if flat.dtype == np.int64 else np.int64)
         values, codes = (flat, nothing) if flat.dtype == np.int64 else (nothing, flat)
-        totals = self._input_sums(maps, result.shape[1:3])
-        for packed, held, constants in zip(self.packed, maps, self._constants, strict=True):
-            images, _, columns, channels = held.shape
-            # Tiles count bytes, the depthwise loop counts elements.
-            size = 1 if shape.depthwise else held.itemsize
-            pixel, row = channels * size, columns * channels * size
-            down, right = shape.dilation[0] * row, shape.dilation[1] * pixel
-            taps = range(1 if _rows_are_runs(shape) else shape.kernel[1])
-            runs = np.array([ky * down + kx * right for ky in range(shape.kernel[0]) for kx in taps])
-            run_channels = shape.group_inputs * (shape.kernel[1] if _rows_are_runs(shape) else 1)
-            geometry = (
-                *(images, row, held[0].size * size, pixel, shape.group_inputs * size, *result.shape[1:3]),
-                *(*shape.stride, len(constants.unit), shape.out_channels // len(constants.unit)),
-            )
-            _direct(
-                held.reshape(-1), geometry, shape.depthwise, runs, -(-run_channels * held.itemsize // GROUP_BYTES),
-                packed.weights if shape.depthwise else packed.weights.reshape(1, -1),
-                packed.chunks, packed.columns, LIMB_BITS[self.form], totals, *constants, values, codes,
-            )  # fmt: skip
+        streams, images, _, columns, stored = maps.shape
+        # Tiles count bytes, the depthwise loop counts elements.
+        size = 1 if shape.depthwise else maps.itemsize
+        pixel, row = stored * size, columns * stored * size
+        down, right = shape.dilation[0] * row, shape.dilation[1] * pixel
+        whole_rows = _rows_are_runs(shape)
+        taps = range(1 if whole_rows else shape.kernel[1])
+        runs = np.array([ky * down + kx * right for ky in range(shape.kernel[0]) for kx in taps])
+        run = stored // shape.groups * (shape.kernel[1] if whole_rows else 1)
+        groups = len(constants.zero)
+        geometry = (
+            *(images, row, maps[0, 0].size * size, maps[0].size * size, pixel, stored // shape.groups * size),
+            *(*result.shape[1:3], *shape.stride, groups, shape.out_channels // groups, streams),
+        )
+        block = BLOCK_PIXELS
+        while block > LEAST_PIXELS and block * streams * first.columns > BLOCK_SUMS:
+            block //= 2
+        _direct(
+            maps.reshape(-1), geometry, shape.depthwise, runs, -(-run * maps.itemsize // GROUP_BYTES),
+            self._weights, first.chunks, first.columns, block,
+            self._input_sums(maps, result.shape[1:3]), *constants, values, codes,
+        )  # fmt: skip
 
-    def _input_sums(self, maps: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """Of all streams; depthwise (taps of all streams, channels), others (1, all)."""
+        weights = np.concatenate([each.weights for each in self.packed])
+        return weights if self.shape.depthwise else weights.reshape(1, -1)
+
+    def _maps(self, x: np.ndarray, pad_code: int) -> np.ndarray:
+        """Packed activations (streams, N, H', W', C or words of channels)."""
+        images, channels, height, width = x.shape
+        top, left, bottom, right = self.shape.padding
+        dtype = {"vnni": np.uint8, "portable": np.int16, "popcount": np.uint32}[self.form]
+        stored = -(-channels // WORD_BITS) if self.form == "popcount" else channels
+        size = len(self.packed), images, height + top + bottom, width + left + right, stored
+        # A run may be read up to the end of its last group of channels, a depthwise pixel to that of its last vector.
+        maps = np.empty(math.prod(size) + LANES, dtype=dtype)[:-LANES].reshape(size)
+        for packed, out in zip(self.packed, maps, strict=True):
+            packed.pack(x, self.shape, pad_code, out)
+        return maps
+
+    def _input_sums(self, maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         """Aligned activations under each pixel's window, int64 (groups, pixels); no pixels where nobody asks."""
         shape = self.shape
         if not self.zero.any():
             return np.empty((shape.groups, 0), dtype=np.int64)
-        images, height, width, channels = maps[0].shape
+        _, images, height, width, channels = maps.shape
         sums = np.zeros((shape.groups, images * height * width), dtype=np.int64)
-        for packed, held in zip(self.packed, maps, strict=True):
-            _pixel_sums(held.reshape(-1, channels), packed.stream.offset, packed.rest, packed.stream.place, sums)
+        for packed, held in zip(self.packed, maps.reshape(len(maps), -1, channels), strict=True):
+            stream = packed.stream
+            if self.form == "popcount":
+                # Of -1 and +1 a sum is twice the ones, less the channels.
+                signs = stream.low < 0 < stream.high
+                times, less = (2, shape.in_channels) if signs else (stream.times << stream.place, 0)
+                _bit_sums(held, times, less, sums)
+            else:
+                _pixel_sums(held, stream.offset, packed.rest, stream.place, sums)
         sums = sums.reshape(shape.groups, images, height, width)
         total = np.zeros((shape.groups, images, *size), dtype=np.int64)
         for ky in range(shape.kernel[0]):

@@ -9,7 +9,7 @@ import numba
 from llvmlite import ir
 from numba.core.codegen import get_host_cpu_features
 
-__all__ = ["FEATURES", "LANES", "VNNI", "WIDE", "add_pairs", "arrays", "splat"]
+__all__ = ["COUNTS_BITS", "FEATURES", "LANES", "VNNI", "WIDE", "add_pairs", "arrays", "splat"]
 
 _NAMED = numba.config.CPU_FEATURES
 FEATURES = {
@@ -21,6 +21,8 @@ FEATURES = {
 WIDE = {"avx512f", "avx512bw"} <= FEATURES
 """Whether there are 32 vector registers of 512 bits."""
 VNNI = (WIDE and "avx512vnni" in FEATURES) or "avxvnni" in FEATURES
+COUNTS_BITS = WIDE and "avx512vpopcntdq" in FEATURES
+"""Whether there is an instruction that counts the ones of each number of a vector."""
 LANES = 16 if WIDE else 8 if "avx2" in FEATURES else 4
 """Sums of 32 bits in a vector register."""
 

@@ -11,7 +11,15 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..kernels.direct import Activations, DirectConv, FastForm, ScaleFinish, ThresholdFinish, fast_forms
+from ..kernels.direct import (
+    Activations,
+    DirectConv,
+    FastForm,
+    ScaleFinish,
+    ThresholdFinish,
+    counting_pays,
+    fast_forms,
+)
 from ..kernels.errors import FormatError, UnsupportedError
 from ..kernels.mac import MacFormat, limit, signed_range
 from ..kernels.planes import PlaneTable
@@ -27,8 +35,11 @@ from .network import Network
 
 __all__ = ["FastAdd", "FastLayer", "FastNode", "FastRequantise", "Form", "fast_form", "fast_nodes"]
 
-Form = Literal["auto", "faithful", "portable", "vnni"]
-"""How a network runs: in the fastest form that is exact and that the processor has, or in a form that is named."""
+Form = Literal["auto", "faithful", "portable", "popcount", "vnni"]
+"""How a network runs: in the fastest form that is exact and that the processor has, or in a form that is named.
+
+`popcount` is of layers whose weights are sign planes; others are then as fast as they can be.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,12 +103,15 @@ FastNode = FastLayer | FastAdd | FastRequantise
 
 
 def fast_form(form: Form) -> FastForm | None:
-    """The fast form that is meant; none of `faithful`. `UnsupportedError` where the processor has it not."""
+    """The fast form of layers that are no sign planes; none of `faithful`.
+
+    `UnsupportedError` where the processor has it not.
+    """
     if form not in get_args(Form):
         raise FormatError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
     if form == "faithful":
         return None
-    if form == "auto":
+    if form in ("auto", "popcount"):
         return fast_forms()[0]
     if form not in fast_forms():
         raise UnsupportedError(
@@ -114,18 +128,20 @@ def fast_nodes(network: Network, array: Array, mac: MacFormat, form: Form) -> di
     fast = fast_form(form)
     if fast is None:
         return {}
-    key = array, mac, fast
+    key = array, mac, form
     if key not in network.fast:
-        nodes = {node.name: _fast_node(network, node, array, mac, fast) for node in network.manifest.nodes}
+        nodes = {node.name: _fast_node(network, node, array, mac, form, fast) for node in network.manifest.nodes}
         network.fast[key] = {name: node for name, node in nodes.items() if node is not None}
     found: dict[str, FastNode] = network.fast[key]
     return found
 
 
-def _fast_node(network: Network, node: Node, array: Array, mac: MacFormat, fast: FastForm) -> FastNode | None:
+def _fast_node(
+    network: Network, node: Node, array: Array, mac: MacFormat, form: Form, fast: FastForm
+) -> FastNode | None:
     match node:
         case Conv2dNode() | LinearNode():
-            return _fast_layer(network, node, array, mac, fast)
+            return _fast_layer(network, node, array, mac, form, fast)
         case AddNode():
             first, second = (_rescale(network, node, prefix, node.out) for prefix in ("first_", "second_"))
             total = _rescale(network, node, "", node.out)
@@ -150,7 +166,9 @@ def _rescale(network: Network, node: AddNode | RequantiseNode, prefix: str, out:
     return ScaleFinish.build(bits, scale.multiplier, scale.shift, requant.rounding, point, low, high)
 
 
-def _fast_layer(network: Network, node: MacNode, array: Array, mac: MacFormat, fast: FastForm) -> FastLayer | None:
+def _fast_layer(
+    network: Network, node: MacNode, array: Array, mac: MacFormat, named: Form, fast: FastForm
+) -> FastLayer | None:
     source = network.source(node).codes
     form = array_form(network.layers[node.name], array)
     margins = layer_bounds(form, source).margins(mac)
@@ -171,12 +189,23 @@ def _fast_layer(network: Network, node: MacNode, array: Array, mac: MacFormat, f
         held.bias,
         fast,
     )
+    planes = None if named in ("portable", "vnni") else _counted(form, held, source)
+    if planes is not None and (named == "popcount" or counting_pays(held.shape, planes.passes, conv.passes)):
+        conv = planes
     exact = margins.proved & conv.fits
     if not exact.any() or (held.shape.groups > 1 and not exact.all()):
         return None
-    finish = _finish(node, held, form, mac, margins, exact) if len(conv.packed) == 1 else None
+    finish = _finish(node, held, form, mac, margins, exact)
     conv = conv if finish is None else conv.requantising(finish)
     return FastLayer(conv, exact, form.corrected_bits(mac))
+
+
+def _counted(form: ArrayForm, held: MacLayer, source: Codes) -> DirectConv | None:
+    """A layer of sign planes whose bits are counted; none where it is none, or in groups, or aligned."""
+    if form.coefficients is None or held.shape.groups > 1 or held.shape.depthwise or (held.factors != 1).any():
+        return None
+    coefficients = form.coefficients.reshape(len(form.weights), -1, held.shape.out_channels)
+    return DirectConv.of_planes(held.shape, _activations(source), form.weights > 0, coefficients, held.zero, held.bias)
 
 
 def _activations(codes: Codes) -> Activations:

@@ -264,7 +264,7 @@ def run(
     engine : where not given, the default 16 x 16 x 256 engine with an array that runs the network
     trace : keep every tensor's codes (memory grows with the number of images)
     batch : images in memory at a time
-    form : "faithful", "portable" or "vnni" (`gatewise.kernels.direct`), or "auto", the fastest that the processor has;
+    form : "faithful", "portable", "popcount" or "vnni" (`gatewise.kernels.direct`), or "auto", the fastest there is;
         a fast form takes those output channels in which it is proved exact, and results never depend on it
     progress : called with the number of images done since the last call
     count_codes : count every tensor's codes: what `RunResult.activation_bits` needs

@@ -186,7 +186,7 @@ def rescaled(value_bits, bias, zero):
         wanted, _ = ScaleRequantizer(56, 24, "half_even").compute(values, multiplier, shift, 3, -300, 300)
         done = fast.requantising(finish)
         assert np.array_equal(done.codes(x.astype(np.int16), 0), wanted)
-        yield done._constants[0].real.shape[1] > 0
+        yield done._constants.real.shape[1] > 0
 
 
 def test_doubles_round_where_they_hold_every_term():
@@ -247,6 +247,60 @@ def test_fused_adds_and_copies_are_those_of_the_residual_stream(rounding):
     assert np.array_equal(total.codes(first, -70), wanted)
 
 
+@pytest.mark.parametrize("signs", [None, False, True])
+def test_bits_that_are_counted_are_the_products_of_planes(signs):
+    """Numbers with and without a sign, planes of 0 and 1 and of -1 and +1; channels that fill no word."""
+    rng = np.random.default_rng(10)
+    for channels, kernel, dilation, signed in [
+        (33, (3, 2), (1, 1), False),
+        (64, (1, 3), (1, 2), True),
+        (5, (1, 1), (1, 1), True),
+    ]:
+        shape = ConvShape(channels, 19, kernel, (2, 1), (1, 0, 2, 1), dilation)
+        numbers = signs is None
+        bits = 4 if numbers else 3
+        activations = Activations(bits, signed=numbers and signed, planes=not numbers, signs=bool(signs))
+        low = -8 if activations.signed else 0
+        x, pad = rng.integers(low, low + (1 << bits), (3, channels, 9, 8)).astype(np.int16), low + 5
+        planes = rng.integers(0, 2, (2, *shape.weight_shape))
+        coefficients = rng.integers(-3000, 3000, (2, 1 if numbers else bits, 19))
+        zero, bias = rng.integers(-9, 9, 19), rng.integers(-900, 900, 19)
+        counted = DirectConv.of_planes(shape, activations, planes, coefficients, zero, bias)
+        weights = [(coefficients[:, each].reshape(2, -1, 1, 1, 1) * (2 * planes - 1)).sum(axis=0)
+                   for each in range(coefficients.shape[1])]  # fmt: skip
+        fast = DirectConv.build(shape, activations, weights, ones(channels), ones(19), zero, bias, FORMS[0])
+        assert counted.passes == 2 * bits
+        values = fast.values(x, pad)
+        assert np.array_equal(counted.values(x, pad), values)
+        limits = ThresholdFinish.build(rng.choice(values.ravel(), (19, 15)), rng.integers(0, 2, 19), range(16))
+        assert np.array_equal(counted.requantising(limits).codes(x, pad), fast.requantising(limits).codes(x, pad))
+        scale = ScaleFinish.build(np.full(19, 30), np.full(19, 3), np.full(19, 7), "half_even", 3, -99, 99)
+        assert np.array_equal(counted.requantising(scale).codes(x, pad), fast.requantising(scale).codes(x, pad))
+
+
+def test_a_plane_of_bits_is_one_column_whose_scale_is_rounded_in_doubles():
+    rng = np.random.default_rng(11)
+    shape, planes = ConvShape(40, 32), rng.integers(0, 2, (1, 32, 40, 1, 1))
+    x, bias = rng.integers(0, 2, (2, 40, 6, 6)).astype(np.int16), rng.integers(-9, 9, 32)
+    counted = DirectConv.of_planes(
+        shape, Activations(1, planes=True, signs=True), planes, np.full((1, 1, 32), 5), 0 * bias, bias
+    )
+    scale = ScaleFinish.build(np.full(32, 12), np.full(32, 3), np.full(32, 1), "half_even", 0, -99, 99)
+    done = counted.requantising(scale)
+    assert done._constants.real.shape[1] > 0
+    exact = np.einsum("nchw,oc->nohw", 2 * x - 1, 2 * planes[0, :, :, 0, 0] - 1) * 5 + bias.reshape(-1, 1, 1)
+    assert np.array_equal(done.codes(x, 0), np.clip(np.rint(exact * 1.5), -99, 99))
+
+
+def test_counting_pays_for_few_planes_of_many_channels(monkeypatch):
+    monkeypatch.setattr(direct, "COUNTS_BITS", True)
+    assert direct.counting_pays(ConvShape(128, 128), 4, 6)
+    assert not direct.counting_pays(ConvShape(128, 128), 16, 1)
+    assert not direct.counting_pays(ConvShape(3, 64), 1, 1)
+    monkeypatch.setattr(direct, "COUNTS_BITS", False)
+    assert not direct.counting_pays(ConvShape(128, 128), 1, 9)
+
+
 def test_batches_of_many_images_and_of_one_agree():
     rng = np.random.default_rng(7)
     shape = ConvShape(5, 18, (3, 3), (2, 2), (1, 1, 1, 1))
@@ -259,9 +313,9 @@ def test_batches_of_many_images_and_of_one_agree():
 def assembly(dtype):
     """What LLVM makes of the register tiles."""
     fresh = numba.njit(nogil=True)(direct._multiply.py_func)
-    signed, longs = numba.int8 if dtype is numba.uint8 else numba.int16, numba.int64[::1]
-    fresh.compile((dtype[::1], longs, numba.int64, longs, numba.int64, signed[:, ::1], numba.int64, longs,
-                   numba.int32[:, ::1]))  # fmt: skip
+    weights = {numba.uint8: numba.int8, numba.int16: numba.int16, numba.uint32: numba.uint32}[dtype]
+    longs, long = numba.int64[::1], numba.int64
+    fresh.compile((dtype[::1], longs, long, longs, long, weights[:, ::1], long, longs, numba.int32[:, ::1], long))
     return next(iter(fresh.inspect_asm().values()))
 
 
@@ -270,6 +324,12 @@ def test_register_tiles_are_the_instructions_that_they_are_meant_to_be(form):
     text = assembly(numba.uint8 if form == "vnni" else numba.int16)
     wanted = ["vpdpbusd"] if form == "vnni" else ["pmaddwd", "vpdpwssd", "smlal", "sdot"]
     assert sum(text.count(name) for name in wanted) >= sum(pixels * vectors for vectors, pixels in direct.TILES.items())
+
+
+@pytest.mark.skipif(not direct.COUNTS_BITS, reason="there is no instruction that counts the ones of a vector's numbers")
+def test_bits_are_counted_by_one_instruction():
+    tiles = sum(pixels * vectors for vectors, pixels in direct.TILES.items())
+    assert assembly(numba.uint32).count("vpopcntd") >= tiles
 
 
 FOR_ANOTHER = """
@@ -286,6 +346,13 @@ if {runs}:
         fast = DirectConv.build(ConvShape(6, outputs), Activations(4), [w], np.ones(6), one, none, none, "portable")
         wanted = np.einsum("nchw,oc->nohw", x, w[:, :, 0, 0])
         assert (fast.values(x.astype(np.int16), 0) == wanted).all()
+        planes = np.array([w >= 0, w % 2])
+        counted = DirectConv.of_planes(
+            ConvShape(6, outputs), Activations(4), planes, np.array([[[3]], [[2]]]), none, none
+        )
+        sums = (np.array([3, 2]).reshape(2, 1, 1) * (2 * planes[..., 0, 0] - 1)).sum(axis=0)
+        wanted = np.einsum("nchw,oc->nohw", x, sums)
+        assert (counted.values(x.astype(np.int16), 0) == wanted).all()
     # The faithful form: without overflow, and with the limits of 8 bits.
     size, digits = ConvShape(6, outputs), split_digits(w, 4, True)
     for align, overflow in ((16, "saturate"), (8, "saturate"), (8, "wrap")):
@@ -347,14 +414,14 @@ def test_a_planted_fault_is_found(old, new):
     source = inspect.getsource(direct)
     assert source.count(old) == 1
     names = dict(vars(direct))
-    for name in ("_split", "_limbs", "_pack_weights"):
+    for name in ("_split", "_limbs", "_tiled", "_pack_weights"):
         exec(compile(inspect.getsource(getattr(direct, name)).replace(old, new), "planted", "exec"), names)
     shape, form = ConvShape(3, 2), FORMS[0]
     weights = np.array([[99, 1000, -3], [5, -6, 7]]).reshape(2, 3, 1, 1)
     activations, factors = Activations(4, signed=True), np.array([16, 64, 256])
     fast = plain(shape, activations, [weights], form, factors)
     stream = activations.streams(form)[0]
-    packed = names["_pack_weights"](shape, stream, weights, factors, form)
+    packed = names["_pack_weights"](shape, stream, weights, factors, form, 1)
     other = DirectConv(form, shape, (packed,), fast.unit, fast.zero, fast.bias)
     x = np.array([7, -8, 3], dtype=np.int16).reshape(1, 3, 1, 1)
     wanted = ((weights[:, :, 0, 0] * factors) @ x.ravel()).tolist()

@@ -1,6 +1,8 @@
 """Whole networks in their fast forms: the codes and counters of the faithful one, wherever a proof lets them run."""
 
+import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from gatewise.sim.run import run
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "sim" / "digits"
 KINDS = ("product", "align", "acc", "post")
+FORMS = (*fast_forms(), "popcount")
 
 
 def assert_same(found, golden):
@@ -33,11 +36,12 @@ def assert_same(found, golden):
 
 def test_random_networks_are_the_same_in_all_forms():
     """Every operation and scheme, on every array, with widths of which some overflow."""
-    faithful = fast = both = fused = adds = copies = 0
+    faithful = fast = both = fused = adds = copies = counted = 0
     for case in random_cases(90, draw=Steered(11)):
-        for form in fast_forms():
+        for form in FORMS:
             found = run(case.network, ImageSet(case.codes, coded=True), case.engine, trace=True, form=form)
             assert_same(found, case.golden)
+            counted += sum(found.form(name) == "popcount" for name in found.overflows)
             nodes = fast_nodes(case.network, case.engine.array, case.engine.mac, form).values()
             adds += sum(isinstance(node, FastAdd) for node in nodes)
             copies += sum(isinstance(node, FastRequantise) for node in nodes)
@@ -50,7 +54,7 @@ def test_random_networks_are_the_same_in_all_forms():
     assert min(faithful, fast) > 60
     assert both > 3
     assert fast > fused > 60
-    assert min(adds, copies) > 10
+    assert min(adds, copies, counted) > 10
 
 
 @pytest.mark.parametrize("form", fast_forms())
@@ -69,20 +73,37 @@ def test_the_demo_is_the_same_in_all_forms(form):
 def test_digits_in_every_scheme_are_the_same_in_all_forms(path):
     network, images = load(path), load_demo().images[:12]
     golden = run(network, images, trace=True, form="faithful")
-    for form in fast_forms():
+    for form in FORMS:
         found = run(network, images, trace=True, form=form)
         assert_same(found, golden)
         assert found.fast.keys() == found.overflows.keys()
 
 
-@pytest.mark.parametrize("name", ["hawq-w4-ordered", "flexor-resnet20-0.8-s0", "focused-s61-w5"])
-def test_a_trained_resnet20_is_the_same_in_all_forms(name):
+@pytest.mark.parametrize("name", ["hawq-w4-ordered", "flexor-resnet20-0.8-s0", "focused-s61-w5", "resnet20-lqnet-w2a2"])
+def test_a_trained_resnet20_is_the_same_in_all_forms_and_on_any_threads(name, monkeypatch):
     path = ROOT / "bench" / "trained" / f"{name}.gw"
     network = load(path)
     images = np.random.default_rng(0).integers(0, 256, (2, *network.manifest.input.shape), dtype=np.uint8)
     golden = run(network, images, trace=True, form="faithful")
-    for form in fast_forms():
-        assert_same(run(network, images, trace=True, form=form), golden)
+    counted = False
+    # Images in one part, and in a part for each of two threads.
+    for form, count in product(FORMS, (1, 2)):
+        monkeypatch.setattr(sys.modules["gatewise.sim.run"], "threads", lambda count=count: count)
+        found = run(network, images, trace=True, form=form)
+        assert_same(found, golden)
+        counted |= form == "popcount" and "popcount" in map(found.form, found.overflows)
+    assert counted == ("basis" in network.scheme or "xor" in network.scheme)
+
+
+@pytest.mark.skipif(not direct.COUNTS_BITS, reason="bits are not counted where the processor has no instruction for it")
+def test_planes_of_weights_and_activations_are_counted_where_nobody_asks():
+    network = load(ROOT / "bench" / "trained" / "resnet20-lqnet-w2a2.gw")
+    images = np.zeros((1, *network.manifest.input.shape), dtype=np.uint8)
+    found = run(network, images)
+    forms = [found.form(node.name) for node in network.mac_nodes()]
+    assert forms[0] == forms[-1] == "vnni"
+    assert set(forms[1:-1]) == {"popcount"}
+    assert set(map(run(network, images, form="vnni").form, found.overflows)) == {"vnni"}
 
 
 def narrow_layer():

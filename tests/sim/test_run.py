@@ -142,7 +142,9 @@ def test_progress_counts_every_image_once(samples, network):
 
 def test_what_cannot_be_run_is_refused(samples, network):
     images = samples.pixels(network, 2)
-    with pytest.raises(FormatError, match=r"^form must be one of auto, faithful, portable, vnni, not 'quick'$"):
+    with pytest.raises(
+        FormatError, match=r"^form must be one of auto, faithful, portable, popcount, vnni, not 'quick'$"
+    ):
         run(network, images, form="quick")
     with pytest.raises(FormatError, match=r"^batch must be 1 or more images, not 0$"):
         run(network, images, batch=0)
