@@ -213,7 +213,7 @@ def test_wrong_options_are_refused(refused, network, images, options):
 
 def test_a_form_that_does_not_exist_is_refused(refused, network, images):
     assert refused("run", network, images, "--form", "quick") == (
-        "form must be one of auto, faithful, portable, vnni, not 'quick'"
+        "form must be one of auto, faithful, portable, popcount, vnni, not 'quick'"
     )
 
 
