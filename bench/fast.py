@@ -12,8 +12,10 @@ from typing import Any
 
 import numba
 import numpy as np
-from gatewise.kernels import ConvShape, direct
-from gatewise.kernels.direct import Activations, DirectConv, ScaleFinish, ThresholdFinish
+from gatewise.kernels import ConvShape, direct, tiles, vectors
+from gatewise.kernels.direct import DirectConv
+from gatewise.kernels.finish import ScaleFinish, ThresholdFinish
+from gatewise.kernels.packed import Activations
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -186,19 +188,19 @@ def inner_product(layer: Layer) -> tuple[Callable[[], object], int]:
     x = rng.integers(0, 16, padded * padded * shape.in_channels + 64).astype(dtype)
     row = padded * shape.in_channels * x.itemsize
     runs = np.arange(shape.kernel[0]) * row
-    steps = shape.kernel[1] * shape.in_channels * x.itemsize // direct.GROUP_BYTES
-    chunks = np.array(direct._chunks(-(-shape.out_channels // direct.LANES)))
+    steps = shape.kernel[1] * shape.in_channels * x.itemsize // tiles.GROUP_BYTES
+    chunks = np.array(tiles.tile_chunks(-(-shape.out_channels // vectors.LANES)))
     blocks = [
-        np.minimum(np.arange(first, first + direct.BLOCK_PIXELS + direct.MOST_PIXELS), size * size - 1)
+        np.minimum(np.arange(first, first + direct.BLOCK_PIXELS + tiles.MOST_PIXELS), size * size - 1)
         for first in range(0, size * size, direct.BLOCK_PIXELS)
     ]
     bases = np.array([block // size * row + block % size * shape.in_channels * x.itemsize for block in blocks])
-    sums = np.empty((direct.BLOCK_PIXELS + direct.MOST_PIXELS, shape.out_channels), dtype=np.int32)
+    sums = np.empty((direct.BLOCK_PIXELS + tiles.MOST_PIXELS, shape.out_channels), dtype=np.int32)
     packed = conv.packed[0].weights.reshape(1, -1)
 
     def run() -> None:
         for block in bases:
-            direct._multiply(x, block, direct.BLOCK_PIXELS, runs, steps, packed, 0, chunks, sums, 0)
+            tiles.multiply(x, block, direct.BLOCK_PIXELS, runs, steps, packed, 0, chunks, sums, 0)
 
     return run, len(blocks) * direct.BLOCK_PIXELS * layer.macs // (size * size)
 
@@ -208,12 +210,12 @@ def _registers(typing: Any, operands: Any, steps: Any) -> Any:
     """`steps` rounds of as many multiply-adds as a register tile has sums, without a load."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        lanes = direct.LANES
+        lanes = vectors.LANES
         vector, bytes_ = ir.VectorType(ir.IntType(32), lanes), ir.VectorType(ir.IntType(8), 4 * lanes)
-        count = direct.MOST_VECTORS * direct.TILES[direct.MOST_VECTORS]
+        count = tiles.MOST_VECTORS * tiles.TILES[tiles.MOST_VECTORS]
         pointer = context.make_array(sig.args[0])(context, builder, value=args[0]).data
-        vectors = builder.bitcast(pointer, bytes_.as_pointer())
-        a, b = (builder.load(builder.gep(vectors, [ir.IntType(64)(at)]), align=1) for at in (0, 1))
+        operand = builder.bitcast(pointer, bytes_.as_pointer())
+        a, b = (builder.load(builder.gep(operand, [ir.IntType(64)(at)]), align=1) for at in (0, 1))
         name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
         call = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector, bytes_, bytes_]), name)
         entry, loop, end = builder.block, *(builder.append_basic_block(each) for each in ("loop", "end"))
@@ -249,8 +251,8 @@ def _limit(operands: Any, steps: int) -> Any:
 
 def register_limit() -> tuple[Callable[[], object], int] | None:
     """A call of `vpdpbusd` on registers alone, and its multiply-accumulates; None where there is none."""
-    if not direct.VNNI:
+    if not vectors.VNNI:
         return None
-    operands = np.ones(8 * direct.LANES, dtype=np.uint8)
-    sums = direct.MOST_VECTORS * direct.TILES[direct.MOST_VECTORS]
-    return lambda: _limit(operands, LIMIT_STEPS), LIMIT_STEPS * sums * 4 * direct.LANES
+    operands = np.ones(8 * vectors.LANES, dtype=np.uint8)
+    sums = tiles.MOST_VECTORS * tiles.TILES[tiles.MOST_VECTORS]
+    return lambda: _limit(operands, LIMIT_STEPS), LIMIT_STEPS * sums * 4 * vectors.LANES

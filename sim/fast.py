@@ -11,17 +11,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..kernels.direct import (
-    Activations,
-    DirectConv,
-    FastForm,
-    ScaleFinish,
-    ThresholdFinish,
-    counting_pays,
-    fast_forms,
-)
+from ..kernels.direct import DirectConv, counting_pays, fast_forms
 from ..kernels.errors import FormatError, UnsupportedError
+from ..kernels.finish import ScaleFinish, ThresholdFinish
 from ..kernels.mac import MacFormat, limit, signed_range
+from ..kernels.packed import Activations, FastForm
 from ..kernels.planes import PlaneTable
 from ..kernels.requant import narrowed
 from ..kernels.residual import STREAM_BITS

@@ -1,19 +1,11 @@
 """Fast forms of convolutions: equal to the faithful one wherever nothing overflows, to the last bit of their sums."""
 
-import inspect
-import os
-import subprocess
-import sys
-
-import numba
 import numpy as np
 import pytest
 from gatewise.kernels import (
-    AddOperand,
     ConvShape,
     MacFormat,
     Operands,
-    ResidualAdd,
     ScaleRequantizer,
     ThresholdRequantizer,
     activation_planes,
@@ -21,10 +13,10 @@ from gatewise.kernels import (
     direct,
     split_digits,
 )
-from gatewise.kernels.direct import Activations, DirectConv, ScaleFinish, ThresholdFinish, fast_forms
+from gatewise.kernels.direct import DirectConv, fast_forms
 from gatewise.kernels.errors import FormatError, UnsupportedError
-from gatewise.kernels.mac import signed_range
-from gatewise.kernels.vectors import FEATURES
+from gatewise.kernels.finish import ScaleFinish, ThresholdFinish
+from gatewise.kernels.packed import Activations
 
 WIDEST = MacFormat(product=10, align=24, acc=48)
 FORMS = fast_forms()
@@ -198,13 +190,6 @@ def test_doubles_round_where_they_hold_every_term():
     assert not any(rescaled(29, 0, 1 << 19))
 
 
-def test_scales_whose_products_need_more_than_64_bits_are_not_fused():
-    arguments = np.array([1 << 23]), np.array([5])
-    assert ScaleFinish.build(np.array([38]), *arguments, "floor", 0, 0, 15) is not None
-    assert ScaleFinish.build(np.array([39]), *arguments, "floor", 0, 0, 15) is None
-    assert ScaleFinish.build(np.array([8]), np.array([1 << 30]), np.array([40]), "tflite", 0, 0, 15) is None
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_fused_thresholds_count_as_the_requantiser_does(form):
     rng = np.random.default_rng(6)
@@ -219,32 +204,6 @@ def test_fused_thresholds_count_as_the_requantiser_does(form):
     wanted = ThresholdRequantizer(40, 4).compute(values, thresholds, descending)
     found = fast.requantising(ThresholdFinish.build(thresholds, descending, table)).codes(x, 0)
     assert np.array_equal(found, table[wanted])
-
-
-@pytest.mark.parametrize("rounding", ["half_even", "half_up", "half_away", "floor"])
-def test_fused_adds_and_copies_are_those_of_the_residual_stream(rounding):
-    """All codes of 8 bits against codes of 16, multipliers that make ties, and ends that clip."""
-    rng = np.random.default_rng(8)
-    first = rng.integers(-32768, 32768, (2, 24, 8, 16)).astype(np.int16)
-    second = np.arange(6144, dtype=np.int16).reshape(2, 24, 8, 16) % 256
-    multipliers, shifts = 1 << rng.integers(0, 9, (3, 24)), rng.integers(0, 10, (3, 24))
-    multipliers[:, ::2] += rng.integers(0, 1 << 20, (3, 12))
-    points, stream = (-70, 9), signed_range(16)
-    parts = [
-        ScaleFinish.build(np.full(24, 17), multipliers[n], shifts[n], rounding, 0, *stream) for n in (0, 1)
-    ]  # fmt: skip
-    total = ScaleFinish.build(np.full(24, 17), multipliers[2], shifts[2], rounding, 3, -128, 127)
-    operands = [
-        AddOperand(x, point, multipliers[n], shifts[n])
-        for n, (x, point) in enumerate(zip((first, second), points, strict=True))
-    ]
-    unit = ResidualAdd(24, rounding, 8)
-    wanted = unit.compute(tuple(operands), multipliers[2], shifts[2], 3, -128, 127)
-    found = total.added((first, points[0], parts[0]), (second, points[1], parts[1]))
-    assert np.array_equal(found, wanted)
-    assert len(np.unique(found)) > 150
-    wanted, _ = unit.output.compute(first.astype(np.int64) + 70, multipliers[2], shifts[2], 3, -128, 127)
-    assert np.array_equal(total.codes(first, -70), wanted)
 
 
 @pytest.mark.parametrize("signs", [None, False, True])
@@ -310,84 +269,6 @@ def test_batches_of_many_images_and_of_one_agree():
     assert np.array_equal(fast.values(x, 0), np.concatenate([fast.values(each[None], 0) for each in x]))
 
 
-def assembly(dtype):
-    """What LLVM makes of the register tiles."""
-    fresh = numba.njit(nogil=True)(direct._multiply.py_func)
-    weights = {numba.uint8: numba.int8, numba.int16: numba.int16, numba.uint32: numba.uint32}[dtype]
-    longs, long = numba.int64[::1], numba.int64
-    fresh.compile((dtype[::1], longs, long, longs, long, weights[:, ::1], long, longs, numba.int32[:, ::1], long))
-    return next(iter(fresh.inspect_asm().values()))
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_register_tiles_are_the_instructions_that_they_are_meant_to_be(form):
-    text = assembly(numba.uint8 if form == "vnni" else numba.int16)
-    wanted = ["vpdpbusd"] if form == "vnni" else ["pmaddwd", "vpdpwssd", "smlal", "sdot"]
-    assert sum(text.count(name) for name in wanted) >= sum(pixels * vectors for vectors, pixels in direct.TILES.items())
-
-
-@pytest.mark.skipif(not direct.COUNTS_BITS, reason="there is no instruction that counts the ones of a vector's numbers")
-def test_bits_are_counted_by_one_instruction():
-    tiles = sum(pixels * vectors for vectors, pixels in direct.TILES.items())
-    assert assembly(numba.uint32).count("vpopcntd") >= tiles
-
-
-FOR_ANOTHER = """
-import numpy as np
-from gatewise.kernels import ConvShape, MacFormat, Operands, conv2d, direct, split_digits
-from gatewise.kernels.mac import limit, signed_range
-from gatewise.kernels.direct import Activations, DirectConv
-assert (direct.WIDE, direct.VNNI, direct.LANES) == {kind}, (direct.WIDE, direct.VNNI, direct.LANES)
-if {runs}:
-    rng = np.random.default_rng(0)
-    for outputs in (3, 8, 20, 40):
-        x, w = rng.integers(0, 16, (2, 6, 5, 5)), rng.integers(-8, 8, (outputs, 6, 1, 1))
-        one, none = np.ones(outputs, dtype=np.int64), np.zeros(outputs, dtype=np.int64)
-        fast = DirectConv.build(ConvShape(6, outputs), Activations(4), [w], np.ones(6), one, none, none, "portable")
-        wanted = np.einsum("nchw,oc->nohw", x, w[:, :, 0, 0])
-        assert (fast.values(x.astype(np.int16), 0) == wanted).all()
-        planes = np.array([w >= 0, w % 2])
-        counted = DirectConv.of_planes(
-            ConvShape(6, outputs), Activations(4), planes, np.array([[[3]], [[2]]]), none, none
-        )
-        sums = (np.array([3, 2]).reshape(2, 1, 1) * (2 * planes[..., 0, 0] - 1)).sum(axis=0)
-        wanted = np.einsum("nchw,oc->nohw", x, sums)
-        assert (counted.values(x.astype(np.int16), 0) == wanted).all()
-    # The faithful form: without overflow, and with the limits of 8 bits.
-    size, digits = ConvShape(6, outputs), split_digits(w, 4, True)
-    for align, overflow in ((16, "saturate"), (8, "saturate"), (8, "wrap")):
-        factors, fmt = np.full(6, 2, np.int32), MacFormat(align=align, overflow=overflow)
-        found = conv2d(x, digits, factors, size, Operands(4, False, 4), fmt, 4)
-        exact = 2 * x[:, None] * w[None, :, :, :, :]
-        limited, over = limit(exact, *signed_range(align), overflow)
-        assert (found.acc == limited.sum(axis=2)).all()
-        assert (found.align_overflows == over.sum(axis=(0, 2, 3, 4))).all() and over.any() == (align == 8)
-else:
-    import importlib.util
-    spec = importlib.util.spec_from_file_location("t", {path!r})
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    text = module.assembly(module.numba.uint8)
-    assert text.count("vpdpbusd") >= 22 and "zmm" not in text
-"""
-
-
-@pytest.mark.skipif("avx2" not in FEATURES, reason="another processor's vectors are tried on x86 with AVX2")
-@pytest.mark.parametrize(("features", "kind", "runs"), [
-    ("+avx2", (False, False, 8), True),
-    ("+sse4.2", (False, False, 4), True),
-    ("+avx2,+avxvnni", (False, True, 8), False),
-])  # fmt: skip
-def test_narrower_processors_have_tiles_of_their_own(features, kind, runs, tmp_path):
-    """AVX2 and SSE run here; what is compiled for AVX-VNNI is read."""
-    environment = os.environ | {
-        "NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path),
-    }  # fmt: skip
-    program = FOR_ANOTHER.format(kind=kind, runs=runs, path=__file__)
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_form_that_the_processor_has_not_is_refused(monkeypatch):
     arguments = ConvShape(1, 1), Activations(4), [np.ones((1, 1, 1, 1))], *[ones(1)] * 4
     monkeypatch.setattr(direct, "VNNI", False)
@@ -403,27 +284,3 @@ def test_weights_of_another_shape_are_refused():
         plain(ConvShape(2, 1), Activations(4), [np.ones((1, 1, 1, 1), int)], "portable")
     with pytest.raises(FormatError, match="weights must be one array, or one for each plane of activations, not 1"):
         plain(ConvShape(1, 1), Activations(4, planes=True), [np.ones((1, 1, 1, 1), int)], "portable")
-
-
-@pytest.mark.parametrize(("old", "new"), [
-    ("np.minimum(twos, 1 << stream.room)", "np.minimum(twos, 2 << stream.room)"),
-    ("((weights - low) & (high - low)) + low", "weights & (high - low)"),
-    ("* stream.offset", "* (stream.offset - 1)"),
-])  # fmt: skip
-def test_a_planted_fault_is_found(old, new):
-    source = inspect.getsource(direct)
-    assert source.count(old) == 1
-    names = dict(vars(direct))
-    for name in ("_split", "_limbs", "_tiled", "_pack_weights"):
-        exec(compile(inspect.getsource(getattr(direct, name)).replace(old, new), "planted", "exec"), names)
-    shape, form = ConvShape(3, 2), FORMS[0]
-    weights = np.array([[99, 1000, -3], [5, -6, 7]]).reshape(2, 3, 1, 1)
-    activations, factors = Activations(4, signed=True), np.array([16, 64, 256])
-    fast = plain(shape, activations, [weights], form, factors)
-    stream = activations.streams(form)[0]
-    packed = names["_pack_weights"](shape, stream, weights, factors, form, 1)
-    other = DirectConv(form, shape, (packed,), fast.unit, fast.zero, fast.bias)
-    x = np.array([7, -8, 3], dtype=np.int16).reshape(1, 3, 1, 1)
-    wanted = ((weights[:, :, 0, 0] * factors) @ x.ravel()).tolist()
-    assert fast.values(x, 0).ravel().tolist() == wanted
-    assert other.values(x, 0).ravel().tolist() != wanted
