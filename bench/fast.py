@@ -3,11 +3,15 @@
 What `bench/kernels.py` prints first. A contender does all of a layer: it packs codes, multiplies, and requantises.
 """
 
+import json
 import statistics
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -24,6 +28,8 @@ __all__ = [
     "PLANES",
     "SHAPES",
     "Layer",
+    "Others",
+    "Timed",
     "alternate",
     "contenders",
     "inner_product",
@@ -35,6 +41,62 @@ LIMIT_STEPS = 200_000
 CLIP = 15
 SETTLING = 0.05
 """Seconds of calls before one that is timed."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A call that is timed where it runs: in another process."""
+
+    seconds: Callable[[], float]
+
+
+class Others:
+    """A layer in `bench/others.py`, by an interpreter that has what it measures.
+
+    `missing` says in a line each what is not there.
+    """
+
+    def __init__(self, python: str, layer: "Layer", threads: int, cpu_time: bool = False) -> None:
+        shape = layer.shape
+        facts = {
+            "inputs": shape.in_channels,
+            "outputs": shape.out_channels,
+            "kernel": shape.kernel[0],
+            "stride": shape.stride[0],
+            "pad": shape.padding[0],
+            "size": layer.size,
+            "groups": shape.groups,
+        }
+        command = [python, str(Path(__file__).with_name("others.py")), json.dumps(facts), str(threads)]
+        self.process = subprocess.Popen(
+            command + ["cpu"] * cpu_time, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True,
+        )  # fmt: skip
+        first = self._line()
+        self.versions: dict[str, str] = first.get("versions", {})
+        self.missing: dict[str, str] = first.get("missing", {"others": f"{python} does not run bench/others.py"})
+
+    def __enter__(self) -> "Others":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.wait()
+
+    @property
+    def runs(self) -> dict[str, Timed]:
+        """What is there, by name."""
+        return {name: Timed(partial(self._seconds, name)) for name in self.versions}
+
+    def _seconds(self, name: str) -> float:
+        assert self.process.stdin is not None
+        print(name, file=self.process.stdin, flush=True)
+        return float(self._line())
+
+    def _line(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline() or "{}")
 
 
 @dataclass(frozen=True)
@@ -155,7 +217,7 @@ def plane_contenders(layer: Layer, weights: int, activations: int, signs: bool) 
 
 
 def alternate(
-    runs: dict[str, Callable[[], object]], repeat: int, clock: Callable[[], float] = time.perf_counter
+    runs: Mapping[str, "Callable[[], object] | Timed"], repeat: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
     """Median seconds of each call; every round runs all of them, one after the other.
 
@@ -165,6 +227,9 @@ def alternate(
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeat):
         for name, run in runs.items():
+            if isinstance(run, Timed):
+                times[name].append(run.seconds())
+                continue
             settled = time.perf_counter() + SETTLING
             run()
             while time.perf_counter() < settled:

@@ -21,6 +21,7 @@ from gatewise.rtl.compare import Assumptions, Comparison, compare_layer, network
 from gatewise.rtl.unrolled_layer import CHECKED_TAPS, check_flattened
 from gatewise.sim.atomic import write_bytes, write_json
 from gatewise.sim.unrolled import SCHEMES, load_layer, seeded_layer
+from markdown import table
 from paths import ROOT, TRAINED
 from rich.console import Console
 
@@ -104,15 +105,6 @@ def _trained(notice: Callable[[str], None]) -> Comparison:
     for title, file in TRAINED_NETWORKS.items():
         network_rows(found, title, *load_layer(f"{TRAINED / file}.gw:{TRAINED_LAYER}"), notice=notice)
     return found
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Iterator[str]:
-    """A Markdown table; the first columns are text."""
-    yield "| " + " | ".join(headings) + " |"
-    yield "|" + "---|" * left + "---:|" * (len(headings) - left)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
-    yield ""
 
 
 class Counts:
