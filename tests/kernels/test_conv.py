@@ -776,3 +776,18 @@ def test_exact_products_are_made_two_lanes_at_a_time():
     text = next(iter(fresh.inspect_asm().values()))
     tiles = (conv.TILE_ROWS + 1) * conv.TILE_VECTORS
     assert sum(text.count(name) for name in ("pmaddwd", "vpdpwssd", "smlal", "sdot")) >= tiles
+
+
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize(
+    ("a_bits", "w_bits", "fmt"),
+    [(8, 8, {}), (16, 4, {"align": 9}), (4, 16, {"align": 9}), (16, 8, {"align": 8, "acc": 48})],
+)
+def test_digits_of_wide_operands_are_those_of_the_reference(reference, overflow, a_bits, w_bits, fmt):
+    """With accumulators of 32 bits and of 64, that cannot overflow."""
+    layer = random_layer(
+        a_bits, ConvShape(6, 9, (2, 1)), Operands(a_bits, True, w_bits), MacFormat(**fmt, overflow=overflow), 4, (5, 4),
+        extreme=0.4, most=3,
+    )  # fmt: skip
+    found = assert_layer(reference, layer)
+    assert found.align_overflows.any() == bool(fmt)

@@ -1,6 +1,7 @@
 """Packed operands; `test_direct.py` multiplies them."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,3 +33,32 @@ def test_a_planted_fault_is_found(old, new):
     wanted = ((weights[:, :, 0, 0] * factors) @ x.ravel()).tolist()
     assert fast.values(x, 0).ravel().tolist() == wanted
     assert other.values(x, 0).ravel().tolist() != wanted
+
+
+@pytest.mark.parametrize("signs", [False, True])
+@pytest.mark.parametrize(("old", "new"), [
+    ("columns.sum(axis=(1, 2, 3))", "columns.sum(axis=(1, 2, 3)) - 1"),
+    ("-2 if signs", "2 if signs"),
+    ("(stream.times << stream.place)", "stream.times"),
+    ('bitorder="little"', 'bitorder="big"'),
+])  # fmt: skip
+def test_a_planted_fault_in_bits_is_found(old, new, signs):
+    source = inspect.getsource(packed.pack_planes)
+    assert source.count(old) == 1
+    names = dict(vars(packed))
+    exec(compile(source.replace(old, new), "planted", "exec"), names)
+    rng = np.random.default_rng(1)
+    shape, none = ConvShape(37, 5), np.zeros(5, dtype=np.int64)
+    planes, coefficients = rng.integers(0, 2, (2, 5, 37, 1, 1)), np.full((2, 1, 5), 3)
+    activations = Activations(1, planes=True, signs=True) if signs else Activations(3)
+    right = DirectConv.of_planes(shape, activations, planes, coefficients, none, none)
+    wrong = replace(
+        right, packed=tuple(names["pack_planes"](shape, each.stream, planes, signs) for each in right.packed)
+    )
+    x = rng.integers(0, 2 if signs else 8, (1, 37, 1, 1)).astype(np.int16)
+    numbers = 2 * x - 1 if signs else x
+    wanted = (3 * (2 * planes - 1).sum(axis=0)[:, :, 0, 0] @ numbers.ravel()).tolist()
+    assert right.values(x, 0).ravel().tolist() == wanted
+    # Of -1 and +1 nothing is added for the ones of weights, nor are there places.
+    harmless = (signs and old.startswith(("columns", "(stream"))) or (not signs and old.startswith("-2"))
+    assert (wrong.values(x, 0).ravel().tolist() == wanted) == harmless
