@@ -209,6 +209,23 @@ class _Constants(NamedTuple):
     table: np.ndarray
 
 
+class _Layout(NamedTuple):
+    """Where images of a size lie, packed: everything that `_direct` takes but their number."""
+
+    dtype: np.dtype[Any]
+    size: tuple[int, int, int]
+    """Rows and columns, padded, and channels, or words of them."""
+    runs: np.ndarray
+    """Where each run of a kernel begins from the first tap."""
+    steps: int
+    """Groups of `GROUP_BYTES` in a run."""
+    block: int
+    row_bytes: int
+    image_bytes: int
+    geometry: tuple[int, ...]
+    """The rest of that argument: from the bytes of a pixel on."""
+
+
 @dataclass(frozen=True, eq=False)
 class DirectConv:
     """A layer in a fast form: ``value = unit * (x * w) - zero * xsum + bias`` of each output channel, exact.
@@ -393,33 +410,62 @@ class DirectConv:
         return self.finish.doubles and all((np.abs(each) * multiplier < most).all() for each in terms)
 
     def _run_images(self, x: np.ndarray, pad_code: int, result: np.ndarray) -> None:
-        shape, constants, first = self.shape, self._constants, self.packed[0]
-        maps = self._maps(x, pad_code)
-        flat = result.reshape(-1, shape.out_channels)
-        nothing = np.empty((0, shape.out_channels), dtype=np.int16 if flat.dtype == np.int64 else np.int64)
+        channels, first = self.shape.out_channels, self.packed[0]
+        layout = self._layout(*x.shape[2:])
+        maps = self._maps(x, pad_code, layout)
+        flat = result.reshape(-1, channels)
+        nothing = np.empty((0, channels), dtype=np.int16 if flat.dtype == np.int64 else np.int64)
         values, codes = (flat, nothing) if flat.dtype == np.int64 else (nothing, flat)
-        streams, images, _, columns, stored = maps.shape
-        # Tiles count bytes, the depthwise loop counts elements.
-        size = 1 if shape.depthwise else maps.itemsize
-        pixel, row = stored * size, columns * stored * size
-        down, right = shape.dilation[0] * row, shape.dilation[1] * pixel
-        whole_rows = rows_are_runs(shape)
-        taps = range(1 if whole_rows else shape.kernel[1])
-        runs = np.array([ky * down + kx * right for ky in range(shape.kernel[0]) for kx in taps])
-        run = stored // shape.groups * (shape.kernel[1] if whole_rows else 1)
-        groups = len(constants.zero)
-        geometry = (
-            *(images, row, maps[0, 0].size * size, maps[0].size * size, pixel, stored // shape.groups * size),
-            *(*result.shape[1:3], *shape.stride, groups, shape.out_channels // groups, streams),
-        )
-        block = BLOCK_PIXELS
-        while block > LEAST_PIXELS and block * streams * first.columns > BLOCK_SUMS:
-            block //= 2
+        image = layout.image_bytes
+        geometry = len(x), layout.row_bytes, image, len(x) * image, *layout.geometry
         _direct(
-            maps.reshape(-1), geometry, shape.depthwise, runs, -(-run * maps.itemsize // GROUP_BYTES),
-            self._weights, first.chunks, first.columns, block,
-            self._input_sums(maps, result.shape[1:3]), *constants, values, codes,
+            maps.reshape(-1), geometry, self.shape.depthwise, layout.runs, layout.steps,
+            self._weights, first.chunks, first.columns, layout.block,
+            self._input_sums(maps, result.shape[1:3]), *self._constants, values, codes,
         )  # fmt: skip
+
+    def _layout(self, height: int, width: int) -> _Layout:
+        """Of images of this size; made once."""
+        if (height, width) not in self._layouts:
+            shape, first = self.shape, self.packed[0]
+            top, left, bottom, right = shape.padding
+            dtype = np.dtype({"vnni": np.uint8, "portable": np.int16, "popcount": np.uint32}[self.form])
+            stored = -(-shape.in_channels // WORD_BITS) if self.form == "popcount" else shape.in_channels
+            rows, columns = height + top + bottom, width + left + right
+            # Tiles count bytes, the depthwise loop counts elements.
+            size = 1 if shape.depthwise else dtype.itemsize
+            pixel, row = stored * size, columns * stored * size
+            down, right = shape.dilation[0] * row, shape.dilation[1] * pixel
+            whole_rows = rows_are_runs(shape)
+            taps = range(1 if whole_rows else shape.kernel[1])
+            run = stored // shape.groups * (shape.kernel[1] if whole_rows else 1)
+            groups, streams = len(self._constants.zero), len(self.packed)
+            block = BLOCK_PIXELS
+            while block > LEAST_PIXELS and block * streams * first.columns > BLOCK_SUMS:
+                block //= 2
+            self._layouts[height, width] = _Layout(
+                dtype,
+                (rows, columns, stored),
+                np.array([ky * down + kx * right for ky in range(shape.kernel[0]) for kx in taps]),
+                -(-run * dtype.itemsize // GROUP_BYTES),
+                block,
+                row,
+                rows * row,
+                (
+                    *(pixel, stored // shape.groups * size, *shape.output_size(height, width), *shape.stride),
+                    *(groups, shape.out_channels // groups, streams),
+                ),
+            )
+        return self._layouts[height, width]
+
+    @cached_property
+    def _layouts(self) -> dict[tuple[int, int], _Layout]:
+        return {}
+
+    @cached_property
+    def _borders(self) -> dict[int, list[tuple[np.ndarray, np.ndarray]]]:
+        """By the code that padding feeds, and stream."""
+        return {}
 
     @cached_property
     def _weights(self) -> np.ndarray:
@@ -427,23 +473,26 @@ class DirectConv:
         weights = np.concatenate([each.weights for each in self.packed])
         return weights if self.shape.depthwise else weights.reshape(1, -1)
 
-    def _maps(self, x: np.ndarray, pad_code: int) -> np.ndarray:
+    def _maps(self, x: np.ndarray, pad_code: int, layout: _Layout) -> np.ndarray:
         """Packed activations (streams, N, H', W', C or words of channels)."""
-        images, channels, height, width = x.shape
-        top, left, bottom, right = self.shape.padding
-        dtype = {"vnni": np.uint8, "portable": np.int16, "popcount": np.uint32}[self.form]
-        stored = -(-channels // WORD_BITS) if self.form == "popcount" else channels
-        size = len(self.packed), images, height + top + bottom, width + left + right, stored
+        if pad_code not in self._borders:
+            borders = [each.border(pad_code, self.form == "popcount") for each in self.packed]
+            self._borders[pad_code] = [(pad.astype(layout.dtype), factors) for pad, factors in borders]
+        size = len(self.packed), len(x), *layout.size
         # A run may be read up to the end of its last group of channels, a depthwise pixel to that of its last vector.
-        maps = np.empty(math.prod(size) + LANES, dtype=dtype)[:-LANES].reshape(size)
-        for packed, out in zip(self.packed, maps, strict=True):
-            packed.pack(x, self.shape, pad_code, out)
+        maps = np.empty(math.prod(size) + LANES, dtype=layout.dtype)[:-LANES].reshape(size)
+        for packed, border, out in zip(self.packed, self._borders[pad_code], maps, strict=True):
+            packed.pack(x, self.shape, border, out)
         return maps
+
+    @cached_property
+    def _asks_input_sums(self) -> bool:
+        return bool(self.zero.any())
 
     def _input_sums(self, maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         """Aligned activations under each pixel's window, int64 (groups, pixels); no pixels where nobody asks."""
         shape = self.shape
-        if not self.zero.any():
+        if not self._asks_input_sums:
             return np.empty((shape.groups, 0), dtype=np.int64)
         _, images, height, width, channels = maps.shape
         sums = np.zeros((shape.groups, images * height * width), dtype=np.int64)

@@ -185,18 +185,23 @@ class Packed:
     fits: np.ndarray
     """Output channels whose sums have 32 bits, bool (out,)."""
 
-    def pack(self, x: np.ndarray, shape: ConvShape, pad_code: int, out: np.ndarray) -> None:
+    def border(self, pad_code: int, words: bool) -> tuple[np.ndarray, np.ndarray]:
+        """What is stored of each channel where padding is, and what codes are multiplied by: for `pack`."""
+        stream, channels = self.stream, len(self.factors)
+        if words:
+            pad = np.full(-(-channels // WORD_BITS), 0xFFFFFFFF if pad_code >> stream.shift & 1 else 0, dtype=np.uint32)
+            pad[-1] &= np.uint32(0xFFFFFFFF) >> np.uint32(-channels % WORD_BITS)
+            return pad, self.factors
+        factors = self.factors * np.int32(stream.times)
+        return ((pad_code >> stream.shift) & stream.mask) * factors + stream.more, factors
+
+    def pack(self, x: np.ndarray, shape: ConvShape, border: tuple[np.ndarray, np.ndarray], out: np.ndarray) -> None:
         """Codes (N, C, H, W) as (N, H', W', C), padded; bits of them as words of 32 channels."""
-        stream, (top, left, _, _) = self.stream, shape.padding
+        stream, (top, left, _, _), (pad, factors) = self.stream, shape.padding, border
         pixels = x.transpose(0, 2, 3, 1)
         if out.dtype == np.uint32:
-            ones = np.uint32(0xFFFFFFFF if pad_code >> stream.shift & 1 else 0)
-            pad = np.full(out.shape[3], ones)
-            pad[-1] &= np.uint32(0xFFFFFFFF) >> np.uint32(-x.shape[1] % WORD_BITS)
             _pack_bits(np.ascontiguousarray(pixels), stream.shift, pad, top, left, out)
             return
-        factors = self.factors * np.int32(stream.times)
-        pad = (((pad_code >> stream.shift) & stream.mask) * factors + stream.more).astype(out.dtype)
         kernel, codes = (_pack_pixels, pixels) if pixels.flags.c_contiguous else (_pack_maps, np.ascontiguousarray(x))
         kernel(codes, stream.shift, stream.mask, factors, stream.more, pad, top, left, out)
 
