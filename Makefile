@@ -77,10 +77,11 @@ regress: setup
 bench: $(VENV)/full
 	@$(BIN)/python bench/kernels.py
 
-# Every figure that gates are part of, counted anew unless it is in the synthesis cache.
+# Every figure that gates are part of, counted anew unless it is in the caches of syntheses and engines.
 gates: $(VENV)/full
 	@$(BIN)/python bench/gates.py
 	@$(BIN)/python bench/bops.py
+	@$(BIN)/python bench/energy.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -10,7 +10,8 @@ engine, every gate evaluated in every cycle.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache as memoised
@@ -23,7 +24,7 @@ from ..kernels.errors import MismatchError
 from ..sim.compile import CompiledNetwork
 from ..sim.energy import GateEnergies, MeasuredEnergy, ModuleEnergy, Range
 from ..sim.engine import EngineConfig
-from ..sim.events import layer_events, stream_words
+from ..sim.events import layer_events, slot_count, stream_words, weight_tiles
 from .activity import ACTIVITY_DRIVER, Activity, ActivityCounter
 from .cxxrtl import CompiledDesign, bits_of, compile_design
 from .engine.cosim import EngineProbe, EngineSimulation
@@ -59,10 +60,13 @@ GROUPS = {
 ACCESSES = {
     "activation reads": ("memory.array_read", "memory.post_read"),
     "activation writes": ("memory.write_mask",),
+    "accumulator reads": ("post.drain.valid",),
     "accumulator writes": ("compute.accumulators.valid",),
+    "input-sum memory": ("post.drain.valid",),
     "weight tiles": ("compute.loader.swap",),
 }
-"""Accesses by the strobes that are up in their cycles."""
+"""Accesses by the strobes that are up in their cycles; `_bank` has what takes two strobes together."""
+BANK = tuple(f"compute.accumulators.{name}" for name in ("valid", "first", "add_input"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,59 +154,69 @@ def measure(
     instances = engine_gates(_design(compiled.engine), cache, notice, jobs)
     tell("compiling the engine")
     design = watched_engine(compiled.engine)
-    activity, words = _run(design, compiled, codes, tell)
+    activity, bank = _run(design, compiled, codes, tell)
     images = len(codes)
-    accesses = _accesses(compiled, activity, words, images)
+    accesses = _accesses(compiled, activity, bank, images)
     modules = _modules(instances, activity, images, energies)
     return MeasuredEnergy(images, activity.cycles / images, modules, accesses, _notes(energies, images))
 
 
 def _run(
     design: CompiledDesign, compiled: CompiledNetwork, codes: np.ndarray, tell: Callable[[str], None]
-) -> tuple[Activity, int]:
-    """Activity while the engine is busy, and bus words read, of all images together."""
-    words = 0
+) -> tuple[Activity, Counter[str]]:
+    """Activity while the engine is busy, and accesses that no single strobe says, of all images together."""
+    found: Counter[str] = Counter()
     with (
         EngineSimulation(design, compiled) as engine,
         ActivityCounter(engine.simulation, BUSY) as counter,
     ):
+        names = _names(net.name for net in counter.nets)
+        trace = counter.trace([names[name] for name in BANK])
         for image, each in enumerate(codes):
             tell(f"image {image + 1} of {len(codes)}")
-            words += engine.run(each, LIMIT).words_read
-        return counter.take(), words
+            found["bus words"] += engine.run(each, LIMIT).words_read
+            record = trace.take()
+            valid, first, adds = (record.words[names[name]][:, 0] != 0 for name in BANK)
+            found["accumulator reads"] += int((valid & ~first).sum())
+            # An input sum is read, unless it begins, and written.
+            found["input-sum memory"] += int((valid & adds).sum() + (valid & adds & ~first).sum())
+        return counter.take(), found
 
 
-def _accesses(compiled: CompiledNetwork, activity: Activity, words: int, images: int) -> dict[str, int]:
+def _names(names: Iterable[str]) -> dict[str, str]:
+    """Signals by their plain names; a port before the register of the same name behind it."""
+    return {_plain(name): name for name in sorted(names, key=lambda name: "$" not in name.rpartition(".")[2])}
+
+
+def _accesses(compiled: CompiledNetwork, activity: Activity, bank: Mapping[str, int], images: int) -> dict[str, int]:
     """What the RTL's strobes say, an image, held to the model."""
-    plain = {_plain(net.name): net.name for net in activity.nets}
-    found = {
-        name: sum(activity.high(plain[signal]) for signal in signals) // images for name, signals in ACCESSES.items()
-    }
-    found["bus words"] = words // images
+    names = _names(net.name for net in activity.nets)
+    totals = Counter(bank)
+    for name, signals in ACCESSES.items():
+        totals[name] += sum(activity.high(names[signal]) for signal in signals)
     engine = compiled.engine
-    expected = dict.fromkeys(found, 0)
+    # The last descriptor ends the network.
+    expected = Counter({"bus words": stream_words(compiled.layers[0], engine).descriptor})
+    unused: Counter[str] = Counter()
     for layer in compiled.layers:
         expected["bus words"] += stream_words(layer, engine).read
+        expected["weight tiles"] += weight_tiles(layer, engine)
+        if layer.op == "stream":
+            # The drain walks the beats of such a layer as well, and nobody wants what it reads.
+            for name in ("accumulator reads", "input-sum memory"):
+                unused[name] += slot_count(layer, engine) * layer.beat_cycles
         for event in layer_events(layer, engine):
-            if event.part in expected:
+            if event.part in totals:
                 expected[event.part] += event.count
-            elif event.part == "weight registers":
-                expected["weight tiles"] += event.count
-    # The last descriptor ends the network; a tile is written into the shadow registers and from there goes on.
-    expected["bus words"] += stream_words(compiled.layers[0], engine).descriptor
-    aligned = sum(
-        event.count
-        for layer in compiled.layers
-        for event in layer_events(layer, engine)
-        if event.part == "weight registers" and layer.registers.get("aligned") and event.size == engine.lanes * 8
-    )
-    expected["weight tiles"] = (expected["weight tiles"] - aligned) // 2
-    for name, count in expected.items():
-        if found[name] != count:
+    for name, read in unused.items():
+        totals[name] -= images * read
+    for name, total in totals.items():
+        if total != images * expected[name]:
             raise MismatchError(
-                f"{name} of an image must be {count} in the RTL, as the model counts, not {found[name]}"
+                f"{name} of {images} images must be {images * expected[name]} in the RTL, as the model counts, not "
+                f"{total}"
             )
-    return found
+    return dict(expected)
 
 
 def _modules(instances: list[Instance], activity: Activity, images: int, energies: GateEnergies) -> list[ModuleEnergy]:

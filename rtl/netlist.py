@@ -89,6 +89,14 @@ class Netlist:
         """Map a design without memories, flattened; `cache` and `notice` are those of `run_flow`."""
         return cls(run_flow(gate_netlist(), rtlil, top, cache, notice))
 
+    def __post_init__(self) -> None:
+        found = self.found
+        inputs = {net for way, bits in found["ports"].values() if way == "input" for net in bits}
+        driven = {"0", "1", "x", *inputs, *(gate[3] for gate in found["gates"]), *(q for _, q in found["flip_flops"])}
+        read = {net for gate in found["gates"] for net in gate[1:3]} | {d for d, _ in found["flip_flops"]}
+        if not read <= driven:
+            raise FormatError(f"a netlist must drive all nets that it reads, not so {len(read - driven)} of them")
+
     @cached_property
     def _nets(self) -> dict[Any, int]:
         """Places of the nets: both constants, then all others."""

@@ -6,7 +6,7 @@ the weights' values: a weight of zero counts like any other. Co-simulation holds
 
 An operation counts where it has something to do: rows and lanes without a channel do nothing, taps in the padding are
 computed like all others, and a layer without an alignment aligns nothing. Adders have the widths that the RTL gives
-them.
+them. A read counts where its word is used: the ports of the accumulators read in every cycle.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +41,17 @@ from .lowered import (
 from .manifest import AddNode, RequantiseNode, ScaleRequant
 from .tile_times import tile_sizes
 
-__all__ = ["PARTS", "Event", "Group", "Kind", "StreamWords", "layer_events", "network_events", "stream_words"]
+__all__ = [
+    "PARTS",
+    "Event",
+    "Group",
+    "Kind",
+    "StreamWords",
+    "layer_events",
+    "slot_count",
+    "stream_words",
+    "weight_tiles",
+]
 
 Kind = Literal["multiply", "add", "gate", "register", "sram", "dram"]
 """What an event's `size` counts: products of bits, bits of an adder, two-input gates, bits of the others."""
@@ -127,11 +137,11 @@ def stream_words(layer: LoweredLayer, engine: EngineConfig) -> StreamWords:
     records = sum(layer.record.words(group.rows, bus) for group in groups) if layer.record.fields else 0
     if layer.op != "mac":
         return StreamWords(descriptor, records=records)
-    tiles = [len(list(tile_sizes(registers, index == len(groups) - 1))) for index in range(len(groups))]
     if layer.coded is not None:
-        return StreamWords(descriptor, layer.coded.table_words, records, sum(tiles) * layer.coded.weight_words)
+        tiles = sum(_tiles(registers, index == len(groups) - 1) for index in range(len(groups)))
+        return StreamWords(descriptor, layer.coded.table_words, records, tiles * layer.coded.weight_words)
     weights = 0
-    for index, (group, count) in enumerate(zip(groups, tiles, strict=True)):
+    for index, group in enumerate(groups):
         tile = TileLayout(
             group.rows,
             engine.lanes,
@@ -139,8 +149,32 @@ def stream_words(layer: LoweredLayer, engine: EngineConfig) -> StreamWords:
             bool(registers.get("aligned", 0)),
             bool(registers["depthwise"]),
         )
-        weights += count * _tap_steps(registers) * group.lane_groups * tile.words(bus)
+        weights += _steps(layer, group, index == len(groups) - 1) * tile.words(bus)
     return StreamWords(descriptor, records=records, weights=weights)
+
+
+def weight_tiles(layer: LoweredLayer, engine: EngineConfig) -> int:
+    """Weight tiles that come into the array: the steps of all tiles of pixels."""
+    if layer.op != "mac":
+        return 0
+    groups = list(row_groups(layer.registers, engine))
+    return sum(_steps(layer, group, index == len(groups) - 1) for index, group in enumerate(groups))
+
+
+def _steps(layer: LoweredLayer, group: RowGroup, last: bool) -> int:
+    """Steps of a row group, in all its tiles of pixels."""
+    return _tiles(layer.registers, last) * _tap_steps(layer.registers) * group.lane_groups
+
+
+def _tiles(registers: Mapping[str, int], last: bool) -> int:
+    """Tiles of pixels of a row group."""
+    return len(list(tile_sizes(registers, last)))
+
+
+def slot_count(layer: LoweredLayer, engine: EngineConfig) -> int:
+    """Slots of the post lanes: every pixel's spans of every row group."""
+    spans = (-(-group.rows // min(engine.rows, engine.lanes)) for group in row_groups(layer.registers, engine))
+    return layer.registers["out_pixels"] * sum(spans)
 
 
 def transfer_words(layer: LoweredLayer) -> int:
@@ -148,11 +182,6 @@ def transfer_words(layer: LoweredLayer) -> int:
     registers = layer.registers
     prefix, step = ("out", "out_pixel_step") if layer.op == "load" else ("first", "pixel_step")
     return registers[f"{prefix}_planes"] * registers["out_pixels"] * registers[step]
-
-
-def network_events(layers: Sequence[LoweredLayer], engine: EngineConfig) -> list[list[Event]]:
-    """Events of every layer, for one image."""
-    return [layer_events(layer, engine) for layer in layers]
 
 
 def layer_events(layer: LoweredLayer, engine: EngineConfig) -> list[Event]:
@@ -343,8 +372,8 @@ class _Array:
         engine, registers, coded = self.engine, self.registers, self.layer.coded
         code = 1 if engine.array == "sign" else OPERAND_BITS
         for index, group in enumerate(groups):
-            tiles = len(list(tile_sizes(registers, index == len(groups) - 1)))
-            steps = tiles * _tap_steps(registers) * group.lane_groups
+            last = index == len(groups) - 1
+            tiles, steps = _tiles(registers, last), _steps(self.layer, group, last)
             row = 1 if self.depthwise else engine.lanes
             yield Event("weight registers", "register", steps, group.rows * row * code)
             yield Event("weight registers", "register", steps, engine.rows * engine.lanes * code)
@@ -368,7 +397,7 @@ def _post(layer: LoweredLayer, engine: EngineConfig) -> Iterator[Event]:
     registers = layer.registers
     groups = list(row_groups(registers, engine))
     pixels = registers["out_pixels"]
-    slots = pixels * sum(-(-group.rows // min(engine.rows, engine.lanes)) for group in groups)
+    slots = slot_count(layer, engine)
     channels = pixels * sum(group.rows for group in groups)
     bank = _bank_bytes(engine)
     taps = registers["kernel_y"] * registers["kernel_x"]

@@ -35,3 +35,4 @@ def test_energy_refuses_bad_input_in_one_line(refused, network, tmp_path):
     assert refused("energy", network, "--format", "html").startswith("--format must be one of table")
     assert "must be readable" in refused("energy", network, "--energies", tmp_path / "none.toml")
     assert "none.gw" in refused("energy", tmp_path / "none.gw")
+    assert refused("energy", network, "--data", "images.npz") == "--data must come with --images N"

@@ -15,7 +15,7 @@ from gatewise.sim.file import load
 from gatewise.sim.images import image_codes
 
 FOLDER = Path(gatewise.__file__).parent / "sim" / "digits"
-ENGINE = EngineConfig(rows=4, lanes=4, pixels=64)
+ENGINE = EngineConfig(rows=4, lanes=4, pixels=64, act_bytes=1 << 14)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_another_count_than_the_rtls_is_an_error(compiled, codes, monkeypatch):
         return events[:-1] if layer.op == "load" else events
 
     monkeypatch.setattr(energy, "layer_events", one_less)
-    with pytest.raises(MismatchError, match="activation writes of an image must be"):
+    with pytest.raises(MismatchError, match="activation writes of 1 images must be"):
         energy._accesses(compiled, *ran, 1)
 
 

@@ -71,6 +71,8 @@ def test_a_multipliers_gates_give_its_products(synth_cache):
 
 def test_a_loop_of_gates_and_wrong_inputs_are_refused():
     ports = {"a": ["input", [2]], "y": ["output", [3]]}
+    with pytest.raises(FormatError, match="must drive all nets that it reads, not so 1 of them"):
+        Netlist({"ports": ports, "gates": [["AND", 2, 9, 3]], "flip_flops": [], "init": []})
     loop = Netlist({"ports": ports, "gates": [["AND", 2, 4, 3], ["OR", 3, 2, 4]], "flip_flops": [], "init": []})
     with pytest.raises(AssertionError, match="no loop"):
         _ = loop.gates

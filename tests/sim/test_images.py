@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from gatewise import FormatError, ImageSet, ToolMissingError
-from gatewise.sim.images import input_table, load_images, quantise_images
+from gatewise.sim.images import image_codes, input_table, load_images, quantise_images
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -249,3 +249,16 @@ def test_codes_pass_unchanged_and_must_lie_in_the_inputs_range(samples):
 def test_images_of_another_shape_are_refused(samples):
     with pytest.raises(FormatError, match=r"^each image must have shape \(3, 4, 4\), not \(3, 4, 5\)$"):
         quantise_images(ImageSet(PIXELS), samples.input_spec((3, 4, 4)))
+
+
+def test_codes_are_those_of_the_first_images_or_drawn_from_the_whole_range(samples, tmp_path):
+    spec = samples.input_spec((1, 3, 3), bits=4)
+    drawn = image_codes(spec, 50, seed=1)
+    assert drawn.shape == (50, 1, 3, 3)
+    assert (drawn.min(), drawn.max()) == spec.range
+    assert np.array_equal(drawn, image_codes(spec, 50, seed=1))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 3, 3), dtype=np.uint8)
+    np.savez(tmp_path / "some.npz", images=pixels)
+    assert np.array_equal(image_codes(spec, 2, tmp_path / "some.npz"), quantise_images(ImageSet(pixels[:2]), spec))
+    with pytest.raises(FormatError, match="must have at least 4 images, not 3"):
+        image_codes(spec, 4, tmp_path / "some.npz")
