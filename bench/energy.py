@@ -4,7 +4,7 @@
     python bench/energy.py --part trained   # measures a part; the rest stays as it is stored
     python bench/energy.py --part           # writes the page and its plots of what is stored
 
-About four minutes of one core's time where nothing is in the caches of compiled engines and syntheses.
+About four minutes of processor time where nothing is in the caches of compiled engines and syntheses.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from rich.console import Console
 
 PAGE, STORE, PLOTS = ROOT / "docs" / "energy.md", ROOT / "docs" / "energy.json", ROOT / "docs" / "energy"
 DIGITS = ROOT / "sim" / "digits"
-IMAGES = 4
+IMAGES = 2
 """Of the test images, for the switching activity."""
 
 
@@ -223,7 +223,7 @@ def _head(stored: Stored) -> Iterator[str]:
         "figure here: they are for comparing schemes and finding what dominates, not for a data sheet."
     )
     yield "    gatewise energy F.gw --engine E.toml                           # A, and what B would be"
-    yield "    gatewise energy F.gw --engine E.toml --images 4 --data IMAGES   # A and B"
+    yield "    gatewise energy F.gw --engine E.toml --images 2 --data IMAGES   # A and B"
     yield "    gatewise energy F.gw --energies OWN.toml                       # other energies of single operations"
     yield ""
     yield "## A: published energies of single operations"
