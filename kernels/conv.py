@@ -32,8 +32,8 @@ __all__ = ["ConvResult", "ConvShape", "Operands", "conv2d"]
 
 PART_BITS = 18
 """Bits of a part of a weight where rows are exact: 64 products of it with a digit have a sum of at most 28 bits."""
-BLOCK_PIXELS = 256
-"""Pixels of a block: a lane group's digits and one row of sums stay in the first-level cache."""
+BLOCK_PIXELS = 512
+"""Pixels of a block at most: a lane group's digits and one row of sums stay in the first-level cache."""
 SUM_BITS = 32
 PAIR_BITS = 16
 """Bits of what register tiles multiply."""
@@ -631,11 +631,14 @@ def conv2d(
     input_sum = np.empty((images, shape.groups, out_height * out_width), dtype=np.int64)
     acc_bits = min(fmt.acc, np.iinfo(acc_number).bits)
     product_over, align_over, acc_over = (np.zeros(shape.out_channels, dtype=np.int64) for _ in range(3))
-    a_digits, tiled = digit_count(operands.a_bits), -(-min(pixels, BLOCK_PIXELS) // TILE_PIXELS) * TILE_PIXELS
+    # Blocks of the same size, in whole tiles.
+    a_digits, blocks = digit_count(operands.a_bits), max(1, -(-pixels // BLOCK_PIXELS))
+    tiled = -(-pixels // (blocks * TILE_PIXELS)) * TILE_PIXELS
+    block = max(1, min(BLOCK_PIXELS, tiled))
     pairs = np.zeros((a_digits, -(-lanes // 2), 2 * tiled), dtype=np.int16)
     made, sums = (np.empty((shape.group_outputs, tiled), dtype=each) for each in (np.int32, acc_number))
-    for first in range(0, pixels, BLOCK_PIXELS):
-        count = min(BLOCK_PIXELS, pixels - first)
+    for first in range(0, pixels, block):
+        count = min(block, pixels - first)
         _conv(
             x.reshape(-1),
             weights,

@@ -293,7 +293,7 @@ def test_pixels_around_a_block_boundary_are_each_computed_once(reference, pixels
 def test_a_block_may_end_within_a_row_of_a_later_image(reference, overflow):
     fmt = MacFormat(align=10, acc=14, overflow=overflow)
     shape = ConvShape(4, 3, (3, 2), (1, 2), (1, 1, 1, 0), groups=1)
-    layer = random_layer(11, shape, Operands(4, False, 5), fmt, 4, (11, 13), 5, extreme=0.5, pad_code=3)
+    layer = random_layer(11, shape, Operands(4, False, 5), fmt, 4, (11, 13), 9, extreme=0.5, pad_code=3)
     found = assert_layer(reference, layer)
     assert found.acc[:, 0].size > BLOCK_PIXELS
     assert found.acc[0, 0].size % BLOCK_PIXELS
