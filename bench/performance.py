@@ -221,8 +221,8 @@ def _kernels(store: Store) -> Iterator[str]:
 
 
 PLANES = """\
-Sign planes of weights and activations, bits counted, packing and thresholds included, beside the same as small integers
-and torch; GMAC/s on one thread. {how}"""
+Sign planes of weights and activations, bits counted, packing and thresholds included, beside the same as small
+integers and torch; GMAC/s on one thread. {how}"""
 
 
 def _planes(store: Store) -> Iterator[str]:
@@ -276,27 +276,26 @@ def _networks(store: Store) -> Iterator[str]:
 
 MODEL = """\
 Layout and registers are made before cycles are counted, once for a network and an engine; the memory image, all of
-whose streams are encoded, only for `compile` and co-simulation. Milliseconds on one thread, engine of 16 x 16, raw
-weights. {how}"""
+whose streams are encoded, only for `compile` and co-simulation. Milliseconds on one thread, engine of 16 x 16 with
+4 MiB of activation memory in 8 banks, raw weights. {how}"""
 SWEEP = """\
 Many engines at once (`gatewise sweep`, `network_cycles_many`), layout and registers included: configurations a
 second where rows, lanes, accumulators, post lanes, bus and latency are all random, where rows and lanes are the
 same, and one by one. {how}"""
 HUFFMAN = """\
-Huffman-coded weights: the streams themselves are made, and the decoders are played on them. Milliseconds
-on one thread. {how}"""
+Huffman-coded weights: the streams themselves are made, and the decoders are played on them. Milliseconds on one
+thread. {how}"""
 COSIM = """\
 Our own RTL, compiled, runs an image of {network} in {rtl_seconds:.1f} s, {rtl_rate:,.0f} cycles a second; the model
 says the same {cycles:,} cycles, `==` for every layer, in {model_ms:.1f} ms with layout and registers:
 **{ratio:,.0f} times** faster, without values. {how}"""
 SCALE_SIM = """\
-{version} takes {scalesim_seconds:.0f} s for the {count} layers of {layers} on 16 x 16, weights stationary, without
-its traces; our model {model_ms:.1f} ms with layout and registers: **{ratio:,.0f} times** faster. The engines
-differ: {scalesim_cycles:,} cycles there, of a systolic array that is filled and emptied skewed and whose memories
-keep up; {cycles:,} here, with weights over a bus of 128 bits, 8-bit operands of the first and last layer digit by
-digit, descriptors, requantisation and drains. SCALE-Sim computes what we do not: addresses of every access cycle by
-cycle, memory bandwidths that would do, other dataflows, sparse weights. It computes no values, and no RTL is held
-to it. {how}"""
+{version} takes {scalesim_seconds:.0f} s for {layers} of ResNet-18 on 16 x 16, weights stationary, without its
+traces; our model {model_ms:.1f} ms for the whole network, layout and registers included: **{ratio:,.0f} times**
+faster. The engines differ: {scalesim_cycles:,} cycles there, of a systolic array that is filled and emptied skewed
+and whose memories keep up; {cycles:,} here, with weights over a bus of 128 bits, descriptors, requantisation and
+drains. SCALE-Sim computes what we do not: addresses of every access cycle by cycle, memory bandwidths that would
+do, other dataflows, sparse weights. It computes no values, and no RTL is held to it. {how}"""
 
 
 def _cycles(store: Store) -> Iterator[str]:

@@ -226,12 +226,13 @@ def _lives(
     born, last = {source: 0}, {source: 0}
     together: dict[int, tuple[set[str], set[str]]] = {}
     for position, layer in enumerate(layers):
-        written = {tensors[node.name].root for node in layer.nodes if node.name in kept}
+        # In order: placement follows it, and must be the same in every process.
+        written = dict.fromkeys(tensors[node.name].root for node in layer.nodes if node.name in kept)
         array = set() if layer.array_input is None else {tensors[layer.array_input].root}
         post = {tensors[name].root for name in layer.post_inputs}
         for root in written:
             born.setdefault(root, position)
-        last |= dict.fromkeys(written | array | post, position)
+        last |= dict.fromkeys((*written, *sorted(array | post)), position)
         if array and post:
             together[position] = array, post
     last[tensors[network.output].root] = len(layers)

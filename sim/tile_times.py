@@ -204,7 +204,8 @@ def _alike(layer: LoweredLayer, engine: EngineConfig) -> Iterator[tuple[int, Row
         if lead:
             yield index, group, lead
         if count > lead:
-            yield index + lead, replace(group, first=group.first + lead * group.rows), count - lead
+            after = replace(group, first=group.first + lead * group.rows) if lead else group
+            yield index + lead, after, count - lead
         index += count
 
 

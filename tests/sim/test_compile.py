@@ -1,5 +1,9 @@
 """Memory images: an interpreter that sees nothing but the image finds what the network's execution finds."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from gatewise import EngineConfig, Grid, MacFormat, NetworkBuilder
@@ -130,3 +134,21 @@ def test_hexadecimal_words_have_their_highest_digit_first(samples):
     lines = compiled.to_hex().splitlines()
     assert len(lines) == len(compiled.image)
     assert int(lines[3], 16) == int.from_bytes(compiled.image[3].tobytes(), "little")
+
+
+def test_an_image_is_the_same_in_every_process():
+    """Hashes of names differ between processes, and with them the order of sets: no address may come of it."""
+    script = (
+        "import hashlib; from gatewise.sim.compile import compile_network; from gatewise.sim.shapes import *;"
+        "print(hashlib.sha256(compile_network(resnet20('resnet20', noise(2))).image.tobytes()).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            stdout=subprocess.PIPE,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
