@@ -82,6 +82,7 @@ gates: $(VENV)/full
 	@$(BIN)/python bench/gates.py
 	@$(BIN)/python bench/bops.py
 	@$(BIN)/python bench/energy.py
+	@$(BIN)/python bench/widths.py --part gates
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

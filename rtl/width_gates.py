@@ -11,7 +11,7 @@ from ..kernels.align import Alignment
 from ..kernels.mac import MacFormat
 from ..sim.width_sweep import RowCost
 from .dot import DotProductRow
-from .synth import synthesize_component
+from .synth import Part, synthesize_parts
 
 __all__ = ["row_costs"]
 
@@ -29,10 +29,18 @@ def row_costs(
 
     `cache`, `notice` and `jobs` are as for `synthesize_component`.
     """
-    found = {}
-    for mac in dict.fromkeys(formats):
-        component = DotProductRow(kernels.DotProductRow(mac, lanes, kind))
-        report = synthesize_component(component, "dot", cache=cache, notice=notice, jobs=jobs)
-        gates, alms = report.gates, report.alm.bounds
-        found[mac] = RowCost(gates.two_input, gates.flip_flops, gates.equivalents, alms.low, alms.high)
-    return found
+    chosen = list(dict.fromkeys(formats))
+    parts = [Part(str(mac), DotProductRow(kernels.DotProductRow(mac, lanes, kind)), 1) for mac in chosen]
+    report = synthesize_parts(
+        parts,
+        "rows",
+        params={"lanes": lanes},
+        depth=lambda paths: max(each.depth for each in paths),
+        cache=cache,
+        notice=notice,
+        jobs=jobs,
+    )
+    return {
+        mac: RowCost(row.gates, row.flip_flops, row.equivalents, row.alms_low, row.alms_high)
+        for mac, row in zip(chosen, report.modules, strict=True)
+    }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
@@ -15,21 +15,23 @@ from .text_tables import csv_text, latex_table, markdown_table
 from .width_sweep import CRITERIA, WidthPoint, WidthSweep
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
     "FORMS",
     "LEAST_HEADINGS",
     "POINT_HEADINGS",
+    "Curve",
+    "Panel",
     "as_csv",
     "as_latex",
     "as_markdown",
     "as_table",
     "check_plot",
-    "draw_axes",
+    "draw_panels",
     "least_rows",
     "notes",
+    "panel",
     "plot",
     "point_row",
     "write_figure",
@@ -236,38 +238,81 @@ def check_plot(path: Path | None) -> None:
         raise ToolMissingError("plots need matplotlib: pip install 'gatewise[plot]'")
 
 
-def draw_axes(axes: "Sequence[Axes]", found: WidthSweep, name: Literal["align", "acc"]) -> None:
-    """Top-1 against one width above, a curve for each overflow mode, and gates of a row below."""
-    accuracy, gates = axes
-    for colour, mode in zip(("C0", "C3"), found.modes, strict=False):
+class Curve(NamedTuple):
+    """Points of one overflow mode along a width: top-1 and its standard error, shares; gates where a row is counted."""
+
+    mode: str
+    widths: list[int]
+    top1: list[float]
+    errors: list[float]
+    gates: list[int | None]
+
+
+class Panel(NamedTuple):
+    """What is drawn along one width; `held` is the other one, `least` the widths that are enough by each criterion."""
+
+    name: Literal["align", "acc"]
+    held: int
+    curves: list[Curve]
+    least: dict[str, int]
+    lanes: int
+
+
+def panel(found: WidthSweep, name: Literal["align", "acc"]) -> Panel:
+    """A sweep along one width; what is enough is of its first overflow mode."""
+    curves, held = [], 0
+    for mode in found.modes:
         points = found.cut(name, mode)
-        widths = [getattr(point.mac, name) for point in points]
-        top1, errors = ([100 * each(point) for point in points] for each in (found.top1, found.error))
-        accuracy.errorbar(
-            widths, top1, errors, fmt="o-", color=colour, capsize=2, markersize=3, linewidth=1, label=mode
+        held = getattr(points[0].mac, "acc" if name == "align" else "align")
+        costs = [found.costs.get(point.mac) for point in points]
+        curves.append(
+            Curve(
+                mode,
+                [getattr(point.mac, name) for point in points],
+                [found.top1(point) for point in points],
+                [found.error(point) for point in points],
+                [None if cost is None else cost.gates for cost in costs],
+            )
         )
-        counted = [
-            (width, found.costs[point.mac].gates)
-            for width, point in zip(widths, points, strict=True)
-            if point.mac in found.costs
-        ]
-        if counted:
-            gates.plot(*zip(*counted, strict=True), "o-", color=colour, markersize=3, linewidth=1, label=mode)
-    for criterion, style in (("proved", ":"), ("clean", "--"), ("accurate", "-.")):
-        mac = getattr(found.least(criterion, found.modes[0]), name)  # type: ignore[arg-type]
+    least = {}
+    for criterion, text in CRITERIA.items():
+        mac = getattr(found.least(criterion, found.modes[0]), name)
         if mac is not None:
-            text = f"{CRITERIA[criterion]} ({found.modes[0]})"  # type: ignore[index]
-            accuracy.axvline(getattr(mac, name), color="0.4", linestyle=style, linewidth=1, label=text)
-    if found.float_top1 is not None:
-        accuracy.axhline(100 * found.float_top1, color="0.7", linewidth=1, label="float network")
-    accuracy.set_ylabel("top-1, % (bars: standard error)")
-    gates.set_ylabel(f"two-input gates of a row\nof {found.engine.lanes} PEs")
-    held = getattr(found.cut(name, found.modes[0])[0].mac, "acc" if name == "align" else "align")
-    other, what = ("accumulator", "alignment") if name == "align" else ("alignment", "accumulator")
-    gates.set_xlabel(f"{what} width, bits ({other}: {held} bits)")
-    for each in axes:
-        each.grid(alpha=0.3, linewidth=0.5)
-    accuracy.legend(fontsize=6)
+            least[text] = getattr(mac, name)
+    return Panel(name, held, curves, least, found.engine.lanes)
+
+
+def draw_panels(figure: "Figure", panels: Sequence[Panel], float_top1: float | None = None) -> None:
+    """Top-1 above, a curve for each overflow mode, and gates of a row below; a column for each panel."""
+    from matplotlib.ticker import MaxNLocator
+
+    columns = figure.subplots(2, len(panels), sharex="col", height_ratios=(2, 1), squeeze=False)
+    for at, each in enumerate(panels):
+        accuracy, gates = columns[:, at]
+        for colour, curve in zip(("C0", "C3"), each.curves, strict=False):
+            top1, errors = ([100 * value for value in values] for values in (curve.top1, curve.errors))
+            style: dict[str, Any] = {"color": colour, "markersize": 3, "linewidth": 1, "label": curve.mode}
+            accuracy.errorbar(curve.widths, top1, errors, fmt="o-", capsize=2, **style)
+            counted = [pair for pair in zip(curve.widths, curve.gates, strict=True) if pair[1] is not None]
+            if counted:
+                gates.plot(*zip(*counted, strict=True), "o-", **style)
+        # Criteria that one width meets are one line.
+        enough: dict[int, list[str]] = {}
+        for text, width in each.least.items():
+            enough.setdefault(width, []).append(text)
+        for line, (width, texts) in zip((":", "--", "-."), enough.items(), strict=False):
+            label = f"{width} bits: " + ";\n".join(texts)
+            accuracy.axvline(width, color="0.4", linestyle=line, linewidth=1, label=label)
+        if float_top1 is not None:
+            accuracy.axhline(100 * float_top1, color="0.7", linewidth=1, label="float network")
+        what, other = ("alignment", "accumulator") if each.name == "align" else ("accumulator", "alignment")
+        accuracy.set_ylabel("top-1, % (bars: standard error)")
+        gates.set_ylabel(f"two-input gates of a row\nof {each.lanes} PEs")
+        gates.set_xlabel(f"{what} width, bits ({other}: {each.held} bits)")
+        gates.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes in (accuracy, gates):
+            axes.grid(alpha=0.3, linewidth=0.5)
+        accuracy.legend(fontsize=6, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def plot(found: WidthSweep, path: Path) -> None:
@@ -275,9 +320,7 @@ def plot(found: WidthSweep, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6), layout="constrained")
-    columns = figure.subplots(2, 2, sharex="col", height_ratios=(2, 1))
-    for at, name in enumerate(("align", "acc")):
-        draw_axes(columns[:, at], found, name)  # type: ignore[arg-type]
+    draw_panels(figure, [panel(found, "align"), panel(found, "acc")], found.float_top1)
     figure.suptitle(f"{found.network.name}, {found.images:,} images: widths of the datapath", fontsize=10)
     write_figure(figure, path)
 
