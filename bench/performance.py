@@ -28,6 +28,7 @@ import llvmlite.binding
 import networks
 import numpy as np
 from gatewise.sim.atomic import write_bytes, write_json
+from gatewise.sim.file import save_network
 from gatewise.sim.shapes import resnet18
 from markdown import table
 from paths import ROOT
@@ -46,6 +47,19 @@ NETWORK_TARGETS = {"resnet18": 1.5, "resnet50": 1.5, "mobilenet": 1.0}
 CYCLES_TARGET = 5.0
 """Milliseconds."""
 
+COMMAND = """\
+import sys
+from gatewise.cli import main
+try:
+    main()
+finally:
+    with open("/proc/self/status") as status:
+        print(*(line for line in status if line.startswith("VmHWM")), file=sys.stderr)
+"""
+"""The command, and the most memory that it had; what a process has been given by its parent counts in its usage."""
+WALL = ("command", "cosim", "scalesim")
+"""Parts that are other processes, and whatever the clock of the rest, wall-clock time."""
+
 Store = dict[str, Any]
 
 
@@ -63,10 +77,10 @@ def machine() -> str:
 def command_rows(repeat: int) -> Iterator[dict[str, Any]]:
     """Seconds and most memory of the command from the shell: its help, the demo, ResNet-18 on 256 images."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent) if ROOT.name == "gatewise" else ""}
-    run = [sys.executable, "-c", "from gatewise.cli import main; main()"]
+    run = [sys.executable, "-c", COMMAND]
     with tempfile.TemporaryDirectory(prefix="gatewise-performance-") as name:
         network, images = Path(name) / "resnet18.gw", Path(name) / "images.npz"
-        resnet18().save(network)
+        save_network(resnet18(), network)
         np.savez(images, images=np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 224, 224), dtype=np.uint8))
         engine = Path(name) / "engine.toml"
         engine.write_text(f"act_bytes = {networks.ENGINE.act_bytes}\n")
@@ -78,15 +92,14 @@ def command_rows(repeat: int) -> Iterator[dict[str, Any]]:
             seconds, most = [], 0
             for _ in range(1 + count):
                 start = time.perf_counter()
-                child = subprocess.Popen(
-                    [*run, *map(str, arguments)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                )
-                _, status, usage = os.wait4(child.pid, 0)
-                child.returncode = os.waitstatus_to_exitcode(status)
-                if child.returncode:
-                    raise SystemExit(f"{title} ended with {child.returncode}")
+                done = subprocess.run(
+                    [*run, *map(str, arguments)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                    text=True, check=False,
+                )  # fmt: skip
                 seconds.append(time.perf_counter() - start)
-                most = usage.ru_maxrss * 1024
+                if done.returncode:
+                    raise SystemExit(f"{title} ended with {done.returncode}: {done.stderr.splitlines()[0]}")
+                most = 1024 * int(done.stderr.split()[-2])
             # The first one may compile what the next ones find on disk.
             yield {"command": title, "seconds": statistics.median(seconds[1:]), "memory": most}
 
@@ -373,7 +386,7 @@ def main() -> None:
         store[part] = {
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine(),
-            "clock": "processor" if options.cpu_time else "wall-clock",
+            "clock": "processor" if options.cpu_time and part not in WALL else "wall-clock",
             "load": f"load {load:.1f} before",
             "rows": rows,
         }
