@@ -63,7 +63,7 @@ def compare(
         list[str] | None, typer.Option("--array", metavar="NAME", help="Of a network's engine; else all that take it.")
     ] = None,
     act_bytes: Annotated[
-        int | None, typer.Option("--act-bytes", min=1024, help="Activation memory; else 2 MiB, ResNet-50's 4 MiB.")
+        int | None, typer.Option("--act-bytes", min=1024, help="Activation memory; else 2 MiB, ResNet-50's 8 MiB.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
     padded_taps: Annotated[
@@ -183,7 +183,7 @@ def _networks(
     if shape is not None:
         subjects += shape_subjects(shape, schemes, seed)
     if act_bytes is None:
-        act_bytes = (4 if shape == "resnet50" else 2) << 20
+        act_bytes = (8 if shape == "resnet50" else 2) << 20
     models = Models(notice=notice, jobs=jobs)
     unit: Any = given[0] if given else "gates"
     value: Any = goals[unit]

@@ -8,6 +8,7 @@ is an assumption. Cycles are those of `sim.cycles`, all of an image's: the input
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache as remembered
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -99,6 +100,11 @@ class Subject:
 
     name: str
     make: Callable[[EngineConfig], Network]
+
+    @cached_property
+    def work(self) -> Workload:
+        """Its cycles on engines, which are kept."""
+        return Workload(self.make)
 
     def decoders(self, array: Array) -> list[Decoder]:
         """Those of an array that may serve the network: raw, and what its weights are stored for."""
@@ -293,7 +299,7 @@ def compare_networks(
     for subject in subjects:
         refusals: list[CapacityError | UnsupportedError] = []
         before = len(found.rows)
-        work = Workload(subject.make)
+        work = subject.work
         for array in arrays or ARRAYS:
             if notice is not None:
                 notice(f"{subject.name}: {array} engines")

@@ -12,12 +12,17 @@ from .cycles import LayerCycles, network_cycles
 from .engine import EngineConfig
 from .lower import lower
 from .network import Network
+from .prune import pruned
 from .sort import sorted_by_width
+from .sweep import network_cycles_many
 
 __all__ = ["SIZES", "Workload", "engines", "fastest_within", "smallest_for"]
 
 SIZES = (4, 8, 16, 32, 64)
 """Rows and lanes that an engine may have."""
+
+TRANSFERS = ("load", "store")
+"""Operations that are no layer of a network."""
 
 Subject = Callable[[EngineConfig], Network]
 """The network as it is made for an engine: encrypted weights have the order of its tiles."""
@@ -47,8 +52,10 @@ class Workload:
 
     subject: Subject
     only: str | None = None
+    _swept: dict[EngineConfig, int | GatewiseError] = field(default_factory=dict)
     _found: dict[EngineConfig, list[LayerCycles]] = field(default_factory=dict)
-    _networks: dict[int, Network] = field(default_factory=dict)
+    _networks: dict[tuple[int, str, str], tuple[Network, Network]] = field(default_factory=dict)
+    """The last one, as it was given and as it runs."""
 
     def layers(self, engine: EngineConfig) -> list[LayerCycles]:
         """The cycles of each layer.
@@ -57,18 +64,37 @@ class Workload:
         """
         if engine not in self._found:
             network = self.subject(engine)
-            # Sorting takes longer than all else; a subject gives one network for most engines.
-            if id(network) not in self._networks:
-                self._networks = {id(network): sorted_by_width(network).network}
-            lowered = lower(self._networks[id(network)], engine)
+            # Arranging takes longer than all else; a subject gives one network for most engines.
+            key = id(network), engine.array, engine.decoder
+            if key not in self._networks:
+                self._networks = {key: (network, sorted_by_width(pruned(network, engine)).network)}
+            lowered = lower(self._networks[key][1], engine)
             # A result's store has the name of the layer that made it.
             chosen = [layer for layer in lowered if self.only is None or (layer.name == self.only and layer.mac)]
             self._found[engine] = network_cycles(chosen, engine)
         return self._found[engine]
 
     def cycles(self, engine: EngineConfig) -> int:
-        """Cycles of an image."""
-        return sum(layer.total for layer in self.layers(engine))
+        """Cycles of an image; where weights stream raw, those of all sizes of the engine are counted at once."""
+        if engine.decoder != "raw":
+            return sum(layer.total for layer in self.layers(engine))
+        if engine not in self._swept:
+            self._sweep(engine)
+        found = self._swept[engine]
+        if isinstance(found, GatewiseError):
+            raise found
+        return found
+
+    def _sweep(self, like: EngineConfig) -> None:
+        sizes = list(dict.fromkeys((like, *engines(like))))
+        found = network_cycles_many(self.subject(like), sizes, prune=None)
+        counts = [
+            at
+            for at, layer in enumerate(found.layers)
+            if self.only is None or (layer.name == self.only and layer.op not in TRANSFERS)
+        ]
+        cycles = found.layer_cycles[:, counts].sum(axis=1).tolist()
+        self._swept |= dict(found.refused) | dict(zip(found.engines, cycles, strict=True))
 
     def cycles_or_none(self, engine: EngineConfig) -> int | None:
         """Cycles of an image, or nothing where the engine's memory does not hold the network."""
