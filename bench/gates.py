@@ -430,7 +430,7 @@ def _huffman_share(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     one = f"{decoders / engine['rows'] / gates:.2%}"
     yield from bullet(
         f"**One assumption changed**: decoders that rows share, as many as keep up. The layer has {codes:,} codes and "
-        f"{coded['cycles']:,} cycles, so {needed} that decode a code a cycle would do. They are {shared:,.0f} gates, "
+        f"{coded['cycles']:,} cycles, so {needed} at a code a cycle would do: {shared:,.0f} gates, "
         f"{shared / (gates - decoders + shared):.2%} of the engine; one alone would be {one}, where the paper has "
         "0.29 %. The engine has one a row since layers of few pixels, and linear ones, wait for their weights.",
     )

@@ -21,6 +21,7 @@ from gates import bullet, table
 from gatewise.rtl.compare_engine import Models
 from gatewise.rtl.compare_network import (
     Goal,
+    NetworkComparison,
     Subject,
     compare_networks,
     default_budget,
@@ -31,7 +32,7 @@ from gatewise.rtl.engine_cost import CHECKED, SAMPLES, UNITS, CostModel
 from gatewise.rtl.engine_count import EngineCount, count_engine
 from gatewise.sim.atomic import write_bytes, write_json
 from gatewise.sim.energy import estimate
-from gatewise.sim.engine import EngineConfig
+from gatewise.sim.engine import Array, EngineConfig
 from paths import ROOT, TRAINED
 from rich.console import Console
 
@@ -44,6 +45,8 @@ BUDGETED = {
     "resnet50": ("bayesian4", "focused5"),
 }
 """Schemes by shape."""
+ARRAYS: dict[str, tuple[Array, ...]] = dict.fromkeys(("bayesian4", "fixed8"), ("digit", "fusion"))
+"""Of schemes whose large networks are not tried on all arrays: sign and shift arrays take integers bit by bit."""
 ACT_BYTES = {"resnet18": 2 << 20, "resnet50": 8 << 20}
 IMAGES_PER_SECOND = 30
 TINY = "4x4"
@@ -110,12 +113,19 @@ def _models(_: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
 def _silicon(store: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
     models = models_of(store)
     goal = Goal("gates", default_budget(models))
-    return {
-        shape: compare_networks(
-            _subjects(shape), goal, act_bytes=ACT_BYTES[shape], models=models, notice=notice
-        ).to_json()
-        for shape in BUDGETED
-    }
+    return {shape: _compared(shape, goal, models, notice) for shape in BUDGETED}
+
+
+def _compared(shape: str, goal: Goal, models: Models, notice: Callable[[str], None]) -> dict[str, Any]:
+    """The networks of a shape, each on its arrays."""
+    found = NetworkComparison(goal, ACT_BYTES[shape])
+    for subject, scheme in zip(_subjects(shape), BUDGETED[shape], strict=True):
+        each = compare_networks(
+            [subject], goal, arrays=ARRAYS.get(scheme, ()), act_bytes=ACT_BYTES[shape], models=models, notice=notice
+        )
+        found.rows.extend(each.rows)
+        found.refused.extend(each.refused)
+    return found.to_json()
 
 
 def _trained(store: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
@@ -126,7 +136,7 @@ def _trained(store: dict[str, Any], notice: Callable[[str], None]) -> dict[str, 
 
 def _speed(store: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
     goal = Goal("images_per_second", IMAGES_PER_SECOND)
-    return compare_networks(_subjects("resnet18"), goal, models=models_of(store), notice=notice).to_json()
+    return _compared("resnet18", goal, models_of(store), notice)
 
 
 def _tiny(store: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
@@ -244,7 +254,7 @@ def _silicon_section(store: dict[str, Any]) -> Iterator[str]:
         "",
         f"{budget:,.0f} gates: the default engine's, 16 x 16 with a digit array and Q 8. For each network the fastest "
         "engine of",
-        "every array that takes it:",
+        "every array that is tried (integers of these large networks on multipliers alone):",
         "",
         "    gatewise compare --shape resnet18",
         "    gatewise compare --shape resnet50 --scheme focused5 --gates 600000    # 8 MiB of activation memory",
@@ -330,8 +340,7 @@ def _tiny_section(store: dict[str, Any]) -> Iterator[str]:
         "small, so that arrays make less of a difference in gates than in cycles."
     )
     yield from bullet(
-        "The activation memory is the default engine's 2 MiB; ResNet-8 needs less than 64 KiB of it "
-        "(`--act-bytes 65536`)."
+        "The activation memory is the default engine's 2 MiB; 64 KiB hold ResNet-8 (`--act-bytes 65536`)."
     )
     yield from bullet(
         "Energies are estimate A of `gatewise energy`: published energies of single operations (Horowitz, ISSCC 2014, "
@@ -410,12 +419,12 @@ def plot(store: dict[str, Any], folder: Path) -> None:
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
 
-    figure, both = pyplot.subplots(1, len(store["silicon"]), figsize=(11, 5))
-    for axes, (shape, result) in zip(both, store["silicon"].items(), strict=True):
+    figure, both = pyplot.subplots(1, len(store["silicon"]), figsize=(11, 5), squeeze=False)
+    for axes, (shape, result) in zip(both[0], store["silicon"].items(), strict=True):
         bars(axes, result["rows"], lambda row: row["images_per_second"], "%.1f")
         axes.set_xlabel(f"images per second at {result['clock_mhz']:g} MHz (assumed)")
         axes.set_title(f"{shape}, engines of {result['value'] / 1e3:,.0f} k gates at most", fontsize=10)
-    both[0].legend(title="array", fontsize=8)
+    both[0][0].legend(title="array", fontsize=8)
     save(figure, "silicon")
 
     figure, axes = pyplot.subplots(figsize=(9, 5))
@@ -430,9 +439,15 @@ def plot(store: dict[str, Any], folder: Path) -> None:
         mine = [row for row in store["tiny"]["rows"] if row["array"] == array]
         axes.scatter([row["gates"] / 1e3 for row in mine], [row["images_per_second"] for row in mine],
                      label=array, color=colour)  # fmt: skip
+        # Schemes that take the same are one point.
+        points: dict[tuple[float, str], list[dict[str, Any]]] = {}
         for row in mine:
-            place = row["gates"] / 1e3, row["images_per_second"]
-            axes.annotate(_scheme(row), place, (3, 3), textcoords="offset points", fontsize=7)
+            points.setdefault((row["gates"], f"{row['images_per_second']:.2g}"), []).append(row)
+        for rows in points.values():
+            names = ",\n".join(dict.fromkeys(_scheme(row) for row in rows))
+            place = rows[0]["gates"] / 1e3, rows[0]["images_per_second"]
+            axes.annotate(names, place, (4, 2), textcoords="offset points", fontsize=6, va="top")
+    axes.margins(x=0.12)
     axes.set_xlabel("thousands of two-input gates, memories apart")
     axes.set_ylabel(f"images per second at {store['tiny']['clock_mhz']:g} MHz (assumed)")
     axes.set_yscale("log")

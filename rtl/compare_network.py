@@ -179,7 +179,7 @@ class NetworkComparison:
         """What the figures assume."""
         engine = EngineConfig()
         if self.goal.size is not None:
-            which = f"{self.goal.text}, of each array that takes the network the better decoder"
+            which = f"{self.goal.text}, each array and decoder that take the network"
         elif self.goal.budget:
             which = "the fastest engine of each array within the budget"
         else:
@@ -303,17 +303,17 @@ def compare_networks(
         for array in arrays or ARRAYS:
             if notice is not None:
                 notice(f"{subject.name}: {array} engines")
-            best: SizedEngine | None = None
+            every: list[SizedEngine] = []
             for decoder in subject.decoders(array):
                 try:
                     chosen = _choose(work, goal, array, decoder, act_bytes, models)
                 except (CapacityError, UnsupportedError) as error:
                     refusals.append(error)
                     continue
-                if best is None or _merit(goal, chosen) < _merit(goal, best):
-                    best = chosen
-            if best is not None:
-                found.rows.append(NetworkRow(subject.name, best, goal.clock_mhz * 1e6 / best.cycles))
+                every.append(chosen)
+            # Engines of one size are all shown: a decoder costs gates and cycles, and saves bytes.
+            best = every if goal.size is not None else sorted(every, key=lambda each: _merit(goal, each))[:1]
+            found.rows.extend(NetworkRow(subject.name, each, goal.clock_mhz * 1e6 / each.cycles) for each in best)
         if len(found.rows) == before:
             # Rather what would be needed than what never fits.
             first = next((each for each in refusals if isinstance(each, CapacityError)), refusals[0])

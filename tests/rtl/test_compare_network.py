@@ -69,8 +69,10 @@ def test_the_reverse_gives_the_gates_of_a_speed():
 def test_engines_of_one_size_are_compared_as_they_are():
     goal = Goal.of_size("4x4", 50)
     found = compare_networks(shape_subjects("resnet8", ["focused5-huffman"]), goal, models=made_models())
-    (row,) = found.rows
+    plain, row = found.rows
     engine = row.sized.engine
+    assert (plain.sized.engine.decoder, engine.decoder) == ("raw", "huffman")
+    assert row.sized.bytes_read < plain.sized.bytes_read
     assert (engine.rows, engine.lanes, engine.post_lanes) == (4, 4, 2)
     ran = shaped_network("resnet8", "focused5-huffman").run(np.zeros((1, 3, 32, 32), dtype=np.uint8), engine)
     assert row.images_per_second == 50e6 / ran.cycles_per_image
