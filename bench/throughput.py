@@ -345,7 +345,7 @@ def _tiny_section(store: dict[str, Any]) -> Iterator[str]:
     yield from bullet(
         "Energies are estimate A of `gatewise energy`: published energies of single operations (Horowitz, ISSCC 2014, "
         "45 nm) times what the engine does, low and high. They know nothing of this RTL's own gates: estimate B, from "
-        "switching in co-simulation, is `gatewise energy --measure`'s, with its own assumptions."
+        "switching in co-simulation, is that of `gatewise energy --images N`, with its own assumptions."
     )
     yield ""
 
