@@ -82,7 +82,10 @@ class Bench:
     def __init__(self, design, network, engine, codes):
         self.compiled = compile_network(network, engine)
         self.codes = codes
+        # Cycles kept from an earlier run are those of streams without room, or the other way round.
+        self.compiled.network.compiled.clear()
         self.golden = run(self.compiled.network, ImageSet(codes[None], coded=True), engine, trace=True)
+        self.compiled.network.compiled.clear()
         self.simulation = EngineSimulation(design, self.compiled)
         self.longest = 0.0
 
@@ -262,10 +265,7 @@ def roomy(name, design, cases):
         for network, engine in networks:
             spec = network.manifest.input
             codes = np.random.default_rng(1).integers(*spec.range, spec.shape, endpoint=True).astype(np.int16)
-            # Cycles that a network has from an earlier run are those of streams without room, and the other way round.
-            network.compiled.clear()
             found.append(Bench(design, network, engine, codes))
-            network.compiled.clear()
     found = [bench for bench in found if bench.layers]
     yield found
     for bench in found:
