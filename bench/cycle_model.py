@@ -40,7 +40,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "MobileNet-V1": mobilenet,
     "ResNet-20": partial(resnet20, "resnet20", noise(4)),
 }
-ENGINE = EngineConfig(act_bytes=4 << 20, act_banks=8)
+ENGINE = EngineConfig(act_bytes=4 << 20)
 SWEPT_BYTES = 16 << 20
 """Enough for every network on every engine of a sweep."""
 RANDOM_SIZES = 200

@@ -290,7 +290,7 @@ def _networks(store: Store) -> Iterator[str]:
 MODEL = """\
 Layout and registers are made before cycles are counted, once for a network and an engine; the memory image, all of
 whose streams are encoded, only for `compile` and co-simulation. Milliseconds on one thread, engine of 16 x 16 with
-4 MiB of activation memory in 8 banks, raw weights. {how}"""
+4 MiB of activation memory, raw weights. {how}"""
 SWEEP = """\
 Many engines at once (`gatewise sweep`, `network_cycles_many`), layout and registers included: configurations a
 second where rows, lanes, accumulators, post lanes, bus and latency are all random, where rows and lanes are the

@@ -7,7 +7,8 @@ reads its input for the array and the other operand of its add for the post lane
 time: where those share a bank, the layer is *serial*: it drains before it computes on.
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import insort
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..kernels.digits import digit_count
@@ -76,9 +77,31 @@ def place(
 ) -> Memory:
     """Give every tensor its addresses, in the order in which they are written.
 
-    `together` holds, by layer, the tensors that the array and that the post lanes read. Raises
-    `CapacityError` where the free words lie in pieces that are too small.
+    Where that leaves the free words in pieces that are too small, the greatest tensors are placed first, whenever they
+    are written; where that does not fit either, tensors follow one another across the banks. `together` holds, by
+    layer, the tensors that the array and that the post lanes read. Raises `CapacityError` where nothing fits.
     """
+    written = sorted(lifetimes, key=lambda name: lifetimes[name].first)
+    greatest = sorted(written, key=lambda name: -tensor_bytes(values[name], engine))
+    refusal: CapacityError | None = None
+    for order, in_banks in ((written, True), (greatest, True), (written, False), (greatest, False)):
+        try:
+            return _place(order, in_banks, values, lifetimes, together, engine)
+        except CapacityError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
+
+
+def _place(
+    order: Sequence[str],
+    in_banks: bool,
+    values: Mapping[str, Value],
+    lifetimes: Mapping[str, Lifetime],
+    together: Mapping[int, tuple[set[str], set[str]]],
+    engine: EngineConfig,
+) -> Memory:
+    """The same in one order; `in_banks` is whether a piece that one bank can hold lies in one."""
     memory = _Allocation(act_words(engine) // engine.act_banks, engine.act_banks)
     apart: dict[str, set[str]] = {name: set() for name in values}
     for array, post in together.values():
@@ -88,14 +111,17 @@ def place(
                 apart[second].add(first)
 
     placed: dict[str, Placement] = {}
-    for name in sorted(lifetimes, key=lambda name: lifetimes[name].first):
-        memory.release(other for other in placed if lifetimes[other].last < lifetimes[name].first)
+    for name in order:
+        mine = lifetimes[name]
+        memory.meet(
+            other for other in placed if lifetimes[other].last >= mine.first and lifetimes[other].first <= mine.last
+        )
         avoid = {bank for other in apart[name] for bank in memory.banks(other)}
         words, digits = plane_words(values[name], engine), digit_count(values[name].codes.bits)
         planes: list[int] = []
         for digit in range(0, digits, PAIR):
             count = min(PAIR, digits - digit)
-            start = memory.take(name, count * words, avoid | memory.banks(name))
+            start = memory.take(name, count * words, avoid | memory.banks(name), in_banks)
             if start is None:
                 raise CapacityError(
                     f"{name}: needs {count * words * engine.word_bits // 8} bytes of activation memory in one "
@@ -114,40 +140,44 @@ def place(
 
 
 class _Allocation:
-    """Live pieces of the memory: (start, words) by tensor."""
+    """Pieces of the memory, (start, words) by tensor: all that are placed, and those that live with the next one."""
 
     def __init__(self, bank_words: int, banks: int) -> None:
         self.bank_words = bank_words
         self.bank_count = banks
-        self.live: dict[str, list[tuple[int, int]]] = {}
+        self.pieces: dict[str, list[tuple[int, int]]] = {}
+        self.live: list[tuple[int, int]] = []
+        """In the order of their addresses."""
 
-    def release(self, names: Iterable[str]) -> None:
-        for name in list(names):
-            self.live.pop(name, None)
+    def meet(self, names: Iterable[str]) -> None:
+        """What the next tensor must not lie upon."""
+        self.live = sorted(piece for name in names for piece in self.pieces[name])
 
     def banks(self, name: str) -> set[int]:
         return {
             bank
-            for start, words in self.live.get(name, [])
+            for start, words in self.pieces.get(name, [])
             for bank in range(start // self.bank_words, (start + words - 1) // self.bank_words + 1)
         }
 
-    def take(self, name: str, words: int, avoid: set[int]) -> int | None:
-        """The first address of a free piece: in a bank to be preferred, in any bank, across banks."""
-        for bank in sorted(range(self.bank_count), key=lambda bank: (bank in avoid, bank)):
+    def take(self, name: str, words: int, avoid: set[int], in_banks: bool) -> int | None:
+        """The first address of a free piece: `in_banks` in a bank to be preferred or in any bank; across banks."""
+        banks = sorted(range(self.bank_count), key=lambda bank: (bank in avoid, bank)) if in_banks else ()
+        for bank in banks:
             start = self._gap(bank * self.bank_words, (bank + 1) * self.bank_words, words)
             if start is not None:
                 break
         else:
             start = self._gap(0, self.bank_count * self.bank_words, words)
         if start is not None:
-            self.live.setdefault(name, []).append((start, words))
+            self.pieces.setdefault(name, []).append((start, words))
+            insort(self.live, (start, words))
         return start
 
     def _gap(self, low: int, high: int, words: int) -> int | None:
         """The first gap of `words` within [low, high)."""
         start = low
-        for first, length in sorted(piece for pieces in self.live.values() for piece in pieces):
+        for first, length in self.live:
             if first + length <= start:
                 continue
             if first - start >= words or first >= high:
