@@ -263,8 +263,9 @@ def _silicon_section(store: dict[str, Any]) -> Iterator[str]:
         "",
     )
     yield from bullet(
-        "ResNet-50's live activations need 3.7 MB with 4-bit codes beside its 16-bit streams: `--act-bytes 4194304` holds "
-        "them, where 14 layers wait for operands that share a bank. With 8-bit codes it is 4.2 MB; 8 MiB hold all schemes."
+        "ResNet-50's live activations need 3.7 MB with 4-bit codes beside its 16-bit streams: `--act-bytes 4194304` "
+        "holds them, where 14 layers wait for operands that share a bank. With 8-bit codes it is 4.2 MB; 8 MiB hold "
+        "all schemes."
     )
     yield ""
     for shape, result in store["silicon"].items():
