@@ -21,7 +21,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -48,6 +48,8 @@ __all__ = [
 Structure = Literal["direct", "grouped"]
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 
+PLANS = 1 << 16
+"""Sums that are kept: those of a layer's circuits come again and again, those of another layer hardly ever."""
 MAX_ACTIVATION_BITS = 16
 MAX_CONSTANT_BITS = 24
 """Of a weight or a coefficient with its sign."""
@@ -255,7 +257,7 @@ class _Planner:
         return self.step(self._count(rest[:middle], place), self._count(rest[middle:], place), carry=carry)
 
 
-@cache
+@lru_cache(maxsize=PLANS)
 def _sum_plan(added: tuple[tuple[Net, int], ...], subtracted: tuple[tuple[Net, int], ...]) -> Plan:
     """The plan of ``sum(added) - sum(subtracted)``, given as nets and places; one of both is not empty."""
     planner = _Planner(net for net, _ in added + subtracted)

@@ -9,10 +9,8 @@ configuration came to is kept too, for as long as no source file of the package 
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from functools import cache as remembered
@@ -28,8 +26,9 @@ from .engine.compute import ComputeUnit
 from .engine.engine import Engine
 from .flows import FLIP_FLOP, TWO_INPUT, flows
 from .hierarchy import Design, parse_design
+from .synth import MULTIPLY, Runner, Task
 from .verilog import to_rtlil
-from .yosys import cache_folder, run_flow, tool_version
+from .yosys import cache_folder, tool_version
 
 __all__ = ["PARTS", "Cost", "EngineCount", "count_design", "count_engine", "part_of"]
 
@@ -209,29 +208,18 @@ def _modules(
 ) -> dict[str, _Module]:
     gates, alm, alm_dsp = flows(flat=False)
     texts = {name: design.alone(name) for name in design.instances}
-    left = len(texts)
+    # Without a multiplication there is nothing for a DSP block to do.
+    tasks = {
+        name: [Task(flow, text, "top", f"{label}: {name}") for flow in (gates, alm_dsp if MULTIPLY in text else alm)]
+        for name, text in texts.items()
+    }
+    found = Runner(cache, notice, jobs).run(task for both in tasks.values() for task in both)
 
-    def one(name: str) -> _Module:
-        nonlocal left
-
-        def tell(text: str) -> None:
-            if notice is not None:
-                notice(f"{label}: {text.replace('top', name, 1)}, {left} modules left")
-
-        logic = run_flow(gates, texts[name], "top", cache, tell)
-        # Without a multiplication there is nothing for a DSP block to do.
-        mapped = run_flow(alm_dsp if " $mul " in texts[name] else alm, texts[name], "top", cache, tell)
-        left -= 1
+    def counted(logic: dict[str, Any], mapped: dict[str, Any]) -> _Module:
         kinds = Counter({DSP_TYPES[kind]: number for kind, number in mapped["cells"].items() if kind in DSP_TYPES})
         return _Module(Counter(logic["cells"]), logic["transistors"], AlmTally(*mapped["tally"]), kinds)
 
-    with ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0))) as pool:
-        futures = {name: pool.submit(one, name) for name in texts}
-        try:
-            return {name: future.result() for name, future in futures.items()}
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    return {name: counted(*(found[task] for task in both)) for name, both in tasks.items()}
 
 
 def _parts(design: Design, modules: Mapping[str, _Module], level: str) -> dict[str, Cost]:

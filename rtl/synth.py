@@ -32,6 +32,7 @@ from .yosys import Flow, Yosys, run_flow, tool_version
 
 __all__ = [
     "ALM_FAMILY",
+    "MULTIPLY",
     "STRATIX_10_GX_2800",
     "AlmCount",
     "Device",
@@ -41,7 +42,9 @@ __all__ = [
     "MemoryCount",
     "ModuleCount",
     "Part",
+    "Runner",
     "SynthReport",
+    "Task",
     "block_design",
     "flat_check",
     "parts_sha256",
@@ -58,7 +61,7 @@ ALMS_PER_MLAB = 10
 
 _NUMBER = re.compile(r"_\d+$")
 
-_MULTIPLY = " $mul "
+MULTIPLY = " $mul "
 """Stands in the RTLIL of what multiplies."""
 
 _NOTHING = AlmTally()
@@ -409,7 +412,7 @@ def _module_count(name: str, instances: int, own: _Sum) -> ModuleCount:
     )
 
 
-class _Runner:
+class Runner:
     """Runs flows, several at a time, and recalls what they found before."""
 
     def __init__(self, cache: Path | None, notice: Callable[[str], None] | None, jobs: int | None) -> None:
@@ -423,9 +426,7 @@ class _Runner:
         """What every task found."""
         # The slowest first: multipliers, then the longest. But before all a short one alone, in which the tool
         # may compile itself.
-        ordered = sorted(
-            dict.fromkeys(tasks), key=lambda task: (_MULTIPLY in task.rtlil, len(task.rtlil)), reverse=True
-        )
+        ordered = sorted(dict.fromkeys(tasks), key=lambda task: (MULTIPLY in task.rtlil, len(task.rtlil)), reverse=True)
         short = ordered.pop()
         self.left = len(ordered)
         with ExitStack() as processes, ThreadPoolExecutor(self.jobs) as pool:
@@ -455,7 +456,7 @@ class _Runner:
         return found
 
 
-def _flat(design: Design, runner: _Runner) -> _Sum:
+def _flat(design: Design, runner: Runner) -> _Sum:
     """The whole design as one module."""
     tasks = [Task(flow, design.rtlil, design.top, design.top) for flow in flows(flat=True)]
     found = runner.run(tasks[:2])
@@ -463,13 +464,13 @@ def _flat(design: Design, runner: _Runner) -> _Sum:
     return _own_sum(design.all_memories(), gates, alm, alm)
 
 
-def _hierarchical(designs: Sequence[Design], runner: _Runner) -> list[tuple[dict[str, _Sum], dict[str, Paths]]]:
+def _hierarchical(designs: Sequence[Design], runner: Runner) -> list[tuple[dict[str, _Sum], dict[str, Paths]]]:
     """Every module's own cells and paths, of each design."""
     texts = [{name: design.alone(name) for name in design.instances} for design in designs]
     tasks = [
         {
             # Without a multiplication there is nothing for a DSP block to do.
-            name: [Task(flow, text, "top", name) for flow in flows(flat=False)[: 3 if _MULTIPLY in text else 2]]
+            name: [Task(flow, text, "top", name) for flow in flows(flat=False)[: 3 if MULTIPLY in text else 2]]
             for name, text in own.items()
         }
         for own in texts
@@ -508,7 +509,7 @@ def _joined(design: Design, sums: Mapping[str, _Sum], paths: Mapping[str, Paths]
 
 
 def _report(
-    design: Design, params: Mapping[str, Any], runner: _Runner, check: Callable[[], FlatCheck] | None = None
+    design: Design, params: Mapping[str, Any], runner: Runner, check: Callable[[], FlatCheck] | None = None
 ) -> SynthReport:
     tool = tool_version()
     ((sums, own_paths),) = _hierarchical([design], runner)
@@ -540,7 +541,7 @@ def flat_check(
     jobs: int | None = None,
 ) -> FlatCheck:
     """Count a component as a sum over its hierarchy and as one flattened module."""
-    runner = _Runner(cache, notice, jobs)
+    runner = Runner(cache, notice, jobs)
     design = parse_design(to_rtlil(component, name), name)
     totals, _ = _joined(design, *_hierarchical([design], runner)[0])
     counts = [
@@ -576,7 +577,7 @@ def synthesize_component(
     notice : told what is being run
     jobs : syntheses at the same time, by default one for each processor
     """
-    return _report(parse_design(to_rtlil(component, name), name), params or {}, _Runner(cache, notice, jobs))
+    return _report(parse_design(to_rtlil(component, name), name), params or {}, Runner(cache, notice, jobs))
 
 
 @dataclass(frozen=True)
@@ -623,7 +624,7 @@ def synthesize_parts(
     cache, notice, jobs : as for `synthesize_component`
     """
     tool = tool_version()
-    runner = _Runner(cache, notice, jobs)
+    runner = Runner(cache, notice, jobs)
     designs = _part_designs(parts)
     total, modules, paths = _Sum(), [], []
     for part, design, (sums, own_paths) in zip(parts, designs, _hierarchical(designs, runner), strict=True):
@@ -679,7 +680,7 @@ def synthesize(
         return flat_check(small, entry.name, entry.settings(entry.small), cache=cache, notice=notice, jobs=jobs)
 
     design = block_design(block, settings)
-    return _report(design, merged, _Runner(cache, notice, jobs), None if entry.small is None else check)
+    return _report(design, merged, Runner(cache, notice, jobs), None if entry.small is None else check)
 
 
 def synthesize_engine(
