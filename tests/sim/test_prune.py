@@ -189,7 +189,7 @@ def test_a_run_says_what_was_taken_out_and_what_it_cost(tmp_path):
     text = "\n".join(run_summary(result))
     assert "taken out: first 3" in text
     assert f"{all_of_it.cycles_per_image:,} cycles with them, {result.cycles_per_image:,} without" in text
-    small = EngineConfig(rows=4, lanes=4, act_bytes=1280)
+    small = EngineConfig(rows=4, lanes=4, act_bytes=1024)
     tight = run(pruned, images(), small, whole=whole)
     assert tight.before.cycles is tight.before.bytes_read is None
     assert "with them the network does not fit the engine" in "\n".join(run_summary(tight))

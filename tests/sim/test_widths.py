@@ -126,6 +126,7 @@ def test_weights_of_16_bits_meet_words_of_one_digit(monkeypatch):
     found = run(built, images(), engine)
     assert found.lowered[2].registers["wide_end"] == 1
     monkeypatch.setattr("gatewise.sim.lower.width_values", lambda *_: {})
+    built.compiled.clear()
     plain = run(built, images(), engine)
     assert np.array_equal(found.codes, plain.codes)
     assert len(np.unique(found.codes)) > 100
