@@ -32,6 +32,8 @@ from .views import View
 __all__ = ["Before", "Compiled", "Form", "RunResult", "check_labels", "compiled_for", "run", "threads"]
 
 SCHEMA = 1
+PART_MACS = 1 << 29
+"""Work that is worth a thread of its own."""
 WORK_CODES = 1 << 26
 """Codes of the greatest tensor that a thread works on at a time: a bound of its memory."""
 KEPT_ENGINES = 4
@@ -303,10 +305,13 @@ def run(
     occurrences: dict[str, np.ndarray] = {}
     overflows: dict[str, Overflows] = {}
     workers = threads()
+    macs = sum(network.macs(node) for node in network.mac_nodes())
     largest = max(value.elements for value in network.values.values())
     with ThreadPoolExecutor(workers) as pool:
         for group in images.batches(batch):
-            size = min(-(-len(group) // workers), max(1, WORK_CODES // largest))
+            # What is soon done is done by one thread: two would wait for each other's Python.
+            spread = min(workers, max(1, len(group) * macs // PART_MACS))
+            size = min(-(-len(group) // spread), max(1, WORK_CODES // largest))
             parts = list(group.batches(size))
             # One part needs no other thread than this.
             for found in map(work, parts) if len(parts) == 1 else pool.map(work, parts):

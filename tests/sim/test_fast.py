@@ -89,6 +89,7 @@ def test_a_trained_resnet20_is_the_same_in_all_forms_and_on_any_threads(name, mo
     # Images in one part, and in a part for each of two threads.
     for form, count in product(FORMS, (1, 2)):
         monkeypatch.setattr(sys.modules["gatewise.sim.run"], "threads", lambda count=count: count)
+        monkeypatch.setattr(sys.modules["gatewise.sim.run"], "PART_MACS", 1)
         found = run(network, images, trace=True, form=form)
         assert_same(found, golden)
         counted |= form == "popcount" and "popcount" in map(found.form, found.overflows)

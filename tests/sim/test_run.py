@@ -37,6 +37,7 @@ def test_batch_and_threads_change_neither_codes_nor_overflows(samples, network, 
     images = samples.pixels(network, 7)
     expected = run(network, images, NARROW, batch=7)
     monkeypatch.setattr(sys.modules["gatewise.sim.run"], "threads", lambda: workers)
+    monkeypatch.setattr(sys.modules["gatewise.sim.run"], "PART_MACS", 1)
     found = run(network, images, NARROW, batch=batch, trace=True)
     np.testing.assert_array_equal(found.codes, expected.codes)
     np.testing.assert_array_equal(found.tensors["classes"].reshape(7, -1), expected.codes)
