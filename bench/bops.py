@@ -353,7 +353,15 @@ def plot(points: Points, folder: Path) -> None:
                 first = points.predicted(own, "bops") / 1e6
                 second = points.values(own, name, array) * measure.scale
                 marker = "x" if "trained" in title else "."
-                place.plot(first, second, marker, label=f"{title}: {rank(first, second):.2f}", alpha=0.7, markersize=5)
+                place.plot(
+                    first,
+                    second,
+                    marker,
+                    label=f"{title}: {rank(first, second):.2f}",
+                    alpha=0.7,
+                    markersize=5,
+                    rasterized=True,
+                )
             place.set_ylim(bottom=0)
             place.set_xlim(left=0)
             place.set_title(f"{measure.title}, {array} array", fontsize=9)

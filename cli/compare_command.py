@@ -93,7 +93,7 @@ def compare(
     if form not in forms:
         raise FormatError(f"--format must be one of {', '.join(forms)}, not {form!r}")
     if (layer is None) == (not network and shape is None):
-        raise FormatError("compare must have either --layer, or --network and --shape")
+        raise FormatError("compare must have --layer, or --network or --shape")
     of_networks = {
         "--gates": gates, "--alms": alms, "--images-per-second": images_per_second, "--array": array,
         "--size": size, "--act-bytes": act_bytes,

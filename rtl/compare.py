@@ -471,6 +471,8 @@ def compare_layer(
         raise FormatError(f"cycles must come with the architecture {ENGINE}")
     if ENGINE in named and assumptions != NO_CHANGE:
         raise FormatError(f"assumptions must be left out with the architecture {ENGINE}: its layers are as they run")
+    if ENGINE in named and check:
+        raise FormatError(f"a check must be left out with the architecture {ENGINE}: it is of unrolled channels")
     size = layer.height, layer.width
     target = 0
     if ENGINE in named:

@@ -104,5 +104,7 @@ def test_what_engines_cannot_be_asked_is_refused():
         compare_layer(layer, schemes=["fixed8"], architectures=["engine"], models=made_models(), cycles=3)
     with pytest.raises(FormatError, match=r"^assumptions must be left out with the architecture engine"):
         compare_layer(layer, architectures=["engine"], models=made_models(), assumptions=Assumptions(no_zeros=True))
+    with pytest.raises(FormatError, match=r"^a check must be left out with the architecture engine"):
+        compare_layer(layer, architectures=["engine"], models=made_models(), check=True)
     with pytest.raises(FormatError, match=r"^cycles must come with the architecture engine$"):
         compare_layer(layer, architectures=["direct"], cycles=100)

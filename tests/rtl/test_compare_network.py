@@ -120,10 +120,10 @@ def test_every_form_has_every_row(found):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "compare must have either --layer, or --network and --shape"),
+        ((), "compare must have --layer, or --network or --shape"),
         (
             ("--layer", "3,4,4,8,8", "--shape", "resnet8"),
-            "compare must have either --layer, or --network and --shape",
+            "compare must have --layer, or --network or --shape",
         ),
         (("--layer", "3,4,4,8,8", "--gates", "9"), "--gates must be left out with --layer"),
         (("--shape", "resnet8", "--check"), "--check must be left out with --network or --shape"),
