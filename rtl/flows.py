@@ -58,11 +58,13 @@ def _parse_alm(folder: Path, top: str) -> dict[str, Any]:
 _ABC = "+strash;ifraig;scorr;dc2;strash;&get,-n;&dch,-f;&nf;&put"
 
 # The flip-flops are brought to the one kind that the transistor table knows, and no later pass may
-# give them an enable or a reset back. Memories are taken out before counting: they are bits.
+# give them an enable or a reset back. Memories are taken out before counting: they are bits. A table of
+# constants is none (`-norom`): it is logic.
 _GATES = f"""\
 read_rtlil design.il
 hierarchy -check -top {{top}}
 %s
+proc -norom
 synth -top {{top}} -run begin:fine
 opt -fast -full
 techmap
@@ -128,7 +130,7 @@ read_rtlil design.il
 hierarchy -check -top {{top}}
 %s
 rename -hide w:*
-proc
+proc -norom
 opt
 wreduce
 opt_clean
@@ -154,8 +156,5 @@ def flows(flat: bool) -> tuple[Flow, Flow, Flow]:
 
 @cache
 def gate_netlist() -> Flow:
-    """The flattened design as two-input gates, to be evaluated: mapped as for the counts, but for tables of constants.
-
-    Yosys makes memories of large ones, which the counts leave out; here they are gates like the rest.
-    """
-    return Flow("two-input-gates-netlist", _GATES % "flatten\nproc -norom", _parse_netlist)
+    """The flattened design as two-input gates, to be evaluated: the flow of the gate counts, with another answer."""
+    return Flow("two-input-gates-netlist", _GATES % "flatten", _parse_netlist)

@@ -77,6 +77,21 @@ class Register(wiring.Component):
         return m
 
 
+class Table(wiring.Component):
+    """Sixteen constants by number, which Yosys would make a memory of, and memories are no gates."""
+
+    def __init__(self):
+        super().__init__({"i": In(4), "o": Out(8)})
+
+    def elaborate(self, platform):
+        m = Module()
+        with m.Switch(self.i):
+            for number in range(16):
+                with m.Case(number):
+                    m.d.comb += self.o.eq(number * 11 % 16 * 17)
+        return m
+
+
 # Component, and by hand: two-input gates, inverters, flip-flops, the least depth; ALUTs, carry bits, registers, ALMs.
 # In CMOS a NAND has 4 transistors, an inverter 2, an XOR 12; the last column is of the transistors where those are all.
 BY_HAND = {
@@ -135,3 +150,11 @@ def test_flattened_flows_count_the_same_full_adders(synth_cache):
     assert (check.gates_sum, check.gates_flat) == (20, 20)
     # Three inputs of one place and the carry of the next make functions of five: two ALUTs fewer than two a place.
     assert (check.aluts_sum, check.aluts_flat) == (8, 6)
+
+
+def test_a_table_of_constants_is_logic(synth_cache):
+    report = synthesize_component(Table(), "top", cache=synth_cache)
+    # Eleven is odd: the lowest bit is the input's, and the three others are functions of two, three and four inputs.
+    assert 2 + 1 + 1 <= report.gates.two_input < 20
+    assert sum(report.alm.aluts.values()) == 3
+    assert report.memory.bits == 0
