@@ -18,6 +18,7 @@ from typing import Any
 
 from gatewise.kernels.unrolled import STRUCTURES, Structure
 from gatewise.rtl.compare import ENGINE, Assumptions, Comparison, compare_layer, network_rows, parse_layer
+from gatewise.rtl.runner import Runner
 from gatewise.rtl.unrolled_layer import CHECKED_TAPS, check_flattened
 from gatewise.sim.atomic import write_bytes, write_json
 from gatewise.sim.unrolled import SCHEMES, load_layer, seeded_layer
@@ -84,7 +85,8 @@ def measured(store: dict[str, Any], parts: Sequence[str], console: Console) -> d
         for part in parts:
             start = time.perf_counter()
             if part == CHECKS:
-                checks = [_checked(name, structure, status.update) for name in CHECKED for structure in STRUCTURES]
+                with Runner(notice=status.update) as runner:
+                    checks = [_checked(name, structure, runner) for name in CHECKED for structure in STRUCTURES]
             elif part == ON_ENGINES:
                 engines = compare_layer(layer, architectures=[ENGINE], notice=status.update).to_json()
             elif part == TRAINED_LAYER:
@@ -97,9 +99,9 @@ def measured(store: dict[str, Any], parts: Sequence[str], console: Console) -> d
     return {"runs": runs, "checks": checks, ON_ENGINES: engines}
 
 
-def _checked(name: str, structure: Structure, notice: Callable[[str], None]) -> dict[str, Any]:
+def _checked(name: str, structure: Structure, runner: Runner) -> dict[str, Any]:
     unrolled = seeded_layer(SCHEMES[name], parse_layer(LAYER).shape).unrolled
-    check = asdict(check_flattened(unrolled, structure, notice=notice))
+    check = asdict(check_flattened(unrolled, structure, runner))
     return {"scheme": name, "architecture": structure} | {key: check[key] for key in CHECK_FIELDS}
 
 

@@ -29,7 +29,7 @@ from gatewise.rtl.compare_network import (
     shape_subjects,
 )
 from gatewise.rtl.engine_cost import CHECKED, SAMPLES, UNITS, CostModel
-from gatewise.rtl.engine_count import EngineCount, count_engine
+from gatewise.rtl.engine_count import EngineCount, Wanted, count_engines
 from gatewise.sim.atomic import write_bytes, write_json
 from gatewise.sim.energy import estimate
 from gatewise.sim.engine import Array, EngineConfig
@@ -100,14 +100,12 @@ def _models(_: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
         array, decoder = name.split("-")
         content = models.of(array, decoder).to_json()  # type: ignore[arg-type]
         families[name] = {"counts": content["counts"], "units": content["units"]}
-    checks = [
-        count_engine(
-            EngineConfig(array=array, decoder=decoder, rows=rows, lanes=lanes, post_lanes=post_lanes), notice=notice
-        ).to_json()
+    checked = [
+        Wanted(EngineConfig(array=array, decoder=decoder, rows=rows, lanes=lanes, post_lanes=post_lanes))
         for (array, decoder), sizes in CHECKED.items()
         for rows, lanes, post_lanes in sizes
     ]
-    return {"families": families, "checks": checks}
+    return {"families": families, "checks": [count.to_json() for count in count_engines(checked, notice=notice)]}
 
 
 def _silicon(store: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ takes no more cycles than stated (`compare_engine`). Since sizes are powers of t
 throughput by gates times cycles.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -26,8 +26,9 @@ from ..sim.unrolled import SCHEMES, SeededLayer, network_layer, scheme_named, se
 from .compare_engine import Models, SizedEngine, default_target, size_layer
 from .flows import flows
 from .huffman import HuffmanDecoder
+from .runner import Runner
 from .synth import STRATIX_10_GX_2800, FlatCheck, Part, SynthReport
-from .unrolled_layer import check_flattened, synthesize_layer
+from .unrolled_layer import LayerCount, check_flattened
 from .xor import XorGates
 from .yosys import tool_version
 
@@ -478,34 +479,24 @@ def compare_layer(
     if ENGINE in named:
         models = models or Models(cache=cache, notice=notice, jobs=jobs)
         target = default_target(layer.shape, size, seed) if cycles is None else cycles
-    for scheme in chosen:
-        if ENGINE in named:
-            assert models is not None
-            coded = seeded_layer(scheme, layer.shape, seed).drawn.codes.arrays(layer.shape)["weight"].nbytes
+        for scheme in chosen:
+            coded = seeded_layer(scheme, layer.shape, seed).coded_bytes
             for each in size_layer(scheme, layer.shape, size, target, models, seed, notice):
                 found.rows.append(
                     Row(scheme.name, scheme.title, ENGINE, Counts.of_engine(each), each.bytes_read, coded, sized=each)
                 )
-        if not structures:
-            continue
-        seeded = seeded_layer(scheme, layer.shape, seed)
-        arrays = seeded.drawn.codes.arrays(layer.shape)
-        decoders = _decoders(seeded.drawn.codes.spec, seeded, layer.shape.out_channels)
-        for structure in structures:
-            found.rows.append(
-                _row(
-                    found,
-                    (scheme.name, scheme.title),
-                    structure,
-                    seeded.unrolled,
-                    decoders,
-                    arrays["weight"].nbytes,
-                    check,
-                    cache,
-                    notice,
-                    jobs,
-                )
-            )
+
+    def subjects() -> Iterator[_Subject]:
+        for scheme in chosen:
+            seeded = seeded_layer(scheme, layer.shape, seed)
+            decoders = _decoders(seeded.drawn.codes.spec, seeded, layer.shape.out_channels)
+            for structure in structures:
+                yield _Subject(scheme.name, scheme.title, structure, seeded.unrolled, seeded.coded_bytes, decoders)
+
+    with Runner(cache, notice, jobs) as runner:
+        found.rows.extend(_unrolled_rows(found, subjects() if structures else (), check, runner))
+    order = [scheme.name for scheme in chosen]
+    found.rows.sort(key=lambda row: order.index(row.scheme))
     return found
 
 
@@ -531,43 +522,51 @@ def network_rows(
     if ENGINE in architectures:
         raise FormatError(f"a network's layer must be unrolled, not on the architecture {ENGINE}: --network has those")
     unrolled = network_layer(layer)
-    for each in dict.fromkeys(architectures or STRUCTURES):
-        row = _row(found, (name, name), _structure(each), unrolled, (), coded_bytes, check, cache, notice, jobs)
-        found.rows.append(row)
+    structures = [_structure(each) for each in dict.fromkeys(architectures or STRUCTURES)]
+    subjects = [_Subject(name, name, structure, unrolled, coded_bytes) for structure in structures]
+    with Runner(cache, notice, jobs) as runner:
+        found.rows.extend(_unrolled_rows(found, subjects, check, runner))
 
 
-def _row(
-    found: Comparison,
-    names: tuple[str, str],
-    structure: Structure,
-    layer: UnrolledLayer,
-    decoders: Sequence[Part],
-    coded_bytes: int,
-    check: bool,
-    cache: Path | None,
-    notice: Callable[[str], None] | None,
-    jobs: int | None,
-) -> Row:
-    scheme, title = names
+@dataclass(frozen=True)
+class _Subject:
+    """A layer that is unrolled in a structure: what its row says of it, its constants, and what stands beside them."""
 
-    def tell(text: str) -> None:
-        if notice is not None:
-            notice(f"{scheme}, {structure}: {text}")
+    scheme: str
+    title: str
+    structure: Structure
+    layer: UnrolledLayer
+    coded_bytes: int
+    decoders: Sequence[Part] = ()
 
-    layer = found.assumptions.applied(layer)
-    report = synthesize_layer(
-        layer,
-        (found.layer.height, found.layer.width),
-        structure,
-        padded=found.assumptions.padded_taps,
-        decoders=decoders,
-        params={"scheme": scheme, "layer": found.layer.text, "seed": found.seed} | asdict(found.assumptions),
-        cache=cache,
-        notice=tell,
-        jobs=jobs,
-    )
-    flat = check_flattened(layer, structure, cache=cache, notice=tell, jobs=jobs) if check else None
-    return Row(scheme, title, structure, Counts.of_report(report), 0, coded_bytes, report, flat)
+
+def _unrolled_rows(found: Comparison, subjects: Iterable[_Subject], check: bool, runner: Runner) -> Iterator[Row]:
+    """Rows in the subjects' order. While the modules of one are run, the circuits of the next are made."""
+    before: tuple[_Subject, LayerCount] | None = None
+    for each in subjects:
+        each = replace(each, layer=found.assumptions.applied(each.layer))
+        begun = LayerCount(
+            each.layer,
+            (found.layer.height, found.layer.width),
+            each.structure,
+            runner,
+            padded=found.assumptions.padded_taps,
+            decoders=each.decoders,
+            label=f"{each.scheme}, {each.structure}",
+        )
+        if before is not None:
+            yield _unrolled_row(found, *before, check, runner)
+        before = each, begun
+    if before is not None:
+        yield _unrolled_row(found, *before, check, runner)
+
+
+def _unrolled_row(found: Comparison, subject: _Subject, counts: LayerCount, check: bool, runner: Runner) -> Row:
+    of_layer = {"scheme": subject.scheme, "layer": found.layer.text, "seed": found.seed}
+    report = counts.report(of_layer | asdict(found.assumptions))
+    flat = check_flattened(subject.layer, subject.structure, runner) if check else None
+    counted, coded = Counts.of_report(report), subject.coded_bytes
+    return Row(subject.scheme, subject.title, subject.structure, counted, 0, coded, report, flat)
 
 
 def _structure(name: str) -> Structure:

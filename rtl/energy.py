@@ -12,7 +12,6 @@ engine, every gate evaluated in every cycle.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache as memoised
 from pathlib import Path
@@ -32,8 +31,9 @@ from .engine.engine import Engine
 from .flows import FLIP_FLOP, TWO_INPUT, flows
 from .hierarchy import Design, parse_design, subdesign
 from .netlist import Netlist
+from .runner import Runner, Task
 from .verilog import to_rtlil
-from .yosys import run_flow, tool_version
+from .yosys import tool_version
 
 __all__ = ["RowCheck", "check_row", "engine_gates", "measure", "watched_engine"]
 
@@ -108,16 +108,14 @@ def engine_gates(
 ) -> list[Instance]:
     """Gates and flip-flops of every instance below the top, each distinct module synthesised once."""
     flow = flows(flat=False)[0]
-    modules = [name for name in design.bodies if name != design.top]
-    with ThreadPoolExecutor(jobs) as pool:
-        found = dict(zip(modules, pool.map(
-            lambda name: run_flow(flow, design.alone(name), "top", cache, notice), modules), strict=True
-        ))  # fmt: skip
+    tasks = {name: Task(flow, design.alone(name), "top", name) for name in design.bodies if name != design.top}
+    with Runner(cache, notice, jobs) as runner:
+        found = runner.run(tasks.values())
 
     def walk(module: str, path: str) -> Iterator[Instance]:
         for child in design.children[module]:
             below = f"{path}.{child.name}" if path else child.name
-            cells = found[child.module]["cells"]
+            cells = found[tasks[child.module]]["cells"]
             gates = sum(cells.get(f"$_{kind}_", 0) for kind in (*TWO_INPUT, "NOT"))
             yield Instance(below, gates, cells.get(FLIP_FLOP, 0))
             yield from walk(child.module, below)

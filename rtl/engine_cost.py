@@ -19,7 +19,7 @@ import numpy as np
 from ..sim.arrays import check_engine
 from ..sim.descriptor import act_words
 from ..sim.engine import Array, Decoder, EngineConfig
-from .engine_count import PARTS, Cost, EngineCount, count_engine
+from .engine_count import PARTS, Cost, EngineCount, Wanted, count_engines
 from .hierarchy import Memory
 
 __all__ = ["CHECKED", "SAMPLES", "UNITS", "CostModel", "cost_model"]
@@ -159,19 +159,17 @@ def cost_model(
 ) -> CostModel:
     """Count the engines and the compute units that the costs of an array with a decoder are composed of.
 
-    `cache`, `notice` and `jobs` are as for `engine_count.count_engine`. What the sizes of bus, tiles and memory change
+    `cache`, `notice` and `jobs` are as for `engine_count.count_engines`. What the sizes of bus, tiles and memory change
     in an engine's gates is left out: the engines are the default ones in these.
     """
 
-    def config(rows: int, lanes: int, post_lanes: int) -> EngineConfig:
+    def config(rows: int, lanes: int, post_lanes: int = 1) -> EngineConfig:
         return EngineConfig(array=array, decoder=decoder, rows=rows, lanes=lanes, post_lanes=post_lanes)
 
     check_engine(config(*SMALLEST))
     of_base = (array, decoder) == BASE
     like = None if of_base else cost_model(*BASE, cache=cache, notice=notice, jobs=jobs)
-    counted: dict[str, Any] = {"cache": cache, "notice": notice, "jobs": jobs}
-    return CostModel(
-        [count_engine(config(*size), **counted) for size in (SAMPLES if of_base else (SMALLEST,))],
-        [count_engine(config(*size, 1), unit=True, **counted) for size in UNITS],
-        like,
-    )
+    whole = [Wanted(config(*size)) for size in (SAMPLES if of_base else (SMALLEST,))]
+    units = [Wanted(config(*size), unit=True) for size in UNITS]
+    counts = count_engines([*whole, *units], cache=cache, notice=notice, jobs=jobs)
+    return CostModel(counts[: len(whole)], counts[len(whole) :], like)

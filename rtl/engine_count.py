@@ -10,13 +10,13 @@ configuration came to is kept too, for as long as no source file of the package 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from functools import cache as remembered
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..kernels.errors import FormatError
 from ..sim.atomic import write_json
@@ -26,11 +26,11 @@ from .engine.compute import ComputeUnit
 from .engine.engine import Engine
 from .flows import FLIP_FLOP, TWO_INPUT, flows
 from .hierarchy import Design, parse_design
-from .synth import MULTIPLY, Runner, Task
+from .runner import MULTIPLY, Runner, Task
 from .verilog import to_rtlil
 from .yosys import cache_folder, tool_version
 
-__all__ = ["PARTS", "Cost", "EngineCount", "count_design", "count_engine", "part_of"]
+__all__ = ["PARTS", "Cost", "EngineCount", "Wanted", "count_design", "count_engines", "part_of"]
 
 PARTS = {
     "array": ("compute.array", "compute.operands", "compute.split"),
@@ -129,37 +129,73 @@ def part_of(path: str) -> str:
     return found
 
 
-def count_engine(
-    config: EngineConfig,
+class Wanted(NamedTuple):
+    """An engine to be counted: whole, or its compute unit alone."""
+
+    config: EngineConfig
+    unit: bool = False
+
+    @property
+    def level(self) -> str:
+        """Where in an engine it lies."""
+        return "compute" if self.unit else ""
+
+    @property
+    def top(self) -> str:
+        """Its name."""
+        return "compute" if self.unit else "engine"
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"{self.top} {self.config.rows} x {self.config.lanes}, {self.config.array}, {self.config.decoder}"
+
+    def design(self) -> Design:
+        """Its RTL."""
+        component = ComputeUnit(self.config) if self.unit else Engine(self.config)
+        return parse_design(to_rtlil(component, self.top), self.top)
+
+    def file(self, folder: Path) -> Path:
+        """Where its count is kept."""
+        known = [COUNT_FORMAT, tool_version(), _flow_hashes(), _sources(), self.top]
+        key = json.dumps([*known, self.config.model_dump(mode="json")])
+        return folder / f"{self.top}-{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+
+def count_engines(
+    wanted: Iterable[Wanted],
     *,
-    unit: bool = False,
     cache: Path | None = None,
     notice: Callable[[str], None] | None = None,
     jobs: int | None = None,
-) -> EngineCount:
-    """Synthesise a whole engine, or its compute unit alone (`unit`), or recall what that came to.
+) -> list[EngineCount]:
+    """Synthesise engines or compute units, or recall what they came to.
 
-    `cache`, `notice` and `jobs` are as for `synth.synthesize_component`.
+    While the modules of one are run, the RTL of the next is made. `cache`, `notice` and `jobs` are as for
+    `synth.synthesize_component`.
     """
     # What a clock is assumed to be is no hardware.
-    config = config.model_copy(update={"clock_mhz": EngineConfig().clock_mhz})
-    level, top = ("compute", "compute") if unit else ("", "engine")
-    known = [COUNT_FORMAT, tool_version(), _flow_hashes(), _sources(), top, config.model_dump(mode="json")]
+    clock = EngineConfig().clock_mhz
+    every = [Wanted(config.model_copy(update={"clock_mhz": clock}), unit) for config, unit in wanted]
     folder = cache or cache_folder()
-    kept = folder / f"{top}-{hashlib.sha256(json.dumps(known).encode()).hexdigest()}.json"
-    with suppress(OSError, ValueError):
-        return EngineCount.from_json(json.loads(kept.read_text()))
-    label = f"{top} {config.rows} x {config.lanes}, {config.array}, {config.decoder}"
-    if notice is not None:
-        notice(f"{label}: RTL")
-    component = ComputeUnit(config) if unit else Engine(config)
-    design = parse_design(to_rtlil(component, top), top)
-    parts = count_design(design, label, level=level, cache=cache, notice=notice, jobs=jobs)
-    found = EngineCount(config, parts, design.sha256)
-    with suppress(OSError, FormatError):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(kept, found.to_json())
-    return found
+    found: dict[Path, EngineCount] = {}
+    with Runner(cache, notice, jobs) as runner:
+        begun = []
+        for each in every:
+            file = each.file(folder)
+            with suppress(OSError, ValueError):
+                found[file] = EngineCount.from_json(json.loads(file.read_text()))
+            if file not in found:
+                if notice is not None:
+                    notice(f"{each.label}: RTL")
+                design = each.design()
+                begun.append((each, file, design, _DesignCount(design, runner, each.label)))
+        for each, file, design, counts in begun:
+            found[file] = EngineCount(each.config, counts.parts(each.level), design.sha256)
+            with suppress(OSError, FormatError):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(file, found[file].to_json())
+    return [found[each.file(folder)] for each in every]
 
 
 def _flow_hashes() -> list[str]:
@@ -187,6 +223,39 @@ class _Module:
     multipliers: Counter[str]
 
 
+class _DesignCount:
+    """The distinct modules of an engine's design, which are being run."""
+
+    def __init__(self, design: Design, runner: Runner, label: str) -> None:
+        self._design = design
+        gates, alm, alm_dsp = flows(flat=False)
+        texts = {name: design.alone(name) for name in design.instances}
+        # Without a multiplication there is nothing for a DSP block to do.
+        self._tasks = {
+            name: [
+                Task(flow, text, "top", f"{label}: {name}") for flow in (gates, alm_dsp if MULTIPLY in text else alm)
+            ]
+            for name, text in texts.items()
+        }
+        self._submitted = runner.submit(task for both in self._tasks.values() for task in both)
+
+    def parts(self, level: str) -> dict[str, Cost]:
+        """The sums of all instances of each part's modules; the design lies at `level` in an engine."""
+        found = self._submitted.found()
+        design = self._design
+        modules = {name: _module(*(found[task] for task in both)) for name, both in self._tasks.items()}
+        counts: dict[str, Counter[str]] = {}
+
+        def walk(module: str, path: str) -> None:
+            counts.setdefault(part_of(path), Counter())[module] += 1
+            for child in design.children[module]:
+                name = child.name.partition("$")[0]
+                walk(child.module, f"{path}.{name}" if path else name)
+
+        walk(design.top, level)
+        return {name: _cost(design, modules, counts[name]) for name in PARTS if name in counts}
+
+
 def count_design(
     design: Design,
     label: str,
@@ -200,40 +269,13 @@ def count_design(
 
     `label` is for notices; `level` is where in an engine the design lies.
     """
-    return _parts(design, _modules(design, label, cache, notice, jobs), level)
+    with Runner(cache, notice, jobs) as runner:
+        return _DesignCount(design, runner, label).parts(level)
 
 
-def _modules(
-    design: Design, label: str, cache: Path | None, notice: Callable[[str], None] | None, jobs: int | None
-) -> dict[str, _Module]:
-    gates, alm, alm_dsp = flows(flat=False)
-    texts = {name: design.alone(name) for name in design.instances}
-    # Without a multiplication there is nothing for a DSP block to do.
-    tasks = {
-        name: [Task(flow, text, "top", f"{label}: {name}") for flow in (gates, alm_dsp if MULTIPLY in text else alm)]
-        for name, text in texts.items()
-    }
-    found = Runner(cache, notice, jobs).run(task for both in tasks.values() for task in both)
-
-    def counted(logic: dict[str, Any], mapped: dict[str, Any]) -> _Module:
-        kinds = Counter({DSP_TYPES[kind]: number for kind, number in mapped["cells"].items() if kind in DSP_TYPES})
-        return _Module(Counter(logic["cells"]), logic["transistors"], AlmTally(*mapped["tally"]), kinds)
-
-    return {name: counted(*(found[task] for task in both)) for name, both in tasks.items()}
-
-
-def _parts(design: Design, modules: Mapping[str, _Module], level: str) -> dict[str, Cost]:
-    """The sums of all instances of each part's modules."""
-    counts: dict[str, Counter[str]] = {}
-
-    def walk(module: str, path: str) -> None:
-        counts.setdefault(part_of(path), Counter())[module] += 1
-        for child in design.children[module]:
-            name = child.name.partition("$")[0]
-            walk(child.module, f"{path}.{name}" if path else name)
-
-    walk(design.top, level)
-    return {name: _cost(design, modules, counts[name]) for name in PARTS if name in counts}
+def _module(logic: dict[str, Any], mapped: dict[str, Any]) -> _Module:
+    kinds = Counter({DSP_TYPES[kind]: number for kind, number in mapped["cells"].items() if kind in DSP_TYPES})
+    return _Module(Counter(logic["cells"]), logic["transistors"], AlmTally(*mapped["tally"]), kinds)
 
 
 def _cost(design: Design, modules: Mapping[str, _Module], counts: Mapping[str, int]) -> Cost:

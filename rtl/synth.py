@@ -7,16 +7,12 @@ move by tens of percent between tool versions.
 """
 
 import hashlib
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 from amaranth.lib import wiring
 
@@ -27,12 +23,12 @@ from .depth import Paths, join
 from .engine.engine import Engine
 from .flows import ALM_FAMILY, FLIP_FLOP, MEMORY, TWO_INPUT, flows
 from .hierarchy import Design, Memory, parse_design
+from .runner import MULTIPLY, Found, Runner, Task
 from .verilog import to_rtlil
-from .yosys import Flow, Yosys, run_flow, tool_version
+from .yosys import tool_version
 
 __all__ = [
     "ALM_FAMILY",
-    "MULTIPLY",
     "STRATIX_10_GX_2800",
     "AlmCount",
     "Device",
@@ -42,16 +38,14 @@ __all__ = [
     "MemoryCount",
     "ModuleCount",
     "Part",
-    "Runner",
+    "PartsCount",
     "SynthReport",
-    "Task",
     "block_design",
     "flat_check",
     "parts_sha256",
     "synthesize",
     "synthesize_component",
     "synthesize_engine",
-    "synthesize_parts",
 ]
 
 TRANSISTORS_PER_GATE_EQUIVALENT = 4
@@ -61,22 +55,7 @@ ALMS_PER_MLAB = 10
 
 _NUMBER = re.compile(r"_\d+$")
 
-MULTIPLY = " $mul "
-"""Stands in the RTLIL of what multiplies."""
-
 _NOTHING = AlmTally()
-
-Found = dict[str, Any]
-"""What a flow's `parse` makes."""
-
-
-class Task(NamedTuple):
-    """A flow to run on a module; `name` is what messages call that."""
-
-    flow: Flow
-    rtlil: str
-    top: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,50 +391,6 @@ def _module_count(name: str, instances: int, own: _Sum) -> ModuleCount:
     )
 
 
-class Runner:
-    """Runs flows, several at a time, and recalls what they found before."""
-
-    def __init__(self, cache: Path | None, notice: Callable[[str], None] | None, jobs: int | None) -> None:
-        self.cache = cache
-        self.notice = notice
-        self.jobs = jobs or len(os.sched_getaffinity(0))
-        self.left = 0
-        """Runs that are not finished, for messages."""
-
-    def run(self, tasks: Iterable[Task]) -> dict[Task, Found]:
-        """What every task found."""
-        # The slowest first: multipliers, then the longest. But before all a short one alone, in which the tool
-        # may compile itself.
-        ordered = sorted(dict.fromkeys(tasks), key=lambda task: (MULTIPLY in task.rtlil, len(task.rtlil)), reverse=True)
-        short = ordered.pop()
-        self.left = len(ordered)
-        with ExitStack() as processes, ThreadPoolExecutor(self.jobs) as pool:
-            idle: SimpleQueue[Yosys] = SimpleQueue()
-            for _ in range(self.jobs):
-                idle.put(processes.enter_context(Yosys()))
-            found = {short: self._run(short, idle)}
-            futures = {task: pool.submit(self._run, task, idle) for task in ordered}
-            try:
-                found |= {task: future.result() for task, future in futures.items()}
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        return found
-
-    def _run(self, task: Task, idle: "SimpleQueue[Yosys]") -> Found:
-        def tell(text: str) -> None:
-            if self.notice is not None:
-                self.notice(f"{task.name}: {text}" + (f", {self.left} runs left" if self.left else ""))
-
-        yosys = idle.get()
-        try:
-            found = run_flow(task.flow, task.rtlil, task.top, self.cache, tell, yosys)
-        finally:
-            idle.put(yosys)
-        self.left = max(0, self.left - 1)
-        return found
-
-
 def _flat(design: Design, runner: Runner) -> _Sum:
     """The whole design as one module."""
     tasks = [Task(flow, design.rtlil, design.top, design.top) for flow in flows(flat=True)]
@@ -464,28 +399,35 @@ def _flat(design: Design, runner: Runner) -> _Sum:
     return _own_sum(design.all_memories(), gates, alm, alm)
 
 
-def _hierarchical(designs: Sequence[Design], runner: Runner) -> list[tuple[dict[str, _Sum], dict[str, Paths]]]:
-    """Every module's own cells and paths, of each design."""
-    texts = [{name: design.alone(name) for name in design.instances} for design in designs]
-    tasks = [
-        {
-            # Without a multiplication there is nothing for a DSP block to do.
-            name: [Task(flow, text, "top", name) for flow in flows(flat=False)[: 3 if MULTIPLY in text else 2]]
-            for name, text in own.items()
-        }
-        for own in texts
-    ]
-    found = runner.run(task for own in tasks for several in own.values() for task in several)
+def _module_tasks(design: Design, name: str = "") -> dict[str, list[Task]]:
+    """What is to be run of every module of a design; `name` is what messages call that."""
+    texts = {module: design.alone(module) for module in design.instances}
+    return {
+        # Without a multiplication there is nothing for a DSP block to do.
+        module: [Task(flow, text, "top", name or module) for flow in flows(flat=False)[: 3 if MULTIPLY in text else 2]]
+        for module, text in texts.items()
+    }
 
-    def counted(design: Design, own: dict[str, list[Task]]) -> tuple[dict[str, _Sum], dict[str, Paths]]:
-        sums, paths = {}, {}
-        for name, several in own.items():
-            gates, alm = (found[task] for task in several[:2])
-            sums[name] = _own_sum(design.memories[name], gates, alm, found[several[-1]])
-            paths[name] = Paths(**gates["paths"])
-        return sums, paths
 
-    return list(map(counted, designs, tasks))
+def _all_of(tasks: Mapping[str, Sequence[Task]]) -> Iterator[Task]:
+    yield from (task for several in tasks.values() for task in several)
+
+
+def _own_counts(
+    design: Design, tasks: Mapping[str, Sequence[Task]], found: Mapping[Task, Found]
+) -> tuple[dict[str, _Sum], dict[str, Paths]]:
+    """Every module's own cells and paths."""
+    sums, paths = {}, {}
+    for name, several in tasks.items():
+        gates, alm = (found[task] for task in several[:2])
+        sums[name] = _own_sum(design.memories[name], gates, alm, found[several[-1]])
+        paths[name] = Paths(**gates["paths"])
+    return sums, paths
+
+
+def _run_modules(design: Design, runner: Runner) -> tuple[dict[str, _Sum], dict[str, Paths]]:
+    tasks = _module_tasks(design)
+    return _own_counts(design, tasks, runner.run(_all_of(tasks)))
 
 
 def _joined(design: Design, sums: Mapping[str, _Sum], paths: Mapping[str, Paths]) -> tuple[dict[str, _Sum], Paths]:
@@ -512,7 +454,7 @@ def _report(
     design: Design, params: Mapping[str, Any], runner: Runner, check: Callable[[], FlatCheck] | None = None
 ) -> SynthReport:
     tool = tool_version()
-    ((sums, own_paths),) = _hierarchical([design], runner)
+    sums, own_paths = _run_modules(design, runner)
     totals, paths = _joined(design, sums, own_paths)
     total = totals[design.top]
     return SynthReport(
@@ -531,19 +473,10 @@ def _report(
     )
 
 
-def flat_check(
-    component: wiring.Component,
-    name: str,
-    params: Mapping[str, Any],
-    *,
-    cache: Path | None = None,
-    notice: Callable[[str], None] | None = None,
-    jobs: int | None = None,
-) -> FlatCheck:
+def flat_check(component: wiring.Component, name: str, params: Mapping[str, Any], runner: Runner) -> FlatCheck:
     """Count a component as a sum over its hierarchy and as one flattened module."""
-    runner = Runner(cache, notice, jobs)
     design = parse_design(to_rtlil(component, name), name)
-    totals, _ = _joined(design, *_hierarchical([design], runner)[0])
+    totals, _ = _joined(design, *_run_modules(design, runner))
     counts = [
         (_gate_count(total, 0).two_input, _alm_count(total.alm, total.tally))
         for total in (totals[design.top], _flat(design, runner))
@@ -577,7 +510,8 @@ def synthesize_component(
     notice : told what is being run
     jobs : syntheses at the same time, by default one for each processor
     """
-    return _report(parse_design(to_rtlil(component, name), name), params or {}, Runner(cache, notice, jobs))
+    with Runner(cache, notice, jobs) as runner:
+        return _report(parse_design(to_rtlil(component, name), name), params or {}, runner)
 
 
 @dataclass(frozen=True)
@@ -600,52 +534,52 @@ def _parts_sha256(parts: Sequence[Part], designs: Sequence[Design]) -> str:
 
 
 def parts_sha256(parts: Sequence[Part]) -> str:
-    """The hash of the RTL that `synthesize_parts` counts."""
+    """The hash of the RTL that `PartsCount` counts."""
     return _parts_sha256(parts, _part_designs(parts))
 
 
-def synthesize_parts(
-    parts: Sequence[Part],
-    name: str,
-    *,
-    params: Mapping[str, Any],
-    depth: Callable[[Sequence[Paths]], int],
-    cache: Path | None = None,
-    notice: Callable[[str], None] | None = None,
-    jobs: int | None = None,
-) -> SynthReport:
-    """Count a design that is too large to be written out, by its parts: each is synthesised once.
+class PartsCount:
+    """A design that is too large to be written out, counted by its parts: each is synthesised once.
+
+    The runs begin at once; `report` waits for them.
 
     Parameters
     ----------
-    parts : what it is made of; what connects them must be wires
-    name, params : for the report
-    depth : makes the design's logic depth of the parts' paths, which come in their order
-    cache, notice, jobs : as for `synthesize_component`
+    parts : what the design is made of; what connects them must be wires
+    runner : of the runs
+    label : what messages call the design
     """
-    tool = tool_version()
-    runner = Runner(cache, notice, jobs)
-    designs = _part_designs(parts)
-    total, modules, paths = _Sum(), [], []
-    for part, design, (sums, own_paths) in zip(parts, designs, _hierarchical(designs, runner), strict=True):
-        totals, joined = _joined(design, sums, own_paths)
-        total.add(totals[design.top], part.count)
-        modules.append(_module_count(part.name, part.count, totals[design.top]))
-        paths.append(joined)
-    return SynthReport(
-        block=name,
-        params=dict(params),
-        tool=tool,
-        flows={flow.name: flow.sha256 for flow in flows(flat=False)},
-        rtl_sha256=_parts_sha256(parts, designs),
-        gates=_gate_count(total, depth(paths)),
-        alm=_alm_count(total.alm, total.tally),
-        alm_dsp=_alm_count(total.alm_dsp, total.tally_dsp),
-        memory=total.memories,
-        modules=modules,
-        levels=[],
-        flat_check=None,
-    )
+
+    def __init__(self, parts: Sequence[Part], runner: Runner, label: str = "") -> None:
+        self._parts = parts
+        self._designs = _part_designs(parts)
+        named = [label and f"{label}: {part.name}" for part in parts]
+        self._tasks = [_module_tasks(design, name) for design, name in zip(self._designs, named, strict=True)]
+        self._submitted = runner.submit(task for own in self._tasks for task in _all_of(own))
+
+    def report(self, name: str, params: Mapping[str, Any], depth: Callable[[Sequence[Paths]], int]) -> SynthReport:
+        """What they come to; `depth` makes the design's logic depth of the parts' paths, which come in their order."""
+        found = self._submitted.found()
+        total, modules, paths = _Sum(), [], []
+        for part, design, tasks in zip(self._parts, self._designs, self._tasks, strict=True):
+            totals, joined = _joined(design, *_own_counts(design, tasks, found))
+            total.add(totals[design.top], part.count)
+            modules.append(_module_count(part.name, part.count, totals[design.top]))
+            paths.append(joined)
+        return SynthReport(
+            block=name,
+            params=dict(params),
+            tool=tool_version(),
+            flows={flow.name: flow.sha256 for flow in flows(flat=False)},
+            rtl_sha256=_parts_sha256(self._parts, self._designs),
+            gates=_gate_count(total, depth(paths)),
+            alm=_alm_count(total.alm, total.tally),
+            alm_dsp=_alm_count(total.alm_dsp, total.tally_dsp),
+            memory=total.memories,
+            modules=modules,
+            levels=[],
+            flat_check=None,
+        )
 
 
 def block_design(block: str, settings: Settings | None = None) -> Design:
@@ -674,13 +608,15 @@ def synthesize(
     entry = block_named(block)
     merged = entry.settings({} if settings is None else settings)
 
-    def check() -> FlatCheck:
-        assert entry.small is not None
-        _, small = entry.create(entry.small)
-        return flat_check(small, entry.name, entry.settings(entry.small), cache=cache, notice=notice, jobs=jobs)
-
     design = block_design(block, settings)
-    return _report(design, merged, Runner(cache, notice, jobs), None if entry.small is None else check)
+    with Runner(cache, notice, jobs) as runner:
+
+        def check() -> FlatCheck:
+            assert entry.small is not None
+            _, small = entry.create(entry.small)
+            return flat_check(small, entry.name, entry.settings(entry.small), runner)
+
+        return _report(design, merged, runner, None if entry.small is None else check)
 
 
 def synthesize_engine(

@@ -7,7 +7,6 @@ through the circuits of the pixels that see most taps.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,13 @@ from amaranth.lib.wiring import In, Out
 
 from ..kernels import unrolled as kernels
 from ..kernels.unrolled import Circuit, Plan, Structure, UnrolledLayer
+from .collector import no_collection
 from .depth import NOT_REACHED, Paths
-from .synth import FlatCheck, Part, SynthReport, flat_check, parts_sha256, synthesize_parts
+from .runner import Runner
+from .synth import FlatCheck, Part, PartsCount, SynthReport, flat_check, parts_sha256
 from .unrolled import Adder, ConstantMultiplier, UnrolledDot
 
-__all__ = ["CHECKED_TAPS", "check_flattened", "layer_sha256", "synthesize_layer"]
+__all__ = ["CHECKED_TAPS", "LayerCount", "check_flattened", "layer_sha256"]
 
 CHECKED_TAPS = 64
 """Of a channel that is small enough to be synthesised as one module."""
@@ -65,62 +66,58 @@ class _Census:
         return [*modules, Part("register", Register(), self.register_bits)]
 
 
-def synthesize_layer(
-    layer: UnrolledLayer,
-    size: tuple[int, int],
-    structure: Structure,
-    *,
-    padded: bool = False,
-    decoders: Sequence[Part] = (),
-    params: Mapping[str, Any] | None = None,
-    cache: Path | None = None,
-    notice: Callable[[str], None] | None = None,
-    jobs: int | None = None,
-) -> SynthReport:
-    """Count a whole layer, one image a cycle.
+class LayerCount:
+    """A whole layer, one image a cycle, on its way to a report: the runs begin at once, and `report` waits for them.
 
     Parameters
     ----------
     layer : its constants
     size : rows and columns of its input
     structure : of its circuits
+    runner : of the runs
     padded : whether taps in the padding have adders too, as if padding were no constant
     decoders : what stands beside the circuits, with how many of it
-    params : for the report
-    cache, notice, jobs : as for `synth.synthesize_component`
+    label : what messages call the layer
     """
-    census = _census(layer, size, structure, padded, notice)
-    modules = census.ordered
 
-    def depth(paths: Sequence[Paths]) -> int:
+    def __init__(
+        self,
+        layer: UnrolledLayer,
+        size: tuple[int, int],
+        structure: Structure,
+        runner: Runner,
+        *,
+        padded: bool = False,
+        decoders: Sequence[Part] = (),
+        label: str = "layer",
+    ) -> None:
+        def tell(text: str) -> None:
+            if runner.notice is not None:
+                runner.notice(f"{label}: {text}")
+
+        self._structure = structure
+        self._census = _census(layer, size, structure, padded, tell)
+        self._counts = PartsCount([*self._census.parts, *decoders], runner, label)
+
+    def report(self, params: Mapping[str, Any] | None = None) -> SynthReport:
+        """What the layer costs; `params` are for the report."""
+        return self._counts.report("unrolled", {"structure": self._structure} | dict(params or {}), self._depth)
+
+    def _depth(self, paths: Sequence[Paths]) -> int:
+        modules = self._census.ordered
         delays = {parameters: _delays(parameters, own) for parameters, own in zip(modules, paths, strict=False)}
         memo: dict[int, np.ndarray] = {}
-        return max((_depth(circuit, delays, memo) for circuit in census.deepest), default=0)
-
-    return synthesize_parts(
-        [*census.parts, *decoders],
-        "unrolled",
-        params={"structure": structure} | dict(params or {}),
-        depth=depth,
-        cache=cache,
-        notice=notice,
-        jobs=jobs,
-    )
+        with no_collection():
+            return max((_depth(circuit, delays, memo) for circuit in self._census.deepest), default=0)
 
 
 def layer_sha256(layer: UnrolledLayer, size: tuple[int, int], structure: Structure, *, padded: bool = False) -> str:
-    """The hash of the RTL that `synthesize_layer` counts, decoders apart."""
+    """The hash of the RTL that `LayerCount` counts, decoders apart."""
     return parts_sha256(_census(layer, size, structure, padded, None).parts)
 
 
 def check_flattened(
-    layer: UnrolledLayer,
-    structure: Structure,
-    *,
-    taps: int = CHECKED_TAPS,
-    cache: Path | None = None,
-    notice: Callable[[str], None] | None = None,
-    jobs: int | None = None,
+    layer: UnrolledLayer, structure: Structure, runner: Runner, *, taps: int = CHECKED_TAPS
 ) -> FlatCheck:
     """Count the first taps of the layer's first channel as a sum over its modules, and synthesised whole."""
     dot = layer.dot(0, structure)
@@ -133,7 +130,7 @@ def check_flattened(
         structure,
     )
     params = {"taps": short.taps, "structure": structure}
-    return flat_check(UnrolledDot(short), "unrolled", params, cache=cache, notice=notice, jobs=jobs)
+    return flat_check(UnrolledDot(short), "unrolled", params, runner)
 
 
 def _census(
@@ -149,14 +146,15 @@ def _census(
     for channel in range(layer.shape.out_channels):
         if notice is not None:
             notice(f"circuits of channel {channel + 1} of {layer.shape.out_channels}")
-        for window in windows:
-            circuit = layer.dot(channel, structure, window).circuit
-            for found in (circuit.adders, Counter(multiplier for multiplier, _ in circuit.multipliers)):
-                for parameters, count in found.items():
-                    census.modules[parameters] += count * window.pixels
-            census.register_bits += (circuit.net.bits + circuit.result.place) * window.pixels
-            if window is most:
-                census.deepest.append(circuit)
+        with no_collection():
+            for window in windows:
+                circuit = layer.dot(channel, structure, window).circuit
+                for found in (circuit.adders, Counter(multiplier for multiplier, _ in circuit.multipliers)):
+                    for parameters, count in found.items():
+                        census.modules[parameters] += count * window.pixels
+                census.register_bits += (circuit.net.bits + circuit.result.place) * window.pixels
+                if window is most:
+                    census.deepest.append(circuit)
     return census
 
 

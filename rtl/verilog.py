@@ -7,6 +7,8 @@ from typing import Any
 from amaranth.back import rtlil, verilog
 from amaranth.lib import wiring
 
+from .collector import no_collection
+
 __all__ = ["to_rtlil", "to_verilog"]
 
 # An older Yosys on PATH would be taken in preference, silently; the package's own is the tested one.
@@ -30,11 +32,13 @@ def to_rtlil(component: wiring.Component, name: str) -> str:
     with _LOCK:
         rtlil.ModuleEmitter.emit_memory = _emit_memory
         try:
-            return str(rtlil.convert(component, name=name, emit_src=False))
+            with no_collection():
+                return str(rtlil.convert(component, name=name, emit_src=False))
         finally:
             rtlil.ModuleEmitter.emit_memory = _EMIT_MEMORY
 
 
 def to_verilog(component: wiring.Component, name: str) -> str:
     """Verilog of a component, whose top module is `name`."""
-    return str(verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True))
+    with no_collection():
+        return str(verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True))

@@ -11,7 +11,8 @@ from ..kernels.align import Alignment
 from ..kernels.mac import MacFormat
 from ..sim.width_sweep import RowCost
 from .dot import DotProductRow
-from .synth import Part, synthesize_parts
+from .runner import Runner
+from .synth import Part, PartsCount
 
 __all__ = ["row_costs"]
 
@@ -31,15 +32,9 @@ def row_costs(
     """
     chosen = list(dict.fromkeys(formats))
     parts = [Part(str(mac), DotProductRow(kernels.DotProductRow(mac, lanes, kind)), 1) for mac in chosen]
-    report = synthesize_parts(
-        parts,
-        "rows",
-        params={"lanes": lanes},
-        depth=lambda paths: max(each.depth for each in paths),
-        cache=cache,
-        notice=notice,
-        jobs=jobs,
-    )
+    with Runner(cache, notice, jobs) as runner:
+        counts = PartsCount(parts, runner)
+        report = counts.report("rows", {"lanes": lanes}, lambda paths: max(each.depth for each in paths))
     return {
         mac: RowCost(row.gates, row.flip_flops, row.equivalents, row.alms_low, row.alms_high)
         for mac, row in zip(chosen, report.modules, strict=True)

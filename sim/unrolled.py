@@ -87,6 +87,11 @@ class SeededLayer:
     drawn: Drawn
     unrolled: UnrolledLayer
 
+    @property
+    def coded_bytes(self) -> int:
+        """That its weights take in a file."""
+        return int(self.drawn.codes.arrays(self.unrolled.shape)["weight"].nbytes)
+
 
 def _fixed(bits: int) -> Draw:
     """Symmetric codes with one power of two as the step, the greatest magnitude inside."""

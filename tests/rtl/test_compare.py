@@ -11,9 +11,10 @@ import pytest
 from gatewise.cli.app import run_app
 from gatewise.rtl.compare import Assumptions, Comparison, compare_layer, network_rows, parse_layer
 from gatewise.rtl.compare_report import as_csv, as_latex, as_markdown
+from gatewise.rtl.runner import Runner
 from gatewise.rtl.synth import synthesize_component
 from gatewise.rtl.unrolled import UnrolledDot
-from gatewise.rtl.unrolled_layer import Register, synthesize_layer
+from gatewise.rtl.unrolled_layer import LayerCount, Register
 from gatewise.sim.unrolled import SCHEMES, load_layer, seeded_layer
 
 DIGITS = Path(gatewise.__file__).parent / "sim" / "digits"
@@ -29,7 +30,8 @@ def small(synth_cache):
 @pytest.mark.parametrize(("scheme", "structure"), [("focused5", "grouped"), ("bayesian4", "direct")])
 def test_a_composed_pixel_costs_what_its_circuit_does(scheme, structure, synth_cache):
     layer = seeded_layer(SCHEMES[scheme], parse_layer("1,4,1,1,1").shape).unrolled
-    composed = synthesize_layer(layer, (1, 1), structure, cache=synth_cache)
+    with Runner(synth_cache) as runner:
+        composed = LayerCount(layer, (1, 1), structure, runner).report()
     circuit = UnrolledDot(layer.dot(0, structure))
     whole = synthesize_component(circuit, "dot", cache=synth_cache)
     register = synthesize_component(Register(), "register", cache=synth_cache)

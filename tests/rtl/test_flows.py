@@ -4,6 +4,7 @@ import pytest
 from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from gatewise.rtl.runner import Runner
 from gatewise.rtl.synth import flat_check, synthesize_component
 
 
@@ -146,7 +147,8 @@ def test_an_enable_costs_gates_and_in_alms_nothing(synth_cache):
 
 @pytest.mark.usefixtures("pinned_yosys")
 def test_flattened_flows_count_the_same_full_adders(synth_cache):
-    check = flat_check(RippleAdder(), "top", {}, cache=synth_cache)
+    with Runner(synth_cache) as runner:
+        check = flat_check(RippleAdder(), "top", {}, runner)
     assert (check.gates_sum, check.gates_flat) == (20, 20)
     # Three inputs of one place and the carry of the next make functions of five: two ALUTs fewer than two a place.
     assert (check.aluts_sum, check.aluts_flat) == (8, 6)

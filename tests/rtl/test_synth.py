@@ -7,10 +7,11 @@ from amaranth import Cat, Module, Signal
 from amaranth.hdl import signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
-from gatewise.rtl import blocks, flows, synth
+from gatewise.rtl import blocks, flows, runner, synth
 from gatewise.rtl.blocks import BLOCKS, Block
 from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.rtl.hierarchy import parse_design
+from gatewise.rtl.runner import Runner
 from gatewise.rtl.synth import flat_check, synthesize, synthesize_component
 from gatewise.rtl.verilog import to_rtlil
 from gatewise.rtl.yosys import Flow, run_flow
@@ -233,7 +234,8 @@ def test_the_levels_of_a_compute_unit_add_up_and_agree_with_it_flattened(synth_c
     assert report.memory.bits == levels["accumulators",].memory.bits == sum(part.memory.bits for part in parts)
     # Active and shadow codes and amounts are the loader's flip-flops; its other state is a few bits.
     assert 2 * (4 * 4 * 8 + 4 * 8) <= levels["loader",].flip_flops < 2 * (4 * 4 * 8 + 4 * 8) + 24
-    check = flat_check(ComputeUnit(SMALL, ("shift",)), "compute", {}, cache=synth_cache)
+    with Runner(synth_cache) as runner:
+        check = flat_check(ComputeUnit(SMALL, ("shift",)), "compute", {}, runner)
     assert check.gates_sum == report.gates.two_input
     assert abs(check.gates_sum - check.gates_flat) < 0.1 * check.gates_flat
     assert abs(check.aluts_sum - check.aluts_flat) < 0.1 * check.aluts_flat
@@ -260,7 +262,7 @@ def test_dsp_blocks_are_only_asked_for_where_something_multiplies(synth_cache):
 def test_equal_modules_of_two_designs_are_synthesised_once(tmp_path, monkeypatch):
     synthesize("dot", {"lanes": 4}, cache=tmp_path)
     ran = []
-    monkeypatch.setattr(synth, "run_flow", lambda flow, *rest: ran.append(flow.name) or run_flow(flow, *rest))
+    monkeypatch.setattr(runner, "run_flow", lambda flow, *rest: ran.append(flow.name) or run_flow(flow, *rest))
     notices = []
     synthesize("dot", {"lanes": 8}, cache=tmp_path, notice=notices.append)
     kinds = {notice.split(":")[0].partition("_")[0] for notice in notices}

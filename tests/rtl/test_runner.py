@@ -1,0 +1,86 @@
+"""Runs side by side: each once, in the order that ends soonest, and none begun after a failure."""
+
+import gc
+import threading
+
+import pytest
+from gatewise.rtl import runner
+from gatewise.rtl.collector import no_collection
+from gatewise.rtl.runner import Runner, Task
+from gatewise.rtl.yosys import Flow, YosysError
+
+FLOW = Flow("flow", "", lambda folder, top: {})
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The texts that are run, in their order, and an event: `fail` fails, and `wait` waits for the event."""
+    texts, go = [], threading.Event()
+
+    def run_flow(flow, rtlil, top, cache, tell, yosys):
+        tell("run")
+        texts.append(rtlil)
+        if rtlil == "fail":
+            raise YosysError("failed")
+        if rtlil == "wait":
+            assert go.wait(10)
+        return {"text": rtlil}
+
+    monkeypatch.setattr(runner, "run_flow", run_flow)
+    return texts, go
+
+
+def tasks(*texts, name="task"):
+    return [Task(FLOW, text, "top", name) for text in texts]
+
+
+def test_equal_modules_run_once_whatever_they_are_called(ran):
+    texts, _ = ran
+    with Runner(jobs=1) as runs:
+        first = runs.run(tasks("a", "bb", "a"))
+        again = runs.run(tasks("bb", "ccc", name="another"))
+    assert [found["text"] for found in first.values()] == ["a", "bb"]
+    assert [found["text"] for found in again.values()] == ["bb", "ccc"]
+    assert texts == ["a", "bb", "ccc"]
+
+
+def test_a_short_one_is_first_and_alone_then_the_slowest(ran):
+    texts, _ = ran
+    with Runner(jobs=1) as runs:
+        runs.run(tasks("a", "dddd", "x $mul y", "cc"))
+    assert texts == ["a", "x $mul y", "dddd", "cc"]
+
+
+def test_the_caller_goes_on_while_tasks_run(ran):
+    texts, go = ran
+    notices = []
+    with Runner(notice=notices.append, jobs=2) as runs:
+        runs.run(tasks("a"))
+        slow = runs.submit(tasks("wait"))
+        assert runs.run(tasks("b"))
+        assert not any(future.done() for future in slow.futures.values())
+        go.set()
+        assert [found["text"] for found in slow.found().values()] == ["wait"]
+    assert notices[0] == "task: run, 1 runs left"
+    assert runs.left == 0
+
+
+def test_after_a_failure_nothing_more_is_begun(ran):
+    texts, go = ran
+    # What has begun meanwhile is waited for.
+    threading.Timer(0.3, go.set).start()
+    with pytest.raises(YosysError, match="^failed$"), Runner(jobs=1) as runs:
+        runs.run(tasks("a", "fail", "wait", "bb"))
+    assert texts == ["a", "fail", "wait"]
+    assert runs.left == 1
+
+
+def test_collection_is_as_it_was_afterwards():
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="within"), no_collection():
+        assert not gc.isenabled()
+        with no_collection():
+            pass
+        assert not gc.isenabled()
+        raise ValueError("within")
+    assert gc.isenabled()
