@@ -79,11 +79,7 @@ bench: $(VENV)/full
 
 # Every figure that gates are part of, counted anew unless it is in the caches of syntheses and engines.
 gates: $(VENV)/full
-	@$(BIN)/python bench/throughput.py
-	@$(BIN)/python bench/gates.py
-	@$(BIN)/python bench/bops.py
-	@$(BIN)/python bench/energy.py
-	@$(BIN)/python bench/widths.py --part gates
+	@$(BIN)/python bench/gate_pages.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -18,7 +18,8 @@ from gates import table
 from gatewise import EngineConfig, Grid, Network, load
 from gatewise.kernels.digits import DIGIT_BITS
 from gatewise.kernels.nested import bops
-from gatewise.rtl.synth import synthesize_engine
+from gatewise.rtl.engine_count import Wanted, count_engines
+from gatewise.rtl.yosys import tool_version
 from gatewise.sim.atomic import write_bytes, write_json
 from gatewise.sim.cycles import network_cycles
 from gatewise.sim.energy import lowered_energy
@@ -28,6 +29,7 @@ from gatewise.sim.schedule import schedule
 from gatewise.sim.shapes import STREAM, Shapes, noise
 from gatewise.sim.sort import sorted_by_width
 from paths import ROOT, TRAINED
+from progress import progress
 from rich.console import Console
 from scipy.stats import spearmanr
 
@@ -130,24 +132,23 @@ def drawn(widths: Sequence[int], seed: int) -> Network:
 def measured(store: dict[str, Any], parts: Sequence[str], console: Console) -> dict[str, Any]:
     """The parts in their places in the store."""
     store = dict(store)
-    with console.status("BOPs") as status:
+    with progress(console, "BOPs") as notice:
         for part in parts:
             if part == GATES:
-                store[GATES] = {}
-                for array in ARRAYS:
-                    report = synthesize_engine(EngineConfig(array=array), notice=status.update)
-                    store[GATES][array] = report.gates.two_input
-                    store["tool"] = report.tool
+                engines = [Wanted(EngineConfig(array=array)) for array in ARRAYS]
+                counts = count_engines(engines, notice=notice)
+                store[GATES] = {array: int(each.whole.gates) for array, each in zip(ARRAYS, counts, strict=True)}
+                store["tool"] = tool_version()
             elif part == TRAINED_PART:
                 store[part] = {}
                 for pattern in (*RESNET, LENET):
                     for path in sorted(TRAINED.glob(pattern)):
-                        status.update(path.name)
+                        notice(path.name)
                         store[part][path.stem] = figures(load(path))
             else:
                 store[part] = []
                 for seed in range(COUNT):
-                    status.update(f"{part}: {seed + 1} of {COUNT}")
+                    notice(f"{part}: {seed + 1} of {COUNT}")
                     store[part].append(figures(drawn(DRAWN[part], seed)))
             console.print(f"{part}: counted")
     return store

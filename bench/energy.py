@@ -28,6 +28,7 @@ from gatewise.sim.prune import pruned
 from gatewise.sim.shapes import resnet8, resnet18
 from markdown import table
 from paths import ROOT, TRAINED
+from progress import progress
 from rich.console import Console
 
 PAGE, STORE, PLOTS = ROOT / "docs" / "energy.md", ROOT / "docs" / "energy.json", ROOT / "docs" / "energy"
@@ -90,14 +91,14 @@ ON_CHIP = [name for name in CLASSES if not name.startswith("DRAM")]
 def measured(store: dict[str, Any], parts: Sequence[str], console: Console) -> dict[str, Any]:
     """What the parts find, in their places in the store, which is written part by part."""
     store = dict(store)
-    with console.status("energy") as status:
+    with progress(console, "energy") as notice:
         for part in parts:
             start = time.process_time()
             match part:
                 case "digits":
-                    store[part] = [_digits(name, *case, status.update) for name, case in SCHEMES.items()]
+                    store[part] = [_digits(name, *case, notice) for name, case in SCHEMES.items()]
                 case "rows":
-                    store[part] = [_row(name, *case, status.update) for name, case in SCHEMES.items()]
+                    store[part] = [_row(name, *case, notice) for name, case in SCHEMES.items()]
                 case "trained":
                     networks = {
                         name: (load(TRAINED / f"{file}.gw"), engine) for name, (file, engine) in RESNETS.items()
@@ -340,8 +341,7 @@ def _rows_text(stored: Stored) -> Iterator[str]:
         "where named nets switch more, or less, than the gates behind them: an alignment by one leaves most of its "
         "multiplier's gates still while its wide result changes. Flip-flops are exact, and with their clock they are "
         "most of B. Glitches, which a carry chain or a multiplier has many of, are in neither figure and would raise "
-        "both. The mapped row is that of the gate counts, but for tables of constants: the counts leave out those "
-        "that Yosys makes memories of."
+        "both."
     )
 
 

@@ -8,11 +8,11 @@ with exit code 1.
 """
 
 import argparse
+import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,23 +22,14 @@ from gatewise import EngineConfig, Network
 from gatewise.kernels.errors import MismatchError
 from gatewise.quant.methods import quantize
 from gatewise.rtl.cxxrtl import BusTiming, CompiledDesign
-from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.rtl.engine.cosim import BUS, EngineSimulation, compile_engine, regress_network
-from gatewise.rtl.synth import (
-    LevelCount,
-    MemoryCount,
-    ModuleCount,
-    SynthReport,
-    synthesize_component,
-    synthesize_engine,
-)
+from gatewise.rtl.engine_count import Cost, EngineCount, Wanted, count_engines
 from gatewise.rtl.yosys import tool_version
 from gatewise.sim.arrays import DECODERS
 from gatewise.sim.atomic import write_bytes
 from gatewise.sim.compile import compile_network
 from gatewise.sim.cycles import LayerCycles, layer_cycles
 from gatewise.sim.demo import load_demo
-from gatewise.sim.engine import Array, Decoder
 from gatewise.sim.images import load_images, quantise_images
 from gatewise.sim.lower import lower
 from gatewise.sim.shapes import resnet18
@@ -112,27 +103,23 @@ def gates() -> str:
     """Utilisation of the inner layers, and gates, by post lanes."""
     rows: list[tuple[object, ...]] = []
     network = resnet20()
-    for lanes in POST_LANES:
-        engine = EngineConfig(post_lanes=lanes)
+    configs = [EngineConfig(post_lanes=lanes) for lanes in POST_LANES]
+    for engine, count in zip(configs, count_engines(map(Wanted, configs), notice=print), strict=True):
         layers = inner_layers(network, engine)
         useful, total = sum(layer.products for layer in layers), sum(layer.total for layer in layers)
-        report = synthesize_engine(engine)
-        low, high = report.alm.bounds
         rows.append(
             (
-                lanes,
+                engine.post_lanes,
                 f"{100 * useful / (engine.products * total):.1f}",
                 f"{100 * min(layer.utilisation(engine) for layer in layers):.1f}",
                 f"{sum(layer.total for layer in layers_of(network, engine)):,}",
-                f"{report.gates.two_input:,}",
-                f"{report.gates.equivalents:,.0f}",
-                f"{low:,} .. {high:,}",
+                *cost_columns(count.whole)[:2],
+                *cost_columns(count.whole)[3:5],
             )
         )
-        print(f"{lanes} post lanes: {rows[-1]}")
     columns = (
         *("post lanes", "utilisation of the 3 x 3 layers %", "least of a layer %", "cycles of an image"),
-        *("two-input gates", "gate equivalents", "ALMs (no DSP)"),
+        *("two-input gates", "gate equivalents", "ALMs (with DSP)", "DSP"),
     )
     return (
         "ResNet-20's 3 x 3 layers with 16 or more input channels, fill, records and drain included; gates and ALMs of "
@@ -140,167 +127,68 @@ def gates() -> str:
     )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a part of an engine costs, memories apart; ALMs without DSP blocks."""
-
-    gates: int = 0
-    equivalents: float = 0.0
-    flip_flops: int = 0
-    alms_low: int = 0
-    alms_high: int = 0
-    memory_bits: int = 0
-    m20ks: int = 0
-
-    @classmethod
-    def of(cls, counted: LevelCount | ModuleCount) -> "Cost":
-        """Of a level of the hierarchy with all that is in it, or of a module alone, whose memories are its parts'."""
-        memory = counted.memory if isinstance(counted, LevelCount) else MemoryCount(0, 0, 0)
-        return cls(
-            counted.gates,
-            counted.equivalents,
-            counted.flip_flops,
-            counted.alms_low,
-            counted.alms_high,
-            memory.bits,
-            memory.m20ks,
-        )
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """As the columns `COST_COLUMNS` of a table."""
-        return (
-            *(f"{value:,}" for value in (self.gates, round(self.equivalents), self.flip_flops)),
-            f"{self.alms_low:,} .. {self.alms_high:,}",
-            *(f"{value:,}" for value in (self.memory_bits, self.m20ks)),
-        )
+COST_COLUMNS = ("gates", "gate equivalents", "flip-flops", "ALMs (with DSP)", "DSP", "memory bits", "M20K")
 
 
-COST_COLUMNS = ("gates", "gate equivalents", "flip-flops", "ALMs (no DSP)", "memory bits", "M20K")
+def cost_columns(cost: Cost) -> tuple[str, ...]:
+    """A cost as columns of a table."""
+    return (
+        *(f"{round(value):,}" for value in (cost.gates, cost.equivalents, cost.flip_flops)),
+        f"{round(cost.alms_low):,} .. {round(cost.alms_high):,}",
+        *(f"{math.ceil(value):,}" for value in (cost.dsps, cost.memory_bits, cost.m20ks)),
+    )
 
 
-class Part(NamedTuple):
-    """Levels of a hierarchy, with all that is in them, and modules, without what is in them."""
-
-    levels: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
-
-    def within(self, level: str) -> "Part":
-        """The same of a hierarchy that is a level of another one."""
-        return Part(*(tuple(f"{level}.{name}" for name in names) for names in self))
-
-
-DECODER = "decoder"
-COMPUTE_PARTS = {
-    "array": Part(("array", "operands", "split")),
-    DECODER: Part(("loader.bank", "loader.decoder")),
-    "loader": Part(modules=("loader",)),
-    "accumulators, their counters": Part(("accumulators",)),
-    "sequencer, addresses": Part(("sequencer", "address")),
-}
-"""The rows of a compute unit's table, and after these what connects them."""
-ENGINE_PARTS = {
-    **{name: part.within("compute") for name, part in COMPUTE_PARTS.items()},
-    "post lanes": Part(("post.lanes",)),
-    "post unit": Part(("post.sequencer", "post.fetch", "post.drain", "post.pool", "post.writer"), ("post",)),
-    "activation memory": Part(("memory",)),
-    "reader, prefetch": Part(("reader",)),
-    "host transfer": Part(("transfer",)),
-    "control": Part(("control",)),
-}
-"""The rows of an engine's."""
-REST = "what connects them"
-
-
-def part_costs(report: SynthReport, parts: Mapping[str, Part]) -> dict[str, Cost]:
-    """What every part costs that there is, and what is left."""
-    levels = {".".join(level.path): Cost.of(level) for level in report.levels}
-    # Modules without a name of their own have a number.
-    modules = {re.sub(r"\$\d+", "", module.name): Cost.of(module) for module in report.modules}
-    found = {
-        name: [levels[level] for level in part.levels if level in levels]
-        + [modules[f"{report.block}.{module}"] for module in part.modules]
-        for name, part in parts.items()
-    }
-    # Of a level whose parts are rows of their own, and of the whole, what is left are the module's own cells.
-    opened = {level.rpartition(".")[0] for part in parts.values() for level in part.levels}
-    closed = {module for part in parts.values() for module in part.modules}
-    left = [report.block, *(f"{report.block}.{level}" for level in sorted(opened - closed - {""}))]
-    costs = {name: sum(each, Cost()) for name, each in found.items() if each} | {
-        REST: sum((modules[name] for name in left), Cost())
-    }
-    whole = sum(costs.values(), Cost())
-    if (whole.gates, whole.flip_flops, whole.memory_bits) != (
-        report.gates.two_input,
-        report.gates.flip_flops,
-        report.memory.bits,
-    ):
-        raise AssertionError(f"the parts of {report.block} must add up to it, not to {whole}")
-    return costs
-
-
-def whole_cost(report: SynthReport) -> Cost:
-    """What all of it costs."""
-    gates, memory = report.gates, report.memory
-    return Cost(gates.two_input, gates.equivalents, gates.flip_flops, *report.alm.bounds, memory.bits, memory.m20ks)
-
-
-def by_part(counted: Iterator[tuple[Array, Decoder, SynthReport]], parts: Mapping[str, Part]) -> str:
+def by_part(title: str, counts: Sequence[EngineCount]) -> str:
     """A table of all that was counted, with the share of the decoder, and one of the parts of each."""
     totals: list[tuple[object, ...]] = []
     tables = ""
-    for array, decoder, report in counted:
-        costs, whole = part_costs(report, parts), whole_cost(report)
-        coded = costs.get(DECODER, Cost())
+    for count in counts:
+        whole, coded = count.whole, count.parts.get("decoder", Cost())
         share = (100 * coded.gates / whole.gates, 100 * coded.equivalents / whole.equivalents)
+        kind = count.config.array, count.config.decoder
         totals.append(
             (
-                array,
-                decoder,
-                *whole.columns,
-                f"{coded.gates:,}",
+                *kind,
+                *cost_columns(whole),
+                f"{round(coded.gates):,}",
                 *(f"{each:.1f}" for each in share),
-                report.rtl_sha256[:8],
+                count.rtl_sha256[:8],
             )
         )
-        print(totals[-1], flush=True)
         rows: list[tuple[object, ...]] = [
-            (name, *cost.columns, f"{100 * cost.gates / whole.gates:.1f}") for name, cost in costs.items()
+            (name, *cost_columns(cost), f"{100 * cost.gates / whole.gates:.1f}") for name, cost in count.parts.items()
         ]
-        tables += f"\n### {report.block}: {array}, {decoder}\n\n"
+        tables += f"\n### {title}: {', '.join(kind)}\n\n"
         tables += table(("part", *COST_COLUMNS, "% of the gates"), rows)
     columns = ("array", "decoder", *COST_COLUMNS, "decoder: gates", "% of the gates", "% of the equivalents", "RTL")
     return table(columns, totals) + tables
 
 
-def configurations() -> Iterator[tuple[Array, Decoder, EngineConfig]]:
+def configurations() -> Iterator[EngineConfig]:
     """The default engine with each array and each decoder that it may have."""
     for array, decoders in DECODERS.items():
         for decoder in decoders:
-            yield array, decoder, EngineConfig(array=array, decoder=decoder)
+            yield EngineConfig(array=array, decoder=decoder)
 
 
 def compute_units() -> str:
     """Gates of every compute unit by part."""
-    counted = (
-        (array, decoder, synthesize_component(ComputeUnit(config), "compute", notice=print))
-        for array, decoder, config in configurations()
-    )
+    counts = count_engines((Wanted(config, unit=True) for config in configurations()), notice=print)
     return (
         "What lies between the weight stream and the accumulators of the default 16 x 16 engine, with each array and "
         "each decoder that it may have. Memories are bits and blocks, not gates. Without a decoder whole codes come "
         "from the bus; the rest of a loader, the shadow and the active tile, every engine has. "
-        f"{tool_version()}; RTL is the beginning of its hash.\n\n" + by_part(counted, COMPUTE_PARTS)
+        f"{tool_version()}; RTL is the beginning of its hash.\n\n" + by_part("compute", counts)
     )
 
 
 def engines() -> str:
     """Gates of every engine by part."""
-    counted = ((array, decoder, synthesize_engine(config, notice=print)) for array, decoder, config in configurations())
-    return "The default engines as wholes.\n\n" + by_part(counted, ENGINE_PARTS)
+    counts = count_engines(map(Wanted, configurations()), notice=print)
+    return "The default engines as wholes; DSP blocks take the multipliers of the post lanes.\n\n" + by_part(
+        "engine", counts
+    )
 
 
 def compared(network: Network, engine: EngineConfig, codes: np.ndarray) -> tuple[tuple[object, ...], CompiledDesign]:

@@ -4,14 +4,13 @@
 
 A run is values, overflow counts and cycles, from uint8 images on, its kernels compiled and its weights packed before.
 PyTorch runs the same layers with weights of the same shapes, batch norms folded and ReLUs in place, eager, in both
-memory orders; float images are made before. Ours and theirs alternate in one process; rows show medians and the ratio
-to the faster of the two.
+memory orders; float images are made before. Ours and theirs alternate in one process, each after a run that is not
+timed; rows show medians and the ratio to the faster of the two.
 """
 
 import argparse
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from typing import Any
 import llvmlite.binding
 import numpy as np
 import torch
+from fast import alternate
 from gatewise import EngineConfig, Network
 from gatewise.sim.manifest import (
     AddNode,
@@ -101,15 +101,9 @@ def measure(network: Network, batch: int, threads: int, repeat: int, clock: Call
         "torch": partial(floats.run, x),
         "channels_last": partial(floats.run, last),
     }
-    times: dict[str, list[float]] = {name: [] for name in runs}
     for work in runs.values():
         work()
-    for _ in range(repeat):
-        for name, work in runs.items():
-            start = clock()
-            work()
-            times[name].append(clock() - start)
-    return {name: statistics.median(each) for name, each in times.items()}
+    return alternate(runs, repeat, clock)
 
 
 def network_rows(

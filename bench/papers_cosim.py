@@ -8,17 +8,17 @@ counter or a layer's cycles that differ from the simulator's end the run.
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from math import ceil
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
-from engine import COMPUTE_PARTS, DECODER, part_costs, whole_cost
 from gatewise.kernels.errors import FormatError, MismatchError
 from gatewise.quant.methods import quantize
-from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.rtl.engine.cosim import EngineRun, EngineSimulation, compare_network, compile_engine
-from gatewise.rtl.synth import synthesize_component, synthesize_engine
+from gatewise.rtl.engine_count import Cost, Wanted, count_engines
+from gatewise.rtl.yosys import tool_version
 from gatewise.sim.compile import compile_network
 from gatewise.sim.cycles import network_cycles
 from gatewise.sim.engine import Array, Decoder, EngineConfig
@@ -218,19 +218,22 @@ def _run(
 def _gates(array: Array, decoder: Decoder, data: Data) -> dict[str, Any]:
     """What an engine and its compute unit cost."""
     engine = EngineConfig(array=array, decoder=decoder)
-    compute = synthesize_component(ComputeUnit(engine), "compute", notice=data.say)
-    whole = synthesize_engine(engine, notice=data.say)
-    parts = part_costs(compute, COMPUTE_PARTS)
-    data.say(f"{array}, {decoder}: {compute.gates.two_input:,} gates of {whole.gates.two_input:,}")
+    compute, whole = count_engines([Wanted(engine, unit=True), Wanted(engine)], notice=data.say)
+    data.say(f"{array}, {decoder}: {compute.whole.gates:,.0f} gates of {whole.whole.gates:,.0f}")
     return {
         "array": array,
         "decoder": decoder,
-        "compute": asdict(whole_cost(compute)),
-        "coded": parts[DECODER].gates if DECODER in parts else 0,
-        "engine": asdict(whole_cost(whole)),
+        "compute": _plain(compute.whole),
+        "coded": round(compute.parts.get("decoder", Cost()).gates),
+        "engine": _plain(whole.whole),
         "rtl_sha256": whole.rtl_sha256,
-        "tool": whole.tool,
+        "tool": tool_version(),
     }
+
+
+def _plain(cost: Cost) -> dict[str, int]:
+    found = {name: round(getattr(cost, name)) for name in ("gates", "equivalents", "alms_low", "alms_high")}
+    return found | {"dsps": ceil(cost.dsps)}
 
 
 def _measure(facts: dict[str, Any], runs: list[dict[str, Any]], gates: list[dict[str, Any]]) -> dict[str, float]:
@@ -338,8 +341,8 @@ def _costs(runs: list[dict[str, Any]], gates: list[dict[str, Any]]) -> Table:
 
 
 def _designs(gates: list[dict[str, Any]]) -> Table:
-    columns = ["array, decoder", "compute unit: gates", "of them decoder", "gate equivalents", "ALMs (no DSP)"]
-    columns += ["whole engine: gates", "gate equivalents", "ALMs (no DSP)", "RTL"]
+    columns = ["array, decoder", "compute unit: gates", "of them decoder", "gate equivalents", "ALMs (with DSP)"]
+    columns += ["whole engine: gates", "gate equivalents", "ALMs (with DSP)", "DSP", "RTL"]
     lines = []
     for facts in gates:
         compute, engine = facts["compute"], facts["engine"]
@@ -347,6 +350,6 @@ def _designs(gates: list[dict[str, Any]]) -> Table:
             [f"{facts['array']}, {facts['decoder']}", f"{compute['gates']:,}", f"{facts['coded']:,}",
              f"{compute['equivalents']:,.0f}", f"{compute['alms_low']:,} .. {compute['alms_high']:,}",
              f"{engine['gates']:,}", f"{engine['equivalents']:,.0f}",
-             f"{engine['alms_low']:,} .. {engine['alms_high']:,}", facts["rtl_sha256"][:8]]
+             f"{engine['alms_low']:,} .. {engine['alms_high']:,}", f"{engine['dsps']:,}", facts["rtl_sha256"][:8]]
         )  # fmt: skip
     return Table(columns, lines, f"**Gates** of these engines, memories apart ({gates[0]['tool']})")

@@ -4,7 +4,7 @@
     python bench/throughput.py --part tiny    # measures a part; the rest stays as it is stored
     python bench/throughput.py --part         # writes the page and its plots of what is stored
 
-About ten minutes on two cores from an empty synthesis cache, nearly all of it for the part `models`.
+About eleven minutes on two cores from an empty cache, nearly all of it for the part `models`.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from gatewise.sim.atomic import write_bytes, write_json
 from gatewise.sim.energy import estimate
 from gatewise.sim.engine import Array, EngineConfig
 from paths import ROOT, TRAINED
+from progress import progress
 from rich.console import Console
 
 PAGE, STORE, PLOTS = ROOT / "docs" / "throughput.md", ROOT / "docs" / "throughput.json", ROOT / "docs" / "throughput"
@@ -69,10 +70,10 @@ PARTS = ("models", "silicon", "trained", "speed", "tiny")
 def measured(store: dict[str, Any], parts: Sequence[str], console: Console) -> dict[str, Any]:
     """What the parts find, in its place in the store."""
     found = dict(store)
-    with console.status("throughput") as status:
+    with progress(console, "throughput") as notice:
         for part in parts:
             start = time.perf_counter()
-            found[part] = RUNS[part](found, status.update)
+            found[part] = RUNS[part](found, notice)
             console.print(f"{part}: {time.perf_counter() - start:.0f} s")
     return found
 

@@ -36,6 +36,7 @@ from gatewise.sim.text_tables import markdown_table
 from gatewise.sim.width_report import Curve, Panel, draw_panels, write_figure
 from gatewise.sim.width_sweep import CRITERIA, RowCost, WidthSweep, sweep_widths
 from paths import DATA, ROOT, TRAINED
+from progress import progress
 from rich.console import Console
 
 STORE, PAGE, PLOTS = (ROOT / "docs" / name for name in ("widths.json", "widths.md", "widths"))
@@ -751,8 +752,8 @@ def main() -> None:
             }
             write(store)
         elif name == GATES:
-            with console.status("gates") as status:
-                store |= rows(store, status.update)
+            with progress(console, "widths") as notice:
+                store |= rows(store, notice)
             store |= {"run_time": run_time(RUN_TIME), "needs": {each: needs(each) for each in store["networks"]}}
             write(store)
             say(since(start))

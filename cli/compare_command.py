@@ -31,7 +31,7 @@ def compare(
         typer.Option(
             "--architecture",
             metavar="NAME",
-            help="Of a layer: direct, grouped or engine; may be repeated; else the first two.",
+            help="Of a layer: direct, grouped or engine; may be repeated; else all.",
         ),
     ] = None,
     weights: Annotated[
@@ -118,25 +118,27 @@ def compare(
     found: Comparison | NetworkComparison
     with Console(stderr=True).status("compare") as status:
         if layer is not None:
-            from ..rtl.compare import Assumptions, compare_layer, network_rows, parse_layer
+            from ..kernels.unrolled import STRUCTURES
+            from ..rtl.compare import ARCHITECTURES, Assumptions, compare_layer, network_rows, parse_layer
             from ..sim.unrolled import load_layer
 
             chosen = parse_layer(layer)
             assumptions = Assumptions(padded_taps, no_zeros, coefficient_bits, activation_bits)
             layers = [(text, *load_layer(text)) for text in weights or ()]
             common: dict[str, Any] = {"check": check, "notice": status.update, "jobs": jobs}
-            named = architecture or ()
+            # What is assumed or checked is of circuits that are unrolled.
+            every = STRUCTURES if check or assumptions != Assumptions() else ARCHITECTURES
             found = compare_layer(
                 chosen,
                 schemes=scheme or (),
-                architectures=named,
+                architectures=architecture or every,
                 seed=seed,
                 assumptions=assumptions,
                 cycles=cycles,
                 **common,
             )
             for text, node, coded in layers:
-                network_rows(found, text, node, coded, architectures=named, **common)
+                network_rows(found, text, node, coded, architectures=architecture or STRUCTURES, **common)
         else:
             goals = {"gates": gates, "alms": alms, "images_per_second": images_per_second, "size": size}
             found = _networks(

@@ -246,20 +246,20 @@ class Comparison:
     def _few_coefficient_bits(self) -> bool:
         return self.assumptions.coefficient_bits < COEFFICIENT_BITS
 
+    def parts(self) -> "list[Comparison]":
+        """Unrolled circuits and engines apart: they have columns of their own."""
+        kinds = [[row for row in self.rows if row.sized is None], [row for row in self.rows if row.sized is not None]]
+        return [replace(self, rows=rows) for rows in kinds if rows]
+
     @property
     def title(self) -> str:
         """Of a table."""
-        return f"layer {self.layer.text}"
+        return f"layer {self.layer.text}, {'on engines' if any(row.sized for row in self.rows) else 'unrolled'}"
 
     def headings(self) -> list[str]:
-        """Those of the columns that say something of some row; the first two are names."""
-        left = set()
-        if not any(row.check for row in self.rows):
-            left.add("flat check")
-        if not any(row.sized for row in self.rows):
-            left |= set(OF_ENGINES)
-        if not any(row.report for row in self.rows):
-            left |= set(OF_CIRCUITS)
+        """Those of the columns that say something of some row of a part; the first two are names."""
+        left = set() if any(row.check for row in self.rows) else {"flat check"}
+        left |= set(OF_CIRCUITS if any(row.sized for row in self.rows) else OF_ENGINES)
         return [name for name in COLUMNS if name not in left]
 
     def cells(self) -> list[list[str]]:

@@ -162,6 +162,10 @@ class NetworkComparison:
     rows: list[NetworkRow] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
+    def parts(self) -> "list[NetworkComparison]":
+        """It is one table."""
+        return [self]
+
     @property
     def title(self) -> str:
         """Of a table."""

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rich.console import Group
@@ -13,7 +14,10 @@ _LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"})
 
 
 class Comparable(Protocol):
-    """Rows under headings, the first two of which are names, and what they assume."""
+    """Rows under headings, the first two of which are names, in one table or several, and what they assume."""
+
+    def parts(self) -> "Sequence[Comparable]":
+        """The tables."""
 
     @property
     def title(self) -> str:
@@ -34,20 +38,26 @@ class Comparable(Protocol):
 
 def as_table(found: Comparable) -> Group:
     """For a terminal."""
-    table = Table(title=found.title, title_justify="left", header_style="bold")
-    for at, name in enumerate(found.headings()):
+    return Group(*map(_table, found.parts()), *found.notes())
+
+
+def _table(part: Comparable) -> Table:
+    table = Table(title=part.title, title_justify="left", header_style="bold")
+    for at, name in enumerate(part.headings()):
         table.add_column(name, justify="left" if at < 2 else "right", overflow="fold")
-    for cells in found.cells():
+    for cells in part.cells():
         table.add_row(*cells)
-    return Group(table, *found.notes())
+    return table
 
 
 def as_markdown(found: Comparable) -> str:
     """Markdown, with the notes below."""
-    headings = found.headings()
-    rules = ["---"] * 2 + ["---:"] * (len(headings) - 2)
-    lines = [f"| {' | '.join(cells)} |" for cells in (headings, rules, *found.cells())]
-    return "\n".join([*lines, "", *(f"* {note}" for note in found.notes())]) + "\n"
+    lines: list[str] = []
+    for part in found.parts():
+        headings = part.headings()
+        rules = ["---"] * 2 + ["---:"] * (len(headings) - 2)
+        lines += [*(f"| {' | '.join(cells)} |" for cells in (headings, rules, *part.cells())), ""]
+    return "\n".join([*lines, *(f"* {note}" for note in found.notes())]) + "\n"
 
 
 def as_csv(found: Comparable) -> str:
@@ -61,21 +71,20 @@ def as_csv(found: Comparable) -> str:
 
 
 def as_latex(found: Comparable) -> str:
-    """A tabular for the booktabs package; the notes are comments."""
-    headings = found.headings()
-    rows = [" & ".join(cell.translate(_LATEX) for cell in cells) + r" \\" for cells in (headings, *found.cells())]
-    return (
-        "\n".join(
-            [
-                *(f"% {note}" for note in found.notes()),
-                rf"\begin{{tabular}}{{ll{'r' * (len(headings) - 2)}}}",
-                r"\toprule",
-                rows[0],
-                r"\midrule",
-                *rows[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-            ]
+    """Tabulars for the booktabs package; the notes are comments."""
+    lines = [f"% {note}" for note in found.notes()]
+    for part in found.parts():
+        headings = part.headings()
+        first, *rows = (
+            " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\" for cells in (headings, *part.cells())
         )
-        + "\n"
-    )
+        lines += [
+            rf"\begin{{tabular}}{{ll{'r' * (len(headings) - 2)}}}",
+            r"\toprule",
+            first,
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    return "\n".join(lines) + "\n"

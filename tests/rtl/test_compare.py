@@ -17,6 +17,8 @@ from gatewise.rtl.unrolled import UnrolledDot
 from gatewise.rtl.unrolled_layer import LayerCount, Register
 from gatewise.sim.unrolled import SCHEMES, load_layer, seeded_layer
 
+from .engine_models import made_models
+
 DIGITS = Path(gatewise.__file__).parent / "sim" / "digits"
 SMALL = "1,3,2,2,1"
 
@@ -146,6 +148,25 @@ def test_the_command_prints_and_writes_what_it_found(command, tmp_path, capsys):
     output = capsys.readouterr().out
     content = json.loads(file.read_text())
     assert f"| ternary | direct | {content['rows'][0]['gates']:,} |" in output
+
+
+def test_a_layer_is_unrolled_and_on_engines_unless_one_is_named(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gatewise.rtl.compare.Models", lambda **_: made_models())
+    file = tmp_path / "compare.json"
+    arguments = ("--layer", SMALL, "--scheme", "ternary", "--json", str(file))
+    assert command(*arguments, "--format", "md") == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["architecture"] for row in rows if row["architecture"] != "engine"] == ["direct", "grouped"]
+    assert {row["architecture"] for row in rows} == {"direct", "grouped", "engine"}
+    # They have columns of their own, and so a table.
+    unrolled, on_engines, *_ = capsys.readouterr().out.split("\n\n")
+    assert "gates/MAC" in unrolled
+    assert "| ternary | engine |" not in unrolled
+    assert "gates at target" in on_engines
+    assert on_engines.count("| ternary | engine |") == len(rows) - 2
+    # Assumptions are of circuits.
+    assert command(*arguments, "--no-zeros") == 0
+    assert [row["architecture"] for row in json.loads(file.read_text())["rows"]] == ["direct", "grouped"]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_short_one_is_first_and_alone_then_the_slowest(ran):
 
 
 def test_the_caller_goes_on_while_tasks_run(ran):
-    texts, go = ran
+    _, go = ran
     notices = []
     with Runner(notice=notices.append, jobs=2) as runs:
         runs.run(tasks("a"))
@@ -69,18 +69,23 @@ def test_after_a_failure_nothing_more_is_begun(ran):
     texts, go = ran
     # What has begun meanwhile is waited for.
     threading.Timer(0.3, go.set).start()
-    with pytest.raises(YosysError, match="^failed$"), Runner(jobs=1) as runs:
+    with pytest.raises(YosysError, match=r"^failed$"), Runner(jobs=1) as runs:
         runs.run(tasks("a", "fail", "wait", "bb"))
     assert texts == ["a", "fail", "wait"]
     assert runs.left == 1
 
 
-def test_collection_is_as_it_was_afterwards():
-    assert gc.isenabled()
-    with pytest.raises(ValueError, match="within"), no_collection():
+def within():
+    with no_collection():
         assert not gc.isenabled()
         with no_collection():
             pass
         assert not gc.isenabled()
         raise ValueError("within")
+
+
+def test_collection_is_as_it_was_afterwards():
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="within"):
+        within()
     assert gc.isenabled()
