@@ -1,18 +1,18 @@
-"""Every page that gates are part of, counted anew unless it is in the caches of syntheses and engines (`make gates`).
+"""The pages of gates, throughput, energy, widths and BOPs, counted anew but for what is in the caches (`make gates`).
 
     python bench/gate_pages.py
 
-Runs bench/throughput.py, gates.py, energy.py, widths.py and bops.py, as many at a time as there are processors, since
-each of them is at times busy with one thing alone. About 25 minutes on two cores where nothing is in the caches.
+Runs bench/throughput.py, gates.py, energy.py, widths.py and bops.py two at a time, since each of them is at times busy
+with one thing alone. About 25 minutes on two cores where nothing is in the caches of syntheses, engines and tools.
+Accuracies at other widths, of docs/widths.md, are not gates: bench/widths.py measures them.
 """
 
-import os
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from gates import ON_ENGINES, PARTS
@@ -29,6 +29,8 @@ PROGRAMS: dict[str, Sequence[str]] = {
 """By what each takes, the longest first."""
 LAST = ("gates", ("--part", ON_ENGINES))
 """What is composed of engines that others count."""
+AT_A_TIME = 2
+"""Programs; each runs as many syntheses as there are processors."""
 KEPT_LINES = 20
 """Of what a program said before it failed."""
 
@@ -37,48 +39,75 @@ class Failed(Exception):
     """A program ended with another exit code than 0."""
 
 
-def run(name: str, arguments: Sequence[str], console: Console, tell: Callable[[str, str], None]) -> None:
-    """Run a program; `tell` is told what is passing, the console prints what stays."""
-    start = time.perf_counter()
-    command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments]
-    kept: deque[str] = deque(maxlen=KEPT_LINES)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if line.startswith(PASSING):
-                tell(name, line.removeprefix(PASSING).strip())
-            else:
-                kept.append(line.rstrip())
-                console.print(f"{name}: {line.rstrip()}", markup=False, highlight=False)
-    if child.returncode:
-        raise Failed("\n".join([f"error: bench/{name}.py must end with exit code 0, not {child.returncode}", *kept]))
-    console.print(f"{name}: done in {time.perf_counter() - start:.0f} s", markup=False, highlight=False)
+class Programs:
+    """Programs that run side by side: `tell` is told what is passing, by name, and the console prints what stays."""
+
+    def __init__(self, console: Console, tell: Callable[[str, str], None]) -> None:
+        self.console, self.tell = console, tell
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    def run(self, name: str, arguments: Sequence[str]) -> None:
+        """Run one to its end; `Failed` where that is no good one."""
+        if self._ended:
+            return
+        start = time.perf_counter()
+        command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments]
+        kept: deque[str] = deque(maxlen=KEPT_LINES)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+            self._running.add(child)
+            assert child.stdout is not None
+            for line in child.stdout:
+                if line.startswith(PASSING):
+                    self.tell(name, line.removeprefix(PASSING).strip())
+                else:
+                    kept.append(line.rstrip())
+                    self._say(f"{name}: {line.rstrip()}")
+        self._running.discard(child)
+        if child.returncode and not self._ended:
+            said = "\n".join(kept)
+            self.end()
+            raise Failed(f"error: bench/{name}.py must end with exit code 0, not {child.returncode}\n{said}")
+        self._say(f"{name}: {time.perf_counter() - start:.0f} s in all")
+
+    def end(self) -> None:
+        """End those that run, and begin no other."""
+        self._ended = True
+        for child in list(self._running):
+            child.terminate()
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
 
 
 def main() -> None:
     """Run them all."""
     console, start = Console(stderr=True), time.perf_counter()
     busy: dict[str, str] = {}
-    with progress(console, "gates") as notice, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with progress(console, "gates") as notice:
 
         def tell(name: str, text: str) -> None:
             busy[name] = text
             notice(" | ".join(busy.values()))
 
+        programs = Programs(console, tell)
+
         def one(name: str, arguments: Sequence[str]) -> None:
             try:
-                run(name, arguments, console, tell)
+                programs.run(name, arguments)
             finally:
                 busy.pop(name, None)
 
-        try:
-            for future in [pool.submit(one, *each) for each in PROGRAMS.items()]:
-                future.result()
-            one(*LAST)
-        except Failed as error:
-            pool.shutdown(cancel_futures=True)
-            sys.exit(str(error))
-    console.print(f"all pages of gates: {time.perf_counter() - start:.0f} s")
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            try:
+                for future in as_completed([pool.submit(one, *each) for each in PROGRAMS.items()]):
+                    future.result()
+                one(*LAST)
+            except Failed as error:
+                sys.exit(str(error))
+            finally:
+                programs.end()
+    console.print(f"all of it: {time.perf_counter() - start:.0f} s", highlight=False)
 
 
 if __name__ == "__main__":

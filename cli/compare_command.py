@@ -31,7 +31,7 @@ def compare(
         typer.Option(
             "--architecture",
             metavar="NAME",
-            help="Of a layer: direct, grouped or engine; may be repeated; else all.",
+            help="Of a layer: direct, grouped or engine; may be repeated; else all, engine not with an assumption.",
         ),
     ] = None,
     weights: Annotated[
@@ -119,26 +119,31 @@ def compare(
     with Console(stderr=True).status("compare") as status:
         if layer is not None:
             from ..kernels.unrolled import STRUCTURES
-            from ..rtl.compare import ARCHITECTURES, Assumptions, compare_layer, network_rows, parse_layer
+            from ..rtl.compare import ARCHITECTURES, Assumptions, compare_layer, network_subjects, parse_layer
             from ..sim.unrolled import load_layer
 
             chosen = parse_layer(layer)
             assumptions = Assumptions(padded_taps, no_zeros, coefficient_bits, activation_bits)
-            layers = [(text, *load_layer(text)) for text in weights or ()]
-            common: dict[str, Any] = {"check": check, "notice": status.update, "jobs": jobs}
-            # What is assumed or checked is of circuits that are unrolled.
-            every = STRUCTURES if check or assumptions != Assumptions() else ARCHITECTURES
+            of_circuits = check or assumptions != Assumptions()
+            if of_circuits and cycles is not None:
+                raise FormatError("--cycles must be left out with --check and with assumptions: engines are left out")
+            subjects = [
+                each
+                for text in weights or ()
+                for each in network_subjects(chosen, text, *load_layer(text), architectures=architecture or STRUCTURES)
+            ]
             found = compare_layer(
                 chosen,
                 schemes=scheme or (),
-                architectures=architecture or every,
+                architectures=architecture or (STRUCTURES if of_circuits else ARCHITECTURES),
                 seed=seed,
                 assumptions=assumptions,
+                check=check,
                 cycles=cycles,
-                **common,
+                others=subjects,
+                notice=status.update,
+                jobs=jobs,
             )
-            for text, node, coded in layers:
-                network_rows(found, text, node, coded, architectures=architecture or STRUCTURES, **common)
         else:
             goals = {"gates": gates, "alms": alms, "images_per_second": images_per_second, "size": size}
             found = _networks(

@@ -17,12 +17,12 @@ from typing import Any, Literal, get_args
 
 from ..kernels import HuffmanDecoder as HuffmanParameters
 from ..kernels.conv import ConvShape
-from ..kernels.errors import FormatError
+from ..kernels.errors import CapacityError, FormatError, UnsupportedError
 from ..kernels.planes import COEFFICIENT_BITS
 from ..kernels.unrolled import MAX_ACTIVATION_BITS, STRUCTURES, Structure, UnrolledLayer
 from ..sim.layer import MacLayer
 from ..sim.manifest import IntWeights, Weights, XorWeights
-from ..sim.unrolled import SCHEMES, SeededLayer, network_layer, scheme_named, seeded_layer
+from ..sim.unrolled import SCHEMES, Scheme, SeededLayer, network_layer, scheme_named, seeded_layer
 from .compare_engine import Models, SizedEngine, default_target, size_layer
 from .flows import flows
 from .huffman import HuffmanDecoder
@@ -42,8 +42,10 @@ __all__ = [
     "Format",
     "Layer",
     "Row",
+    "UnrolledSubject",
     "compare_layer",
     "network_rows",
+    "network_subjects",
     "parse_layer",
 ]
 
@@ -228,6 +230,8 @@ class Comparison:
     seed: int = 0
     assumptions: Assumptions = NO_CHANGE
     rows: list[Row] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """What there are no rows of, and why."""
 
     def ratio(self, row: Row) -> float | None:
         """Gates at equal throughput against those of focused quantisation in 5 bits, in the same architecture."""
@@ -316,6 +320,7 @@ class Comparison:
             f"{tool}; ALUTs by synth_intel_alm for Cyclone V; flows: "
             + ", ".join(f"{name} {digest[:12]}" for name, digest in flow_hashes.items()),
             f"shares are of a {STRATIX_10_GX_2800.name} ({STRATIX_10_GX_2800.alms:,} ALMs); no clock is claimed",
+            *(f"left out: {reason}" for reason in self.refused),
         ]
 
     @property
@@ -341,6 +346,7 @@ class Comparison:
             "tool": self.tool,
             "flows": self.flows,
             "rows": [self._row_json(row) for row in self.rows],
+            "refused": self.refused,
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
@@ -443,6 +449,7 @@ def compare_layer(
     assumptions: Assumptions = NO_CHANGE,
     check: bool = False,
     cycles: int | None = None,
+    others: "Sequence[UnrolledSubject]" = (),
     models: Models | None = None,
     cache: Path | None = None,
     notice: Callable[[str], None] | None = None,
@@ -459,6 +466,7 @@ def compare_layer(
     assumptions : what is counted otherwise, of unrolled layers
     check : whether 64 taps of each are synthesised as one module too
     cycles : that the layer may take on an engine; as many as 8-bit fixed point on the default engine unless given
+    others : unrolled layers that stand beside them (`network_subjects`)
     models : cost models of engines, where the caller has some
     cache, notice, jobs : as for `synth.synthesize_component`
 
@@ -474,62 +482,56 @@ def compare_layer(
         raise FormatError(f"assumptions must be left out with the architecture {ENGINE}: its layers are as they run")
     if ENGINE in named and check:
         raise FormatError(f"a check must be left out with the architecture {ENGINE}: it is of unrolled channels")
-    size = layer.height, layer.width
-    target = 0
     if ENGINE in named:
         models = models or Models(cache=cache, notice=notice, jobs=jobs)
-        target = default_target(layer.shape, size, seed) if cycles is None else cycles
-        for scheme in chosen:
-            coded = seeded_layer(scheme, layer.shape, seed).coded_bytes
-            for each in size_layer(scheme, layer.shape, size, target, models, seed, notice):
-                found.rows.append(
-                    Row(scheme.name, scheme.title, ENGINE, Counts.of_engine(each), each.bytes_read, coded, sized=each)
-                )
+        _engine_rows(found, chosen, cycles, models, notice)
+        if not structures and not found.rows:
+            raise CapacityError(found.refused[0])
 
-    def subjects() -> Iterator[_Subject]:
-        for scheme in chosen:
+    def subjects() -> Iterator[UnrolledSubject]:
+        for scheme in chosen if structures else ():
             seeded = seeded_layer(scheme, layer.shape, seed)
             decoders = _decoders(seeded.drawn.codes.spec, seeded, layer.shape.out_channels)
             for structure in structures:
-                yield _Subject(scheme.name, scheme.title, structure, seeded.unrolled, seeded.coded_bytes, decoders)
+                yield UnrolledSubject(
+                    scheme.name, scheme.title, structure, seeded.unrolled, seeded.coded_bytes, decoders
+                )
+        yield from others
 
     with Runner(cache, notice, jobs) as runner:
-        found.rows.extend(_unrolled_rows(found, subjects() if structures else (), check, runner))
-    order = [scheme.name for scheme in chosen]
-    found.rows.sort(key=lambda row: order.index(row.scheme))
+        found.rows.extend(_unrolled_rows(found, subjects(), check, runner))
+    order = list(dict.fromkeys([*(scheme.name for scheme in chosen), *(each.scheme for each in others)]))
+    found.rows.sort(key=lambda row: (order.index(row.scheme), ARCHITECTURES.index(row.architecture)))
     return found
 
 
-def network_rows(
+def _engine_rows(
     found: Comparison,
-    name: str,
-    layer: MacLayer,
-    coded_bytes: int,
-    *,
-    architectures: Sequence[str] = (),
-    check: bool = False,
-    cache: Path | None = None,
-    notice: Callable[[str], None] | None = None,
-    jobs: int | None = None,
+    schemes: Sequence[Scheme],
+    cycles: int | None,
+    models: Models,
+    notice: Callable[[str], None] | None,
 ) -> None:
-    """Add the same layer with the weights of a network's layer, under a name of the caller's."""
-    mine, wanted = layer.shape, found.layer.shape
-    if mine != wanted:
-        raise FormatError(
-            f"{layer.node.name} must be a layer {found.layer.text} of stride 1, not {mine.in_channels} -> "
-            f"{mine.out_channels}, kernel {mine.kernel}, stride {mine.stride}, padding {mine.padding}"
-        )
-    if ENGINE in architectures:
-        raise FormatError(f"a network's layer must be unrolled, not on the architecture {ENGINE}: --network has those")
-    unrolled = network_layer(layer)
-    structures = [_structure(each) for each in dict.fromkeys(architectures or STRUCTURES)]
-    subjects = [_Subject(name, name, structure, unrolled, coded_bytes) for structure in structures]
-    with Runner(cache, notice, jobs) as runner:
-        found.rows.extend(_unrolled_rows(found, subjects, check, runner))
+    """Each scheme on its engines; what no engine does in time, or holds, is refused by name."""
+    layer, seed = found.layer, found.seed
+    size = layer.height, layer.width
+    try:
+        target = default_target(layer.shape, size, seed) if cycles is None else cycles
+    except CapacityError as error:
+        found.refused.append(f"on engines: {error}")
+        return
+    for scheme in schemes:
+        coded = seeded_layer(scheme, layer.shape, seed).coded_bytes
+        try:
+            for each in size_layer(scheme, layer.shape, size, target, models, seed, notice):
+                counts = Counts.of_engine(each)
+                found.rows.append(Row(scheme.name, scheme.title, ENGINE, counts, each.bytes_read, coded, sized=each))
+        except (CapacityError, UnsupportedError) as error:
+            found.refused.append(f"{scheme.name} on engines: {error}")
 
 
 @dataclass(frozen=True)
-class _Subject:
+class UnrolledSubject:
     """A layer that is unrolled in a structure: what its row says of it, its constants, and what stands beside them."""
 
     scheme: str
@@ -540,9 +542,43 @@ class _Subject:
     decoders: Sequence[Part] = ()
 
 
-def _unrolled_rows(found: Comparison, subjects: Iterable[_Subject], check: bool, runner: Runner) -> Iterator[Row]:
+def network_subjects(
+    layer: Layer, name: str, own: MacLayer, coded_bytes: int, *, architectures: Sequence[str] = STRUCTURES
+) -> list[UnrolledSubject]:
+    """The same layer with the weights of a network's layer, under a name of the caller's: for `compare_layer`."""
+    if own.shape != layer.shape:
+        raise FormatError(
+            f"{own.node.name} must be a layer {layer.text} of stride 1, not {own.shape.in_channels} -> "
+            f"{own.shape.out_channels}, kernel {own.shape.kernel}, stride {own.shape.stride}, padding "
+            f"{own.shape.padding}"
+        )
+    if ENGINE in architectures:
+        raise FormatError(f"a network's layer must be unrolled, not on the architecture {ENGINE}: --network has those")
+    unrolled = network_layer(own)
+    structures = [_structure(each) for each in dict.fromkeys(architectures)]
+    return [UnrolledSubject(name, name, structure, unrolled, coded_bytes) for structure in structures]
+
+
+def network_rows(
+    found: Comparison,
+    name: str,
+    own: MacLayer,
+    coded_bytes: int,
+    *,
+    cache: Path | None = None,
+    notice: Callable[[str], None] | None = None,
+    jobs: int | None = None,
+) -> None:
+    """Add those of a network's layer alone; `cache`, `notice` and `jobs` are as for `synth.synthesize_component`."""
+    with Runner(cache, notice, jobs) as runner:
+        found.rows.extend(_unrolled_rows(found, network_subjects(found.layer, name, own, coded_bytes), False, runner))
+
+
+def _unrolled_rows(
+    found: Comparison, subjects: Iterable[UnrolledSubject], check: bool, runner: Runner
+) -> Iterator[Row]:
     """Rows in the subjects' order. While the modules of one are run, the circuits of the next are made."""
-    before: tuple[_Subject, LayerCount] | None = None
+    before: tuple[UnrolledSubject, LayerCount] | None = None
     for each in subjects:
         each = replace(each, layer=found.assumptions.applied(each.layer))
         begun = LayerCount(
@@ -561,7 +597,7 @@ def _unrolled_rows(found: Comparison, subjects: Iterable[_Subject], check: bool,
         yield _unrolled_row(found, *before, check, runner)
 
 
-def _unrolled_row(found: Comparison, subject: _Subject, counts: LayerCount, check: bool, runner: Runner) -> Row:
+def _unrolled_row(found: Comparison, subject: UnrolledSubject, counts: LayerCount, check: bool, runner: Runner) -> Row:
     of_layer = {"scheme": subject.scheme, "layer": found.layer.text, "seed": found.seed}
     report = counts.report(of_layer | asdict(found.assumptions))
     flat = check_flattened(subject.layer, subject.structure, runner) if check else None

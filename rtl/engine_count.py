@@ -26,7 +26,8 @@ from .engine.compute import ComputeUnit
 from .engine.engine import Engine
 from .flows import FLIP_FLOP, TWO_INPUT, flows
 from .hierarchy import Design, parse_design
-from .runner import MULTIPLY, Runner, Task
+from .runner import Runner
+from .synth import TRANSISTORS_PER_EQUIVALENT, module_tasks
 from .verilog import to_rtlil
 from .yosys import cache_folder, tool_version
 
@@ -46,7 +47,6 @@ PARTS = {
 """Where in the hierarchy each part lies: a module belongs to the part with the longest path that leads to it."""
 REST = "control"
 """What is in no other part: control, bus, host transfer, and what connects the parts."""
-TRANSISTORS_PER_EQUIVALENT = 4
 DSP_TYPES = {"MISTRAL_MUL27X27": "wide", "MISTRAL_MUL18X18": "narrow", "MISTRAL_MUL9X9": "narrow"}
 COUNT_FORMAT = 1
 """Counted up whenever what is kept of a configuration changes."""
@@ -178,24 +178,30 @@ def count_engines(
     clock = EngineConfig().clock_mhz
     every = [Wanted(config.model_copy(update={"clock_mhz": clock}), unit) for config, unit in wanted]
     folder = cache or cache_folder()
-    found: dict[Path, EngineCount] = {}
+    found: dict[Wanted, EngineCount] = {}
+    begun: dict[Wanted, _DesignCount] = {}
+
+    def finish(each: Wanted) -> None:
+        counts = begun.pop(each)
+        found[each] = EngineCount(each.config, counts.parts(each.level), counts.rtl_sha256)
+        with suppress(OSError, FormatError):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(each.file(folder), found[each].to_json())
+
     with Runner(cache, notice, jobs) as runner:
-        begun = []
-        for each in every:
-            file = each.file(folder)
+        for each in dict.fromkeys(every):
             with suppress(OSError, ValueError):
-                found[file] = EngineCount.from_json(json.loads(file.read_text()))
-            if file not in found:
+                found[each] = EngineCount.from_json(json.loads(each.file(folder).read_text()))
+            if each not in found:
                 if notice is not None:
                     notice(f"{each.label}: RTL")
-                design = each.design()
-                begun.append((each, file, design, _DesignCount(design, runner, each.label)))
-        for each, file, design, counts in begun:
-            found[file] = EngineCount(each.config, counts.parts(each.level), design.sha256)
-            with suppress(OSError, FormatError):
-                folder.mkdir(parents=True, exist_ok=True)
-                write_json(file, found[file].to_json())
-    return [found[each.file(folder)] for each in every]
+                begun[each] = _DesignCount(each.design(), runner, each.label)
+            # What has been found is kept soon.
+            for other in [other for other, counts in begun.items() if counts.done]:
+                finish(other)
+        for each in list(begun):
+            finish(each)
+    return [found[each] for each in every]
 
 
 def _flow_hashes() -> list[str]:
@@ -228,16 +234,18 @@ class _DesignCount:
 
     def __init__(self, design: Design, runner: Runner, label: str) -> None:
         self._design = design
-        gates, alm, alm_dsp = flows(flat=False)
-        texts = {name: design.alone(name) for name in design.instances}
-        # Without a multiplication there is nothing for a DSP block to do.
-        self._tasks = {
-            name: [
-                Task(flow, text, "top", f"{label}: {name}") for flow in (gates, alm_dsp if MULTIPLY in text else alm)
-            ]
-            for name, text in texts.items()
-        }
+        self._tasks = module_tasks(design, label, dsp=True)
         self._submitted = runner.submit(task for both in self._tasks.values() for task in both)
+
+    @property
+    def done(self) -> bool:
+        """Whether all have ended."""
+        return all(future.done() for future in self._submitted.futures.values())
+
+    @property
+    def rtl_sha256(self) -> str:
+        """The hash of the design's RTL."""
+        return self._design.sha256
 
     def parts(self, level: str) -> dict[str, Cost]:
         """The sums of all instances of each part's modules; the design lies at `level` in an engine."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any, NamedTuple, Self
 
 from .yosys import Flow, Yosys, run_flow
@@ -57,17 +57,25 @@ class Runner:
         self.left = 0
         """Runs that are not finished, for messages."""
         self._futures: dict[tuple[Flow, str, str], Future[Found]] = {}
-        self._idle: SimpleQueue[Yosys] = SimpleQueue()
+        self._yosys: list[Yosys] = []
+        self._idle: LifoQueue[Yosys] = LifoQueue()
         self._processes = ExitStack()
         self._pool = ThreadPoolExecutor(self.jobs)
+        self._failed: BaseException | None = None
 
     def __enter__(self) -> Self:
-        for _ in range(self.jobs):
-            self._idle.put(self._processes.enter_context(Yosys()))
+        self._yosys = [self._processes.enter_context(Yosys()) for _ in range(self.jobs)]
+        for each in self._yosys:
+            self._idle.put(each)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if kind is not None and not issubclass(kind, Exception):
+            # Whoever interrupts does not wait for minutes.
+            for each in self._yosys:
+                each.kill()
+        self._pool.shutdown()
         self._processes.close()
 
     def run(self, tasks: Iterable[Task]) -> dict[Task, Found]:
@@ -75,7 +83,14 @@ class Runner:
         return self.submit(tasks).found()
 
     def submit(self, tasks: Iterable[Task]) -> Submitted:
-        """Begin with tasks, behind those that were submitted before: their caller may go on meanwhile."""
+        """Begin with tasks, behind those that were submitted before: their caller may go on meanwhile.
+
+        Once one has failed, no other is begun: what it raised is raised here and by `Submitted.found`.
+        """
+        if not self._yosys:
+            raise RuntimeError("a Runner must be open: it is a context manager")
+        if self._failed is not None:
+            raise self._failed
         wanted = list(dict.fromkeys(tasks))
         # The slowest first: multipliers, then the longest.
         new = sorted(
@@ -101,9 +116,14 @@ class Runner:
             if self.notice is not None:
                 self.notice(f"{task.name}: {text}" + (f", {self.left} runs left" if self.left else ""))
 
+        if self._failed is not None:
+            raise self._failed
         yosys = self._idle.get()
         try:
             return run_flow(task.flow, task.rtlil, task.top, self.cache, tell, yosys)
+        except BaseException as error:
+            self._failed = self._failed or error
+            raise
         finally:
             self._idle.put(yosys)
             self.left -= 1

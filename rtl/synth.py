@@ -25,11 +25,12 @@ from .flows import ALM_FAMILY, FLIP_FLOP, MEMORY, TWO_INPUT, flows
 from .hierarchy import Design, Memory, parse_design
 from .runner import MULTIPLY, Found, Runner, Task
 from .verilog import to_rtlil
-from .yosys import tool_version
+from .yosys import Flow, tool_version
 
 __all__ = [
     "ALM_FAMILY",
     "STRATIX_10_GX_2800",
+    "TRANSISTORS_PER_EQUIVALENT",
     "AlmCount",
     "Device",
     "FlatCheck",
@@ -42,13 +43,14 @@ __all__ = [
     "SynthReport",
     "block_design",
     "flat_check",
+    "module_tasks",
     "parts_sha256",
     "synthesize",
     "synthesize_component",
     "synthesize_engine",
 ]
 
-TRANSISTORS_PER_GATE_EQUIVALENT = 4
+TRANSISTORS_PER_EQUIVALENT = 4
 """A two-input NAND."""
 
 ALMS_PER_MLAB = 10
@@ -86,7 +88,7 @@ class GateCount:
     @property
     def equivalents(self) -> float:
         """Gate equivalents: CMOS transistors in units of a two-input NAND."""
-        return self.transistors / TRANSISTORS_PER_GATE_EQUIVALENT
+        return self.transistors / TRANSISTORS_PER_EQUIVALENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,14 +401,22 @@ def _flat(design: Design, runner: Runner) -> _Sum:
     return _own_sum(design.all_memories(), gates, alm, alm)
 
 
-def _module_tasks(design: Design, name: str = "") -> dict[str, list[Task]]:
-    """What is to be run of every module of a design; `name` is what messages call that."""
+def module_tasks(design: Design, label: str = "", *, dsp: bool = False) -> dict[str, list[Task]]:
+    """What is to be run of every module of a design: gates, ALMs without DSP blocks unless `dsp`, and with them.
+
+    Where nothing multiplies there is nothing for a DSP block to do, and two runs are all. `label` is what messages call
+    the design.
+    """
+    gates, alm, alm_dsp = flows(flat=False)
+
+    def chosen(text: str) -> list[Flow]:
+        if MULTIPLY not in text:
+            return [gates, alm]
+        return [gates, alm_dsp] if dsp else [gates, alm, alm_dsp]
+
     texts = {module: design.alone(module) for module in design.instances}
-    return {
-        # Without a multiplication there is nothing for a DSP block to do.
-        module: [Task(flow, text, "top", name or module) for flow in flows(flat=False)[: 3 if MULTIPLY in text else 2]]
-        for module, text in texts.items()
-    }
+    named = {module: f"{label}: {module}" if label else module for module in texts}
+    return {module: [Task(flow, text, "top", named[module]) for flow in chosen(text)] for module, text in texts.items()}
 
 
 def _all_of(tasks: Mapping[str, Sequence[Task]]) -> Iterator[Task]:
@@ -426,7 +436,7 @@ def _own_counts(
 
 
 def _run_modules(design: Design, runner: Runner) -> tuple[dict[str, _Sum], dict[str, Paths]]:
-    tasks = _module_tasks(design)
+    tasks = module_tasks(design)
     return _own_counts(design, tasks, runner.run(_all_of(tasks)))
 
 
@@ -553,8 +563,10 @@ class PartsCount:
     def __init__(self, parts: Sequence[Part], runner: Runner, label: str = "") -> None:
         self._parts = parts
         self._designs = _part_designs(parts)
-        named = [label and f"{label}: {part.name}" for part in parts]
-        self._tasks = [_module_tasks(design, name) for design, name in zip(self._designs, named, strict=True)]
+        self._tasks = [
+            module_tasks(design, f"{label}: {part.name}" if label else part.name)
+            for design, part in zip(self._designs, parts, strict=True)
+        ]
         self._submitted = runner.submit(task for own in self._tasks for task in _all_of(own))
 
     def report(self, name: str, params: Mapping[str, Any], depth: Callable[[Sequence[Paths]], int]) -> SynthReport:

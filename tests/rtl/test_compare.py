@@ -153,20 +153,54 @@ def test_the_command_prints_and_writes_what_it_found(command, tmp_path, capsys):
 def test_a_layer_is_unrolled_and_on_engines_unless_one_is_named(command, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("gatewise.rtl.compare.Models", lambda **_: made_models())
     file = tmp_path / "compare.json"
-    arguments = ("--layer", SMALL, "--scheme", "ternary", "--json", str(file))
+    arguments = ("--layer", SMALL, "--scheme", "ternary", "--scheme", "shift", "--json", str(file))
     assert command(*arguments, "--format", "md") == 0
     rows = json.loads(file.read_text())["rows"]
-    assert [row["architecture"] for row in rows if row["architecture"] != "engine"] == ["direct", "grouped"]
-    assert {row["architecture"] for row in rows} == {"direct", "grouped", "engine"}
+    kinds = list(dict.fromkeys((row["scheme"], row["architecture"]) for row in rows))
+    assert kinds == [(name, kind) for name in ("ternary", "shift") for kind in ("direct", "grouped", "engine")]
     # They have columns of their own, and so a table.
     unrolled, on_engines, *_ = capsys.readouterr().out.split("\n\n")
     assert "gates/MAC" in unrolled
     assert "| ternary | engine |" not in unrolled
     assert "gates at target" in on_engines
-    assert on_engines.count("| ternary | engine |") == len(rows) - 2
+    assert (
+        sum(f"| {name} | engine | " in line for line in on_engines.splitlines() for name in ("ternary", "shift"))
+        == len(rows) - 4
+    )
+    assert command(*arguments) == 0
+    output = capsys.readouterr().out
+    assert output.index(f"layer {SMALL}, unrolled") < output.index(f"layer {SMALL}, on engines")
+    assert command(*arguments, "--format", "latex") == 0
+    for table in capsys.readouterr().out.split(r"\begin{tabular}{")[1:]:
+        columns, lines = table.split("}", 1)
+        found = [line.count("&") for line in lines.splitlines() if line.endswith(r"\\")]
+        assert set(found) == {len(columns) - 1}
+    assert command(*arguments, "--format", "csv") == 0
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [bool(row["engine_rows"]) for row in table] == [row["architecture"] == "engine" for row in table]
     # Assumptions are of circuits.
     assert command(*arguments, "--no-zeros") == 0
-    assert [row["architecture"] for row in json.loads(file.read_text())["rows"]] == ["direct", "grouped"]
+    assert {row["architecture"] for row in json.loads(file.read_text())["rows"]} == {"direct", "grouped"}
+
+
+def test_what_no_engine_does_in_time_is_refused_by_name(synth_cache):
+    found = compare_layer(
+        parse_layer(SMALL), schemes=["ternary"], architectures=["direct", "engine"], models=made_models(), cycles=3,
+        cache=synth_cache,
+    )  # fmt: skip
+    assert [row.architecture for row in found.rows] == ["direct"]
+    (reason,) = found.refused
+    assert reason.startswith("ternary on engines: cycles must be at least ")
+    assert f"left out: {reason}" in found.notes()
+    assert found.to_json()["refused"] == [reason]
+
+
+def test_a_wrong_layer_of_a_network_is_refused_before_anything_is_counted(command, capsys, monkeypatch):
+    monkeypatch.setattr("gatewise.rtl.compare.compare_layer", lambda *_, **__: pytest.fail("counted"))
+    weights = f"{DIGITS / 'digits-w4a4.gw'}:conv2"
+    assert command("--layer", SMALL, "--scheme", "ternary", "--weights", weights) == 2
+    assert "error: conv2 must be a layer" in capsys.readouterr().err
+    assert command("--layer", SMALL, "--architecture", "engine", "--weights", weights) == 2
 
 
 @pytest.mark.parametrize(
@@ -183,6 +217,10 @@ def test_a_layer_is_unrolled_and_on_engines_unless_one_is_named(command, tmp_pat
         (("--layer", SMALL, "--format", "html"), "--format must be one of table, md, csv, latex, not 'html'"),
         (("--layer", SMALL, "--coefficient-bits", "1"), "coefficient bits must be 2 to 16, not 1"),
         (("--layer", SMALL, "--activation-bits", "17"), "activation bits must be 1 to 16, not 17"),
+        (
+            ("--layer", SMALL, "--cycles", "9", "--no-zeros"),
+            "--cycles must be left out with --check and with assumptions: engines are left out",
+        ),
         (("--layer", SMALL, "--weights", "net.gw"), "weights must be given as F.gw:NODE, not 'net.gw'"),
     ],
 )
@@ -203,8 +241,9 @@ def test_a_layer_of_a_network_must_have_the_shape(command, capsys):
 def test_a_real_layers_weights_stand_beside_the_seeded_ones(synth_cache):
     node, coded = load_layer(f"{DIGITS / 'digits-binary.gw'}:conv3")
     found = Comparison(parse_layer("3,32,32,1,1"))
-    network_rows(found, "digits", node, coded, architectures=["direct"], cache=synth_cache)
-    (row,) = found.rows
+    network_rows(found, "digits", node, coded, cache=synth_cache)
+    row = found.rows[0]
+    assert [each.architecture for each in found.rows] == ["direct", "grouped"]
     # Of signs by signs, a pixel that is alone sees one tap of each channel: 31 additions of bits, and no others.
     adders = {module.name: module.instances for module in row.report.modules if module.name.startswith("adder")}
     assert sum(adders.values()) <= 32 * 31

@@ -100,7 +100,9 @@ def test_every_form_says_what_engines_are(found):
 
 def test_what_engines_cannot_be_asked_is_refused():
     layer = parse_layer(SMALL)
-    with pytest.raises(CapacityError, match=r"^cycles must be at least [0-9,]+ for a digit engine with decoder raw"):
+    with pytest.raises(
+        CapacityError, match=r"^fixed8 on engines: cycles must be at least [0-9,]+ for a digit engine with decoder raw"
+    ):
         compare_layer(layer, schemes=["fixed8"], architectures=["engine"], models=made_models(), cycles=3)
     with pytest.raises(FormatError, match=r"^assumptions must be left out with the architecture engine"):
         compare_layer(layer, architectures=["engine"], models=made_models(), assumptions=Assumptions(no_zeros=True))

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 from gatewise.kernels.errors import UnsupportedError
+from gatewise.rtl import runner
+from gatewise.rtl.alm import AlmTally
 from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.rtl.engine_cost import UNITS, CostModel, cost_model
-from gatewise.rtl.engine_count import PARTS, Cost, EngineCount, count_design, part_of
+from gatewise.rtl.engine_count import PARTS, Cost, EngineCount, Wanted, count_design, count_engines, part_of
 from gatewise.rtl.hierarchy import parse_design
 from gatewise.rtl.synth import synthesize_component
 from gatewise.rtl.verilog import to_rtlil
@@ -98,3 +100,25 @@ def test_counts_survive_a_file():
 def test_engines_that_there_are_not_are_not_counted(tmp_path):
     with pytest.raises(UnsupportedError, match=r"^decoder of array sign must be raw or xor, not huffman$"):
         cost_model("sign", "huffman", cache=tmp_path)
+
+
+def test_engines_are_counted_once_and_kept(tmp_path, monkeypatch):
+    ran, made = [], []
+    found = {"cells": {"$_AND_": 1}, "transistors": 6, "tally": AlmTally()}
+    monkeypatch.setattr(runner, "run_flow", lambda flow, rtlil, *rest: ran.append(rtlil) or found)
+    design = Wanted.design
+    monkeypatch.setattr(Wanted, "design", lambda each: made.append(each.config.rows) or design(each))
+    unit = Wanted(SMALL, unit=True)
+    (first,) = count_engines([unit], cache=tmp_path)
+    # A gate for each instance of a module.
+    assert first.whole.gates == sum(design(unit).instances.values())
+    ran.clear()
+    # Those that are kept are recalled, whatever clock is assumed, in the order that they are asked for.
+    wide = Wanted(SMALL.model_copy(update={"rows": 8}), unit=True)
+    slow = Wanted(SMALL.model_copy(update={"clock_mhz": 1.0}), unit=True)
+    several = count_engines([wide, slow, unit, wide], cache=tmp_path)
+    assert [count.config.rows for count in several] == [8, 4, 4, 8]
+    assert several[1] == several[2] == first
+    assert several[0] is several[3]
+    assert made == [4, 8]
+    assert ran

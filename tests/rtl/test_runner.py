@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 
 import pytest
 from gatewise.rtl import runner
@@ -66,13 +67,69 @@ def test_the_caller_goes_on_while_tasks_run(ran):
 
 
 def test_after_a_failure_nothing_more_is_begun(ran):
-    texts, go = ran
-    # What has begun meanwhile is waited for.
-    threading.Timer(0.3, go.set).start()
+    texts, _ = ran
     with pytest.raises(YosysError, match=r"^failed$"), Runner(jobs=1) as runs:
         runs.run(tasks("a", "fail", "wait", "bb"))
-    assert texts == ["a", "fail", "wait"]
-    assert runs.left == 1
+    assert texts == ["a", "fail"]
+    assert runs.left == 2
+
+
+def test_it_is_seen_however_long_those_before_it_take(ran):
+    texts, go = ran
+    with Runner(jobs=2) as runs:
+        runs.run(tasks("a"))
+        begun = runs.submit(tasks("wait", "fail", "bb", "c"))
+        # All others have ended, but for the one that waits: those behind the failure without having been run.
+        for future in list(begun.futures.values())[1:]:
+            assert isinstance(future.exception(10), YosysError)
+        with pytest.raises(YosysError, match=r"^failed$"):
+            runs.submit(tasks("dddd"))
+        go.set()
+        with pytest.raises(YosysError, match=r"^failed$"):
+            begun.found()
+    assert texts == ["a", "wait", "fail"]
+
+
+def test_it_must_be_open():
+    with pytest.raises(RuntimeError, match="must be open"):
+        Runner().run(tasks("a"))
+
+
+class Killed:
+    """A process that runs until it is ended."""
+
+    def __init__(self):
+        self.ended = threading.Event()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+
+    def kill(self):
+        self.ended.set()
+
+
+def interrupted():
+    with Runner(jobs=1) as runs:
+        runs.run(tasks("a"))
+        runs.submit(tasks("slow"))
+        raise KeyboardInterrupt
+
+
+def test_whoever_interrupts_does_not_wait_for_the_tool(monkeypatch):
+    def run_flow(flow, rtlil, top, cache, tell, yosys):
+        if rtlil == "slow" and not yosys.ended.wait(30):
+            pytest.fail("nobody ended it")
+        return {}
+
+    monkeypatch.setattr(runner, "Yosys", Killed)
+    monkeypatch.setattr(runner, "run_flow", run_flow)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - start < 20
 
 
 def within():
