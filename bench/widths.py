@@ -28,6 +28,8 @@ from gatewise.sim.atomic import write_bytes
 from gatewise.sim.bounds import layer_bounds
 from gatewise.sim.cycles import network_cycles
 from gatewise.sim.demo import load_demo
+from gatewise.sim.energy import Energies
+from gatewise.sim.events import PARTS
 from gatewise.sim.file import load
 from gatewise.sim.images import ImageSet, load_images
 from gatewise.sim.lowered import LoweredLayer, words_of
@@ -48,7 +50,8 @@ LANES = 16
 RUN_TIME = "resnet20-aciq-w4a4"
 HELD_OUT = 192
 """Training images that no training saw: on these the whole grid runs."""
-DIGITS = "digits"
+DIGITS, DIGITS_ENERGY = "digits", "int4, digit array"
+"""The network in the package, and its name in docs/energy.json."""
 NETWORKS = {
     "resnet20-minmax-w4a4": "ResNet-20, one step for a layer's activations, 4 bits",
     "resnet20-aciq-w4a4": "ResNet-20, ACIQ, a step for each channel, 4 bits",
@@ -83,17 +86,17 @@ def pairs(found: WidthSweep) -> list[MacFormat]:
 
 def digits(say: Callable[[str], None]) -> dict[str, Any]:
     """The whole grid on the digits network's own images."""
-    example = load_demo()
+    example, busy = load_demo(), time.process_time()
     found = sweep_widths(example.network, example.images)
     say(f"{found.images} images, {found.layer_runs:,} of {found.layer_points:,} layers run")
-    return {"grid": stored(found), "test": None}
+    return {"grid": stored(found), "seconds": round(time.process_time() - busy), "test": None}
 
 
 def network(name: str, say: Callable[[str], None]) -> dict[str, Any]:
     """The whole grid on held-out training images; what that chose, and both axes, on the test images."""
     held = load(TRAINED / f"{name}.gw")
     images = held_out()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     grid = sweep_widths(held, images)
     say(f"{len(images)} held-out images, {grid.layer_runs:,} of {grid.layer_points:,} layers, {since(start)}")
     test = load_images(DATA / "cifar10" / "test.npz")
@@ -107,6 +110,7 @@ def network(name: str, say: Callable[[str], None]) -> dict[str, Any]:
     whole = stored(parts[0])
     return {
         "grid": stored(grid),
+        "seconds": round(time.process_time() - busy),
         "test": {"images": len(test), "reference": whole["reference"], "points": list(points.values())},
     }
 
@@ -338,16 +342,40 @@ def small(share: float) -> str:
 
 def page(store: dict[str, Any]) -> str:
     """The page."""
-    parts = [HEAD.format(tool=store["tool"], held_out=HELD_OUT), answer(store), *least_tables(store), rows_table(store)]
+    parts = [head(store), answer(store), *least_tables(store), rows_table(store)]
     parts += [network_section(store, name) for name in store["networks"]]
     return "\n\n".join(part.strip() for part in (*parts, METHOD, run_time_section(store)) if part.strip()) + "\n"
+
+
+def head(store: dict[str, Any]) -> str:
+    """What the page is about."""
+    grids = [store["networks"][name]["grid"] for name in NETWORKS if name in store["networks"]]
+    seconds = [network["seconds"] for network in store["networks"].values() if "seconds" in network]
+    text = HEAD.format(
+        tool=store["tool"],
+        held_out=HELD_OUT,
+        layers=sum(grid["layer_runs"] for grid in grids),
+        images=sum(grid["images"] for grid in grids),
+        took=f" ({sum(seconds) / 60:.0f} minutes of processor time)" if len(seconds) == len(store["networks"]) else "",
+    )
+    return filled(text)
+
+
+def filled(text: str) -> str:
+    """Paragraphs with lines of 120; titles and what is indented stay."""
+    parts = text.split("\n\n")
+    return "\n\n".join(
+        each if each.startswith(("#", " ")) else textwrap.fill(each, 120, break_on_hyphens=False) for each in parts
+    )
 
 
 HEAD = """\
 # How many bits are enough?
 
-Written by `python bench/widths.py`, part by part, from [widths.json](widths.json); `make gates` counts its gates
-anew.
+Written by `python bench/widths.py`, part by part, from [widths.json](widths.json). `make gates` counts gates and the
+cycles of run-time statistics anew (`--part gates`) and writes the page; **the sweeps of accuracy are not in it**: they
+take {layers:,} runs of a layer in hardware order over {images:,} images for the ResNet-20s' grids alone, which need the
+images of CIFAR-10{took}.
 
 *Where do you accumulate, and why 16 and 32?* In the datapath of ACIQ a product of two 4-bit digits has 8 bits, is
 shifted or multiplied to its tensor's common step in `align` bits, summed exactly over the lanes of a row, and added
@@ -360,7 +388,7 @@ Three answers are told apart: the least widths at which **nothing can overflow, 
 weights and ranges, `sim/bounds.py`), at which **nothing overflowed** on the images, and at which **top-1 is within
 a standard error** of the engine's own widths. Widths are chosen on up to {held_out} training images that the networks
 were not trained on; test images (517 of CIFAR-10) are reported and chose nothing. The digits network has one set of
-images, its 360 held-out ones: all of its figures are a report. Gates: {tool}; a row is 16 PEs with alignment, adder
+images, its 360 held-out ones: they chose, and they are reported. Gates: {tool}; a row is 16 PEs with alignment, adder
 tree, accumulator, registers and overflow counts, the block [`dot`](blocks.md#dot) (`gatewise synth --block dot
 --param align=A --param acc=C`); no clock is claimed."""
 
@@ -420,24 +448,76 @@ def answer(store: dict[str, Any]) -> str:
         "layers that are lost. Wrapping falls sooner: a wrapped sum is wrong by the whole range, a saturated ",
         "one by what it lost.",
     )
+    lines += chosen_by_top1(store)
     lines += bullet(
         "**What it saves**: accumulators are one to a row and cost little: 24 bits instead of 32 change the row's ",
         f"{whole.gates:,} gates by {-lone[0]:+,}, 16 bits by {-lone[1]:+,} (to limit a sum to fewer bits than it ",
         "has costs gates of its own). Alignment is paid in every lane and in the tree: 12 bits instead of 16 change ",
         "them by ",
-        f"{-lean[0]:+,}, 8 bits by {-lean[1]:+,}. So 32 is a cheap width to be safe in, and 16 a dear one.",
+        f"{-lean[0]:+,}, 8 bits by {-lean[1]:+,}. In a row's gates 32 is cheap, and 16 is dear.",
     )
-    wrapped, pixels = cost_of(store, MacFormat(overflow="wrap")), EngineConfig().pixels
+    wrapped, pixels, full = cost_of(store, MacFormat(overflow="wrap")), EngineConfig().pixels, MacFormat().acc
+    fewer, (alone, saved) = 1 - most.acc / full, accumulators_saved(most.acc)
     lines += bullet(
-        f"**Not in a row**: the accumulators' memory, {2 * pixels} of them to a row of the default engine, ",
-        f"{2 * pixels * 32:,} bits at 32 and {2 * pixels * most.acc:,} at {most.acc}; and the post lanes, whose ",
-        "values have acc + F bits: these follow the accumulator's width too.",
+        "**In the accumulators' memory 32 is not cheap**: that is not in a row's gates. The default engine has ",
+        f"{2 * pixels} accumulators to a row, {2 * pixels * full:,} bits at {full} and {2 * pixels * most.acc:,}, ",
+        f"{fewer:.0%} fewer, at {most.acc}. By estimate A of [energy.md](energy.md), which has neither B's clock nor ",
+        f"its control, {most.acc} bits would save {alone:.0%} of the digits network's on-chip energy on a 4 x 4 ",
+        f"engine in proportion to their number, and {saved:.0%} with what an access to a smaller memory costs less ",
+        "besides. The post lanes, whose values have acc + F bits, follow the accumulator's width too.",
     )
     lines += bullet(
         f"**Saturation** costs {1 - wrapped.gates / whole.gates:.1%} of a row's gates at 16/32. Where a proof says ",
         "that nothing overflows, it does nothing.",
     )
     return "\n".join(lines) + "\n"
+
+
+def chosen_by_top1(store: dict[str, Any]) -> list[str]:
+    """How the pairs that top-1 on training images chose fare on test images."""
+    images, count, missed = set(), 0, []
+    for name, network in store["networks"].items():
+        if not network["test"]:
+            continue
+        images.add(network["grid"]["images"])
+        test, reference = points(network["test"]), dict(zip(COLUMNS, network["test"]["reference"], strict=True))
+        for mode in MODES:
+            mac = pair_of(store, name, "accurate", mode)
+            if mac is None:
+                continue
+            count += 1
+            point = test[mac.align, mac.acc, mode]
+            if point["top1"] < reference["top1"] - reference["standard_error"]:
+                missed.append(
+                    f"{name}, {mode}, {mac.align}/{mac.acc}: {percent(point['top1'])} % where 16/32 has "
+                    f"{percent(reference['top1'])} % ± {percent(reference['standard_error'])}"
+                )
+    chosen = " or ".join(map(str, sorted(images, reverse=True)))
+    begin = f"**Chosen by top-1 of {chosen} training images, that does not always carry over**: "
+    if not missed:
+        return bullet(f"The {count} pairs chosen by top-1 of {chosen} training images keep to it on test images.")
+    verb = "is" if len(missed) == 1 else "are"
+    return bullet(
+        begin,
+        f"{len(missed)} of the {count} pairs, of both modes, {verb} worse by more than a standard error on test ",
+        f"images ({'; '.join(missed)}). What a proof chose cannot change.",
+    )
+
+
+def accumulators_saved(acc: int) -> tuple[float, float]:
+    """What `acc` bits in place of 32 would save of the digits network's on-chip energy by estimate A.
+
+    Of the accumulators' memory alone, from docs/energy.json: in proportion to its bits, and with what an access to a
+    smaller memory costs less.
+    """
+    content = json.loads((ROOT / "docs" / "energy.json").read_text(encoding="utf-8"))["digits"]
+    (found,) = (each for each in content if each["name"] == DIGITS_ENERGY)
+    parts, engine, energies = found["parts"], found["engine"], Energies()
+    chip = sum(low for part, (low, _) in parts.items() if PARTS[part] != "DRAM")
+    memory = sum(parts[part][0] for part in ("accumulator reads", "accumulator writes")) / chip
+    words = [engine["rows"] * bits for bits in (acc, MacFormat().acc)]
+    less, full = (energies.sram(word, engine["pixels"] * word // 8) for word in words)
+    return memory * (1 - acc / MacFormat().acc), memory * (1 - less / full)
 
 
 def bullet(*parts: str) -> list[str]:
@@ -447,7 +527,7 @@ def bullet(*parts: str) -> list[str]:
 
 def least_tables(store: dict[str, Any]) -> Iterator[str]:
     """The least widths of every network in both modes."""
-    whole = cost_of(store, MacFormat())
+    whole, moved = cost_of(store, MacFormat()), scatter(store)
     for mode in MODES:
         rows = []
         for name, network in store["networks"].items():
@@ -455,7 +535,8 @@ def least_tables(store: dict[str, Any]) -> Iterator[str]:
             for criterion, text in CRITERIA.items():
                 least = found[criterion]
                 align, acc, pair = (least[what] for what in ("align", "acc", "pair"))
-                cells = [name, text, str(align["align"]) if align else "none", str(acc["acc"]) if acc else "none"]
+                cells = [name, text, "" if criterion == "proved" else str(network["grid"]["images"])]
+                cells += [str(align["align"]) if align else "none", str(acc["acc"]) if acc else "none"]
                 if pair is None:
                     rows.append([*cells, "none", "", "", "", ""])
                     continue
@@ -463,10 +544,15 @@ def least_tables(store: dict[str, Any]) -> Iterator[str]:
                 cost, point = cost_of(store, mac), test[mac.align, mac.acc, mode]
                 alms = 1 - (cost.alms_low + cost.alms_high) / (whole.alms_low + whole.alms_high)
                 cells += [f"{mac.align} / {mac.acc}", f"{percent(point['top1'])} ± {percent(point['standard_error'])}"]
-                rows.append([*cells, str(point["changed"]), f"{1 - cost.gates / whole.gates:.1%}", f"{alms:.1%}"])
+                saved = (1 - cost.gates / whole.gates, alms)
+                marked = [
+                    f"{'' if abs(each) > least else '~ '}{each:.1%}" for each, least in zip(saved, moved, strict=True)
+                ]
+                rows.append([*cells, str(point["changed"]), *marked])
         headings = [
             "network",
             "enough is that",
+            "images",
             "align",
             "acc",
             "both",
@@ -476,19 +562,22 @@ def least_tables(store: dict[str, Any]) -> Iterator[str]:
             "ALMs saved",
         ]
         yield f"### The least widths, {mode}\n"
-        yield LEAST_TEXT if mode == MODES[0] else ""
+        yield filled(LEAST_TEXT.format(gates=moved[0], alms=moved[1])) if mode == MODES[0] else ""
         yield markdown_table(headings, rows, 2)
 
 
 LEAST_TEXT = """\
 *align* with 32 bits of accumulator, *acc* with 16 bits of alignment, *both* the least alignment and with it the
-least accumulator; from there on the criterion holds at every wider width of the grid. *Changed*: test images whose
-prediction is another than at 16/32. *Saved*: of a row, against 16/32 saturating; ALMs by the mean of their bounds."""
+least accumulator; from there on the criterion holds at every wider width of the grid. *Images*: what the widths were
+chosen on (a proof needs none). *Changed*: test images whose prediction is another than at 16/32. *Saved*: of a row,
+against 16/32 saturating; ALMs by the mean of their bounds. *~*: no more than the mapper's scatter, {gates:.1%} of gates
+and {alms:.1%} of ALMs ("What a row costs"): it tells nothing."""
 
 
 def rows_table(store: dict[str, Any]) -> str:
     """Rows at the widths along both axes."""
-    parts = ["## What a row costs\n", ROWS_TEXT]
+    gates, alms = scatter(store)
+    parts = ["## What a row costs\n", filled(ROWS_TEXT.format(gates=gates, alms=alms))]
     for name, widths in (("align", range(16, 7, -1)), ("acc", range(32, 11, -1))):
         rows = []
         for width in widths:
@@ -509,9 +598,29 @@ def rows_table(store: dict[str, Any]) -> str:
 
 
 ROWS_TEXT = """\
-Counts of neighbouring widths move by a percent or two with how the mapper falls: a width that seems to cost less than
-the one below it is such a case.
+Counts scatter with how the mapper falls: a width that seems to cost less than the one below it is such a case. From 9
+bits of alignment to 16, a bit changes a row by up to {gates:.1%} of its gates and {alms:.1%} of its ALMs more or less
+than the mean step does; savings no greater than that are marked above.
 """
+
+
+def scatter(store: dict[str, Any]) -> tuple[float, float]:
+    """The greatest distance of a step of one bit of alignment from the mean step, as shares of a row's gates and ALMs.
+
+    Of both modes, with 32 bits of accumulator, from 9 bits on: 8 are a product's own, for which logic goes. A row's
+    true size falls about evenly with the others, so that this is what the mapper adds by chance.
+    """
+    found = []
+    for measure in (lambda cost: cost.gates, lambda cost: (cost.alms_low + cost.alms_high) / 2):
+        counts = np.array(
+            [
+                [measure(cost_of(store, MacFormat(align=align, overflow=mode))) for align in range(9, 17)]
+                for mode in MODES
+            ]
+        )
+        steps = np.diff(counts)
+        found.append(float((abs(steps - steps.mean(axis=1, keepdims=True)) / counts[:, -1:]).max()))
+    return found[0], found[1]
 
 
 def network_section(store: dict[str, Any], name: str) -> str:
@@ -595,9 +704,7 @@ def run_time_section(store: dict[str, Any]) -> str:
         gather, finish = block["gather"], block["finish"]
         for what, units in (("one for all rows", 1), ("one for each row", found["rows"])):
             cost = [found["rows"] * each + units * other for each, other in zip(gather, finish, strict=True)]
-            # Behind a pass channels finish one after the other, or all rows at once.
-            waits = (block["mean_cycles"] if block["passes"] == 2 else 0) + block["finish_cycles"] + 1
-            finishing = waits * (found["records"] if units == 1 else tensors)
+            finishing = finish_cycles(block) * (found["records"] if units == 1 else sum(found["row_groups"]))
             more = found["drain"] + block["passes"] * found["pass"] + finishing
             rows.append(
                 [
@@ -647,17 +754,27 @@ def run_time_section(store: dict[str, Any]) -> str:
         peak=found["peak_run_time"],
         now=found["peak_bytes"],
         laplace=blocks["laplace"]["finish_cycles"] + 1,
+        mean=blocks["laplace"]["mean_cycles"],
         gauss=blocks["gauss"]["finish_cycles"] + 1,
+        both=finish_cycles(blocks["laplace"]),
+        groups=sum(found["row_groups"]),
+        rows=found["rows"],
+        engine=engine,
     )
 
 
+def finish_cycles(block: dict[str, Any]) -> int:
+    """Cycles behind a channel's last value; of a Laplace prior the mean's too, which the second pass waits for.
+
+    One `finish` for all rows takes them for each channel in turn; one for each row, once for each group of rows, whose
+    channels pass together.
+    """
+    return int((block["mean_cycles"] if block["passes"] == 2 else 0) + block["finish_cycles"] + 1)
+
+
 def engine_gates() -> int:
-    """Gates of the whole 16 x 16 digit engine, as docs/engine.md has them."""
-    lines = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8").splitlines()
-    cells = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| digit | raw |")
-    ]
-    return max(int(each[2].replace(",", "")) for each in cells)
+    """Gates of the whole default engine, as docs/bops.json has them."""
+    return int(json.loads((ROOT / "docs" / "bops.json").read_text(encoding="utf-8"))["gates"]["digit"])
 
 
 RUN_TIME_TEXT = """\
@@ -672,8 +789,8 @@ follows is the block that it would take, in RTL and held to its golden model in 
 Each channel's `gather` adds up its 16-bit values and keeps the least; with a Laplace prior it adds distances from
 the mean in a second pass, with a Gaussian one squares in the first. `finish` has a multiplier for the count's
 reciprocal and ACIQ's factor, a square root for the Gaussian prior, and a division, a bit a cycle, that makes
-multiplier and shift: {laplace} cycles behind a channel's last value, {gauss} with the Gaussian prior. It can be
-shared, and then channels finish one after the other.
+multiplier and shift: {laplace} cycles behind a channel's last value and {mean} for the mean before, {gauss} with the
+Gaussian prior. It can be shared, and then channels finish one after the other.
 
 {blocks}
 On `{network}`, the default 16 x 16 engine: {tensors} tensors of 4-bit codes ({records} channels) get their scale
@@ -686,7 +803,10 @@ layer of four reads a slot, by the rules of [microarchitecture.md](microarchitec
   along save a write.
 * *Passes*: {passes:,} cycles for each reading of all {tensors} tensors. A Laplace prior reads twice (distances, then
   codes), a Gaussian one once. The first sums are taken from the drain, for nothing.
-* *Finishing* is taken as not overlapped: with one `finish` for all rows that is an upper end.
+* *Finishing*: {both} cycles with a Laplace prior, {gauss} with a Gaussian one, for each of the {records} channels in
+  turn, or for each of the {groups} groups of {rows} channels that pass together. Nothing is taken to overlap: an upper
+  end.
+* *Of the engine's*: {engine:,} gates, the whole default engine ([bops.md](bops.md)).
 * **Memory**: {wide:,} bytes of values are written for this alone, and {moved:,} are read in each pass. The most that
   lives at once is {peak:,} bytes against {now:,} offline, less if anything: a residual stream and its copy are no
   longer written together, and values and codes of a tensor need not live beside its layer's inputs.

@@ -296,6 +296,7 @@ def draw_panels(figure: "Figure", panels: Sequence[Panel], float_top1: float | N
             counted = [pair for pair in zip(curve.widths, curve.gates, strict=True) if pair[1] is not None]
             if counted:
                 gates.plot(*zip(*counted, strict=True), "o-", **style)
+        gates.set_ylim(0, 1.1 * gates.get_ylim()[1])
         # Criteria that one width meets are one line.
         enough: dict[int, list[str]] = {}
         for text, width in each.least.items():

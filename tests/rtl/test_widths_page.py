@@ -66,3 +66,52 @@ def test_what_is_proved_enough_for_each_layer_is_so_for_the_network(store):
         proved = store["networks"][name]["grid"]["least"]["saturate"]["proved"]["pair"]
         assert proved["align"] == max(8, *(each[0] for each in layers.values()))
         assert proved["acc"] == max(12, *(each[1] for each in layers.values()))
+
+
+def test_a_row_group_finishes_at_once_and_a_shared_finish_takes_channels_in_turn(bench, store):
+    found, (laplace, gauss) = store["run_time"], store["statistics"].values()
+    assert len(found["row_groups"]) == len(found["tensors"])
+    for groups, (_, channels, *_) in zip(found["row_groups"], found["tensors"], strict=True):
+        assert groups == -(-channels // found["rows"])
+    # 41 and the mean's 2; a Gaussian prior has one pass, and no mean to wait for.
+    assert (bench.finish_cycles(laplace), bench.finish_cycles(gauss)) == (43, 58)
+    section = bench.run_time_section(store)
+    for cycles in (43, 58):
+        for count in (sum(found["row_groups"]), found["records"]):
+            assert f" {cycles * count:,} |" in section
+
+
+def test_the_engine_is_that_of_the_bops(bench):
+    stored = json.loads((ROOT / "docs" / "bops.json").read_text(encoding="utf-8"))
+    assert bench.engine_gates() == stored["gates"]["digit"]
+
+
+def test_pairs_that_fail_on_test_images_are_named(bench, store):
+    text = " ".join(" ".join(bench.chosen_by_top1(store)).split())
+    for name, network in store["networks"].items():
+        if not network["test"]:
+            continue
+        test, reference = bench.points(network["test"]), network["test"]["reference"]
+        for mode in bench.MODES:
+            mac = bench.pair_of(store, name, "accurate", mode)
+            worse = test[mac.align, mac.acc, mode]["top1"] < reference[3] - reference[4]
+            assert (f"{name}, {mode}, {mac.align}/{mac.acc}" in text) == worse
+
+
+def test_an_even_slope_has_no_scatter_and_a_step_has(bench):
+    def rows(extra):
+        return {
+            f"{align} 32 {mode}": [1000 - 10 * (16 - align) + extra * (align > 12), 0, 0, 90 + align, 110 + align]
+            for align in range(8, 17)
+            for mode in bench.MODES
+        }
+
+    assert bench.scatter({"rows": rows(0)}) == (0, 0)
+    # A step of 80 of 7: the mean is 10 + 10, that step 80.
+    assert bench.scatter({"rows": rows(70)}) == (pytest.approx(60 / 1070), 0)
+
+
+def test_the_accumulators_memory_saves_at_least_its_bits(bench):
+    alone, saved = bench.accumulators_saved(22)
+    assert 0 < alone < saved < 1
+    assert bench.accumulators_saved(32) == (0, 0)
