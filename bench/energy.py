@@ -70,12 +70,16 @@ SHAPES: dict[str, tuple[Callable[[], Network], EngineConfig]] = {
         resnet8,
         EngineConfig(rows=4, lanes=4, pixels=64, act_bytes=1 << 17, bus_bits=32),
     ),
+    # The engine of docs/throughput.md.
+    "ResNet-8, 32 x 32, 4 bits, 4 x 4 engine, 2 MiB": (resnet8, EngineConfig(rows=4, lanes=4)),
 }
 PARTS_OF_PAGE = ("digits", "rows", "trained", "shapes")
 
+IN_ROWS = ("adder tree", "component sums")
+"""Sums that a row of the array makes; the others are the accumulators'."""
 CLASSES = {
     "PEs": ("multiply", "combine", "shift", "sign", "align"),
-    "sums": ("adder tree", "component sums", "accumulate", "input sum"),
+    "sums": (*IN_ROWS, "accumulate", "input sum"),
     "post lanes, decoder": ("correct", "requantise", "pool", "decode"),
     "registers, FIFO, records": ("prefetch", "weight registers", "operand registers", "record memory"),
     "activation memory": ("activation reads", "activation writes"),
@@ -86,6 +90,8 @@ CLASSES = {
 }
 """Parts that a bar shows together."""
 ON_CHIP = [name for name in CLASSES if not name.startswith("DRAM")]
+MEMORIES = ON_CHIP[3:]
+"""Memories and registers, on the chip."""
 
 
 def measured(store: dict[str, Any], parts: Sequence[str], console: Console) -> dict[str, Any]:
@@ -158,6 +164,14 @@ class Figures:
         """The least energy of a group of parts."""
         return float(sum(low for part, (low, _) in self.content["parts"].items() if PARTS[part] == name))
 
+    def parts(self, *parts: str) -> float:
+        """The least energy of parts."""
+        return float(sum(self.content["parts"][part][0] for part in parts))
+
+    def logic(self, *modules: str, most: bool = False) -> float:
+        """Energy of modules' logic by B, without the clock: the least, or the most."""
+        return float(sum(m["logic_pj"][most] for m in self.measured["modules"] if m["name"] in modules))
+
     @property
     def engine(self) -> str:
         """Its engine in a few words."""
@@ -219,9 +233,9 @@ def _head(stored: Stored) -> Iterator[str]:
     yield "Written by `python bench/energy.py` (part of `make gates`)."
     yield ""
     yield from paragraph(
-        "Two estimates that share nothing but the engine, always side by side, because neither is a measurement of "
-        "silicon. No place and route, no library characterisation of this design and no leakage stands behind any "
-        "figure here: they are for comparing schemes and finding what dominates, not for a data sheet."
+        "Two estimates that share the engine and the supply voltage, always side by side, because neither is a "
+        "measurement of silicon. No place and route, no library characterisation of this design and no leakage "
+        "stands behind any figure here: they are for comparing schemes and finding what dominates, not for a data sheet."
     )
     yield "    gatewise energy F.gw --engine E.toml                           # A, and what B would be"
     yield "    gatewise energy F.gw --engine E.toml --images 2 --data IMAGES   # A and B"
@@ -244,7 +258,8 @@ def _head(stored: Stored) -> Iterator[str]:
     yield from bullets(stored.digits[0].measured["notes"])
     yield from paragraph(
         "B has what A leaves out (control, pipeline registers, clock, idle units that still switch) and lacks what A "
-        "has: memories and DRAM. So the two are not to be added, and only their arithmetic is about the same thing."
+        "has: memories and DRAM. So the two are not to be added, and only their arithmetic is about the same thing: "
+        "the last table of the next section compares it."
     )
 
 
@@ -286,17 +301,18 @@ def _digits_text(stored: Stored) -> Iterator[str]:
     yield ""
     yield "![Energy of the digits network](energy/digits.png)"
     yield ""
+    yield from _arithmetic(stored)
     first = stored.digits[0]
     memory, arithmetic = first.group("on-chip memory"), first.group("arithmetic")
     sums = first.of("input-sum memory") / first.of(*ON_CHIP)
     clock, logic = first.measured["clock_pj"][0], first.measured["logic_pj"][0]
-    array = sum(m["logic_pj"][0] for m in first.measured["modules"] if m["name"] == "array: rows")
+    array = first.logic("array: rows")
     gated = first.measured["gated_clock_pj"][0] / clock
     xor = stored.digits[-1]
     yield from paragraph(
-        "**Memory dominates arithmetic, and DRAM both.** In A the digit array's on-chip memories take "
+        "**Memory dominates arithmetic, and DRAM both.** In A the digit engine's memories and registers take "
         f"{memory / arithmetic:.1f} times what all its arithmetic does, and DRAM at least "
-        f"{first.of(*dram) / first.of(*ON_CHIP):.0f} times all of the chip. {percent(sums)} of the chip is the input "
+        f"{first.of(*dram) / first.of(*ON_CHIP):.1f} times all of the chip. {percent(sums)} of the chip is the input "
         "sums' memory: the engine keeps min(R, L) copies of a sum that differs in depthwise layers alone. In B the "
         f"clock takes {clock / logic:.1f} times what logic does: no clock is gated, and post lanes and descriptor "
         f"registers stand still most of the time. Gated ideally it would be {percent(gated)} of that. The rows of the "
@@ -305,6 +321,38 @@ def _digits_text(stored: Stored) -> Iterator[str]:
         "network's own order, and each slice that a tile of the engine touches comes again. The FleXOR network below "
         "was encrypted in its engine's order, and streams the least."
     )
+
+
+ARRAY = ("array: rows", "array: the rest", "accumulators")
+"""Modules of B that hold what A calls PEs and sums."""
+
+
+def _arithmetic(stored: Stored) -> Iterator[str]:
+    """Arithmetic by A and by B, beside each other."""
+    yield "What both estimate, the array's arithmetic; B is logic without the clock:"
+    yield ""
+    inner = (*CLASSES["PEs"], *IN_ROWS)
+    rows = [
+        ["A: PEs, adder trees", *(nano(each.parts(*inner)) for each in stored.digits)],
+        ["B: logic of the rows", *(spread(*_logic(each, ARRAY[:1])) for each in stored.digits)],
+        ["A: PEs, sums", *(nano(each.of("PEs", "sums")) for each in stored.digits)],
+        ["B: logic of rows, array and accumulators", *(spread(*_logic(each, ARRAY)) for each in stored.digits)],
+    ]
+    yield from table(["nJ", *(each.name for each in stored.digits)], rows)
+    ratios = {each.name: _logic(each, ARRAY[:1])[0] / each.parts(*inner) for each in stored.digits}
+    all_of = [_logic(each, ARRAY)[0] / each.of("PEs", "sums") for each in stored.digits]
+    low, high = min(ratios, key=lambda name: ratios[name]), max(ratios, key=lambda name: ratios[name])
+    yield from paragraph(
+        f"B's least is {ratios[low]:.1f} ({low}) to {ratios[high]:.1f} times ({high}) what A has for the rows, "
+        f"{min(all_of):.1f} to {max(all_of):.1f} times for the whole array. B has what A leaves out: pipeline "
+        "registers that change, multiplexers, overflow counts, and gates that switch where no result is used. A knows no "
+        "values: it takes every operation in full where B's nets may stand still. And B's figure of a row is itself only as "
+        "good as the section below says."
+    )
+
+
+def _logic(figures: Figures, modules: Sequence[str]) -> tuple[float, float]:
+    return figures.logic(*modules), figures.logic(*modules, most=True)
 
 
 def _rows_text(stored: Stored) -> Iterator[str]:
@@ -354,13 +402,22 @@ def _networks_text(stored: Stored) -> Iterator[str]:
         "ResNet hundreds of thousands of cycles, each some hundred times dearer to watch than to run; B is not shown "
         "for them, and what it found above (the clock, the control) is missing here. ResNet-20s are the trained "
         "exports of `bench/trained` on 16 x 16 engines with 128 KiB of activation memory, ResNet-18 has seeded "
-        "weights and 2 MiB; ResNet-8 is the one of MLPerf Tiny, seeded, for a reviewer's IoT case: 4 x 4 PEs, 64 "
-        "pixels, 128 KiB, a 32-bit bus."
+        "weights and 2 MiB; ResNet-8 is the one of MLPerf Tiny, seeded, for a reviewer's IoT case." + _removed(stored)
+    )
+    eight, large = stored.shapes[1:]
+    yield from paragraph(
+        f"**ResNet-8 stands here on two engines.** One is made for it ({settings(eight)}). The other has the default "
+        f"memory ({settings(large)}): it is the engine of [throughput.md](throughput.md), which takes what `gatewise "
+        "compare --size 4x4` makes, and there the same network takes "
+        f"{large.of(*CLASSES) / 1e6:.1f} .. {large.of(*CLASSES, most=True) / 1e6:.1f} uJ in place of "
+        f"{eight.of(*CLASSES) / 1e6:.1f} .. {eight.of(*CLASSES, most=True) / 1e6:.1f}: the larger a memory, the dearer "
+        f"each access ({eight.of(*ON_CHIP) / 1e6:.1f} uJ on the chip against {large.of(*ON_CHIP) / 1e6:.1f}). The keys "
+        "in brackets are those of `--engine E.toml`."
     )
     rows = []
     dram = [name for name in CLASSES if name not in ON_CHIP]
     for each in networks:
-        memory = sum(each.of(name) for name in ON_CHIP[3:])
+        memory = each.of(*MEMORIES)
         rows.append(
             [
                 each.name,
@@ -368,7 +425,8 @@ def _networks_text(stored: Stored) -> Iterator[str]:
                 f"{each.macs / 1e6:,.1f}",
                 f"{each.of('PEs') / 1e6:.2f}",
                 f"{each.of('sums', 'post lanes, decoder') / 1e6:.2f}",
-                f"{memory / 1e6:.2f}",
+                f"{memory / 1e6:,.2f}",
+                f"{each.of(*ON_CHIP) / 1e6:,.2f}",
                 f"{each.of(*dram) / 1e6:,.1f} - {each.of(*dram, most=True) / 1e6:,.1f}",
                 f"{each.of(*ON_CHIP) / each.macs:.2f}",
                 f"{each.of(*CLASSES) / each.macs:.1f} - {each.of(*CLASSES, most=True) / each.macs:.1f}",
@@ -376,8 +434,8 @@ def _networks_text(stored: Stored) -> Iterator[str]:
             ]
         )
     yield from table(
-        ["network", "engine", "MMAC", "PEs, uJ", "sums, post lanes, uJ", "on-chip memory, uJ", "DRAM, uJ",
-         "pJ a MAC, on the chip", "pJ a MAC, with DRAM", "weights streamed, MB"],
+        ["network", "engine", "MMAC", "PEs, uJ", "sums, post lanes, uJ", "memories and registers, uJ",
+         "on the chip, uJ", "DRAM, uJ", "pJ a MAC, on the chip", "pJ a MAC, with DRAM", "weights streamed, MB"],
         rows, left=2,
     )  # fmt: skip
     yield "![pJ a MAC by part](energy/networks.png)"
@@ -385,19 +443,36 @@ def _networks_text(stored: Stored) -> Iterator[str]:
     yield from paragraph(_finding(stored, dram))
 
 
+def settings(figures: Figures) -> str:
+    """What an engine has beside its array, as the keys of its file."""
+    keys = ("rows", "lanes", "pixels", "act_bytes", "bus_bits")
+    return ", ".join(f"{key} = {figures.content['engine'][key]}" for key in keys)
+
+
+def _removed(stored: Stored) -> str:
+    """What channels that no image changes take away of the trained networks."""
+    whole = max(each.macs for each in stored.trained)
+    fewer = {each.name: 1 - each.macs / whole for each in stored.trained if each.macs < whole}
+    if not fewer:
+        return ""
+    found = "; ".join(f"{name}: {percent(share)}" for name, share in fewer.items())
+    return f" MMAC are those that run: channels that no image changes are removed where that is exact ({found} of all)."
+
+
 def _finding(stored: Stored, dram: list[str]) -> str:
     by_name = {each.name: each for each in (*stored.trained, *stored.shapes)}
     aciq, fixed = by_name["ACIQ, W4A4"], by_name["fixed point, W8A8"]
     chip = {name: each.of(*ON_CHIP) / each.macs for name, each in by_name.items() if each in stored.trained}
     least, most = min(chip, key=lambda name: chip[name]), max(chip, key=lambda name: chip[name])
-    memories = [sum(each.of(name) for name in ON_CHIP[3:]) / each.of(*ON_CHIP) for each in by_name.values()]
+    memories = [each.of(*MEMORIES) / each.of(*ON_CHIP) for each in by_name.values()]
     pes = [each.of("PEs") / each.of(*ON_CHIP) for each in by_name.values()]
     sums = [each.of("accumulator memory", "input-sum memory") / each.of(*ON_CHIP) for each in by_name.values()]
     away = [each.of(*dram) / each.of(*CLASSES) for each in by_name.values()]
     align, multiply = (aciq.content["parts"][part][0] for part in ("align", "multiply"))
-    eighteen, eight = stored.shapes
+    eighteen, eight = stored.shapes[:2]
     return (
-        f"**What dominates.** On the chip memories take {percent(min(memories))} to {percent(max(memories))} and the "
+        "**What dominates.** On the chip memories and registers take "
+        f"{percent(min(memories))} to {percent(max(memories))} and the "
         f"PEs themselves {percent(min(pes))} to {percent(max(pes))}; that a multiplication of 4 x 4 bits costs a "
         "quarter of one of 8 x 8 is hardly seen but through the passes: 8-bit codes are four digit pairs, and fixed "
         f"point takes {fixed.of(*ON_CHIP) / aciq.of(*ON_CHIP):.1f} times the on-chip energy of ACIQ's W4A4. Of the "
@@ -425,7 +500,8 @@ def plot(stored: Stored, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     colours = dict(zip(CLASSES, pyplot.get_cmap("tab10").colors, strict=False))
-    source = "A: Horowitz, ISSCC 2014, 45 nm, 0.9 V; B: own gates x measured activity, NanGate 45 nm; docs/energy.md"
+    source, where = "A: Horowitz, ISSCC 2014, 45 nm, 0.9 V", "docs/energy.md"
+    own = "B: own gates x measured activity, NanGate 45 nm"
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 5.2), sharex=True)
     names = [each.name.replace(", ", "\n") for each in stored.digits]
@@ -446,27 +522,35 @@ def plot(stored: Stored, folder: Path) -> None:
         axes.set_ylim(top=1.3 * axes.get_ylim()[1])
         axes.legend(fontsize=7, ncols=2, loc="upper left")
         axes.tick_params(axis="x", labelsize=7)
-    _save(figure, folder / "digits", f"4 x 4 engines, digits networks. {source}")
+    _save(figure, folder / "digits", f"4 x 4 engines, digits networks. {source}; {own}; {where}")
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5.6), sharey=True)
-    networks = [*stored.digits, *stored.trained, *stored.shapes]
-    names = [f"digits: {each.name}" for each in stored.digits] + [f"ResNet-20: {each.name}" for each in stored.trained]
-    names += [each.name for each in stored.shapes]
-    for axes, shown, title in ((left, ON_CHIP, "on the chip"), (right, list(CLASSES), "with DRAM")):
-        bottom = [0.0] * len(networks)
-        for name in shown:
-            values = [each.of(name) / each.macs for each in networks]
-            axes.barh(names, values, left=bottom, color=colours[name], label=name)
-            bottom = [a + b for a, b in zip(bottom, values, strict=True)]
-        axes.set_title(f"A, published energies: {title}", fontsize=10)
-        axes.set_xlabel("pJ a MAC")
-        axes.tick_params(axis="y", labelsize=8)
-    high = [each.of(*CLASSES, most=True) / each.macs for each in networks]
-    spans = [[0.0] * len(high), [b - a for a, b in zip(bottom, high, strict=True)]]
-    right.errorbar(bottom, names, xerr=spans, fmt="none", ecolor="black", capsize=3, label="up to: dearest DRAM")
-    right.legend(fontsize=7, loc="lower right")
-    left.invert_yaxis()
-    _save(figure, folder / "networks", source)
+    # Weights of the digits networks are read for few pixels, which takes another scale.
+    groups = [[*stored.digits], [*stored.trained, *stored.shapes]]
+    figure, grid = pyplot.subplots(2, 2, figsize=(12, 8), height_ratios=[len(group) for group in groups])
+    for (left, right), group in zip(grid, groups, strict=True):
+        names = [_label(each, stored) for each in group]
+        for axes, shown, title in ((left, ON_CHIP, "on the chip"), (right, list(CLASSES), "with DRAM")):
+            bottom = [0.0] * len(group)
+            for name in shown:
+                values = [each.of(name) / each.macs for each in group]
+                axes.barh(names, values, left=bottom, color=colours[name], label=name)
+                bottom = [a + b for a, b in zip(bottom, values, strict=True)]
+            axes.set_title(f"A, published energies: {title}", fontsize=10)
+            axes.set_xlabel("pJ a MAC")
+            axes.tick_params(axis="y", labelsize=8)
+            axes.invert_yaxis()
+        right.set_yticklabels([])
+        high = [each.of(*CLASSES, most=True) / each.macs for each in group]
+        spans = [[0.0] * len(high), [b - a for a, b in zip(bottom, high, strict=True)]]
+        right.errorbar(bottom, names, xerr=spans, fmt="none", ecolor="black", capsize=3, label="up to: dearest DRAM")
+    handles, labels = grid[0][1].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, ncols=5, loc="upper center")
+    _save(figure, folder / "networks", f"{source}; {where}", top=0.94)
+
+
+def _label(figures: Figures, stored: Stored) -> str:
+    kind = "digits: " if figures in stored.digits else "ResNet-20: " if figures in stored.trained else ""
+    return kind + figures.name.replace(", 4 bits, ", ", 4 bits,\n")
 
 
 def _stack(axes: Any, names: list[str], parts: list[tuple[str, list[float]]], colours: dict[str, Any]) -> None:
@@ -477,9 +561,9 @@ def _stack(axes: Any, names: list[str], parts: list[tuple[str, list[float]]], co
     axes.set_xticks(range(len(names)), names)
 
 
-def _save(figure: Any, path: Path, source: str) -> None:
+def _save(figure: Any, path: Path, source: str, top: float = 1.0) -> None:
     figure.text(0.01, 0.005, source, fontsize=6)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, top))
     figure.savefig(path.with_suffix(".png"), dpi=130)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 

@@ -55,6 +55,33 @@ def test_a_resnets_estimate_is_todays(bench, stored):
     assert figures.macs == found.macs
 
 
+def test_resnet8_on_the_default_memory_is_the_one_of_the_page_on_throughput(bench, stored):
+    figures = stored.shapes[-1]
+    make, engine = bench.SHAPES[figures.name]
+    found = estimate(make(), engine)
+    assert figures.of(*bench.CLASSES) == pytest.approx(found.total.low)
+    assert (engine.act_bytes, engine.pixels, engine.bus_bits) == (2 << 20, 256, 128)
+    # Another memory, and another energy: of the activation memory most of all.
+    small = stored.shapes[-2]
+    assert small.macs == figures.macs
+    assert figures.of("activation memory") > 2 * small.of("activation memory")
+
+
+def test_the_arithmetic_of_both_estimates_is_a_part_of_each(bench, stored):
+    for each in stored.digits:
+        inner = each.parts(*bench.CLASSES["PEs"], *bench.IN_ROWS)
+        assert 0 < inner < each.of("PEs", "sums") < each.group("arithmetic")
+        assert 0 < each.logic(*bench.ARRAY[:1]) < each.logic(*bench.ARRAY) < each.measured["logic_pj"][0]
+        assert {module["name"] for module in each.measured["modules"]} >= set(bench.ARRAY)
+
+
+def test_what_was_removed_is_said_of_those_that_it_was_removed_from(bench, stored):
+    text = bench._removed(stored)
+    whole = max(each.macs for each in stored.trained)
+    for each in stored.trained:
+        assert (f"{each.name}: {bench.percent(1 - each.macs / whole)}" in text) == (each.macs < whole)
+
+
 def test_every_part_is_in_one_bar(bench):
     shown = [part for parts in bench.CLASSES.values() for part in parts]
     assert sorted(shown) == sorted(PARTS)
