@@ -235,7 +235,8 @@ def _head(stored: Stored) -> Iterator[str]:
     yield from paragraph(
         "Two estimates that share the engine and the supply voltage, always side by side, because neither is a "
         "measurement of silicon. No place and route, no library characterisation of this design and no leakage "
-        "stands behind any figure here: they are for comparing schemes and finding what dominates, not for a data sheet."
+        "stands behind any figure here: they are for comparing schemes and finding what dominates, not for a data "
+        "sheet."
     )
     yield "    gatewise energy F.gw --engine E.toml                           # A, and what B would be"
     yield "    gatewise energy F.gw --engine E.toml --images 2 --data IMAGES   # A and B"
@@ -345,9 +346,9 @@ def _arithmetic(stored: Stored) -> Iterator[str]:
     yield from paragraph(
         f"B's least is {ratios[low]:.1f} ({low}) to {ratios[high]:.1f} times ({high}) what A has for the rows, "
         f"{min(all_of):.1f} to {max(all_of):.1f} times for the whole array. B has what A leaves out: pipeline "
-        "registers that change, multiplexers, overflow counts, and gates that switch where no result is used. A knows no "
-        "values: it takes every operation in full where B's nets may stand still. And B's figure of a row is itself only as "
-        "good as the section below says."
+        "registers that change, multiplexers, overflow counts, and gates that switch where no result is used. A knows "
+        "no values: it takes every operation in full where B's nets may stand still. And B's figure of a row is itself "
+        "only as good as the section below says."
     )
 
 
