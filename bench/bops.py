@@ -66,7 +66,7 @@ MEASURES = {
         "gates x cycles", "10^9 gate cycles", 1e-9, lambda point, array, gates: gates[array] * point[array]["cycles"]
     ),
     "bytes": Measure("bytes read", "kB over the bus", 1e-3, lambda point, array, _: point[array]["bytes"]),
-    "energy": Measure("energy", "microjoules", 1e-6, lambda point, array, _: point[array]["energy"]),
+    "energy": Measure("energy (A)", "microjoules", 1e-6, lambda point, array, _: point[array]["energy"]),
 }
 PREDICTORS = {
     "bops": "BOPs",
@@ -160,9 +160,10 @@ class Points:
     def __init__(self, store: dict[str, Any]) -> None:
         self.store = store
         self.gates: dict[str, int] = store[GATES]
-        trained = store[TRAINED_PART]
+        resnets = {name: point for name, point in store[TRAINED_PART].items() if not name.startswith("bayes")}
+        self.same = alike(resnets)
         self.sets: dict[str, list[dict[str, Any]]] = {
-            "ResNet-20, trained": [point for name, point in trained.items() if not name.startswith("bayes")],
+            "ResNet-20, trained": [resnets[names[0]] for names in self.same],
             **{f"ResNet-20, {name}": store[name] for name in DRAWN},
         }
 
@@ -177,6 +178,14 @@ class Points:
     def better(self, points: Sequence[dict[str, Any]]) -> np.ndarray:
         """Gates x cycles of every network on the array that suits it."""
         return np.min([self.values(points, "product", array) for array in ARRAYS], axis=0)
+
+
+def alike(points: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Names of networks, those with equal figures together: the same widths found twice are one network here."""
+    found: dict[str, list[str]] = {}
+    for name, point in points.items():
+        found.setdefault(json.dumps(point, sort_keys=True), []).append(name)
+    return list(found.values())
 
 
 def rank(first: np.ndarray, second: np.ndarray) -> float:
@@ -212,7 +221,9 @@ def _head(points: Points) -> str:
     wide = points.sets["ResNet-20, 1 to 8 bits"]
     few, many_cycles = (points.store[TRAINED_PART][name] for name in PAIR)
     lenet = [point for name, point in points.store[TRAINED_PART].items() if name.startswith("bayes")]
+    twins = [_listed(f"`{name}`" for name in names) for names in points.same if len(names) > 1]
     text = HEAD.format(
+        twins=f" ({'; '.join(twins)} have the same figures and count once)" if twins else "",
         pair=PAIR,
         pair_bops=few["bops"] / 1e6,
         pair_cycles=few["digit"]["cycles"],
@@ -273,7 +284,7 @@ sum of weight bits has {bits:.3f}. Energy, of which memory is a great part, has 
 **Widths between powers of two mislead more**: the digit array takes 5 bits as 8 and 3 as 4. With 1 to 8 bits the
 coefficient for its cycles is {wide:.3f}, that of digit products {wide_digits:.3f}.
 
-**A pair may be far off.** Of {count} trained ResNet-20 the coefficients are {trained_digit:.3f}
+**A pair may be far off.** Of {count} trained ResNet-20{twins} the coefficients are {trained_digit:.3f}
 (digit cycles), {trained_fusion:.3f} (fused) and {trained_bytes:.3f} (bytes). Where widths differ by channel, BOPs are
 those of the mean width and cycles those of the widest of the channels that go together: `{pair[0]}` has
 {pair_bops:,.0f} MBOP and takes {pair_cycles:,} cycles, `{pair[1]}` with {other_bops:,.0f} MBOP takes {other_cycles:,}.
@@ -283,8 +294,10 @@ And of the three LeNet-5 of Bayesian Bits, which BOPs were the aim of, at {lenet
 Engines are the default ones of 16 x 16 with either array, no decoder, constant channels removed where that is exact;
 cycles come from the model that equals the RTL. Gates are two-input gates of the whole engine ({gates}; {tool}); for one
 array gates x cycles rank as cycles do, so that the table has them for the better array of both. Energy is the middle of
-estimate A of [energy.md](energy.md), with its caveats. Networks with drawn widths have seeded weights: cycles and bytes
-do not depend on what they know. Their first and last layer have 8 bits, the residual stream 16.
+estimate A of [energy.md](energy.md), and the middle is that of its range for DRAM. A has no clock and no control, and
+in B, from measured activity, the clock is more than all logic: B is not measured for these networks, so that their
+energy is one of operations and memories alone. Networks with drawn widths have seeded weights: cycles and bytes do not
+depend on what they know. Their first and last layer have 8 bits, the residual stream 16.
 """
 
 
@@ -323,7 +336,7 @@ def _spreads(points: Points) -> Iterator[str]:
 
 def _rows(points: Points) -> Iterator[str]:
     yield "## The trained networks\n"
-    yield "Of an image, by BOPs. Accuracies are in [results.md](results.md).\n"
+    yield "Of an image, by BOPs; energies are estimate A alone. Accuracies are in [results.md](results.md).\n"
     rows = []
     for name, point in sorted(points.store[TRAINED_PART].items(), key=lambda item: -item[1]["bops"]):
         cells = [f"{point['bops'] / 1e6:,.1f}", f"{point['digits'] / 1e6:,.2f}"]
@@ -371,7 +384,8 @@ def plot(points: Points, folder: Path) -> None:
             place.legend(fontsize=6, title="networks: rank correlation", title_fontsize=6, loc="lower right")
     for place in axes[-1]:
         place.set_xlabel("BOPs of an image, millions", fontsize=8)
-    figure.text(0.01, 0.005, f"16 x 16 engines; cycles as the RTL's; {points.store['tool']}; docs/bops.md", fontsize=6)
+    source = f"16 x 16 engines; cycles as the RTL's; {points.store['tool']}; A: Horowitz, ISSCC 2014; docs/bops.md"
+    figure.text(0.01, 0.005, source, fontsize=6)
     figure.tight_layout()
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "bops.png", dpi=120)

@@ -46,6 +46,16 @@ def test_drawn_networks_are_the_same_each_time(bench, store):
     assert exact(bench, bench.figures(bench.drawn(bench.DRAWN[name], 3))) == exact(bench, store[name][3])
 
 
+def test_networks_with_equal_figures_count_once(bench, store):
+    assert bench.alike({"a": {"bops": 1, "digit": {"cycles": 2}}, "b": {"bops": 1, "digit": {"cycles": 3}},
+                        "c": {"digit": {"cycles": 2}, "bops": 1}}) == [["a", "c"], ["b"]]  # fmt: skip
+    points = bench.Points(store)
+    trained = points.sets["ResNet-20, trained"]
+    assert all(one != other for at, one in enumerate(trained) for other in trained[:at])
+    names = [name for name in store[bench.TRAINED_PART] if not name.startswith("bayes")]
+    assert sorted(name for group in points.same for name in group) == sorted(names)
+
+
 def test_pairs_in_the_wrong_order_are_counted_without_ties(bench):
     first = np.array([1.0, 2.0, 3.0, 3.0])
     # Five pairs are no ties; of them (2, 3) twice are turned round.
