@@ -456,8 +456,8 @@ def answer(store: dict[str, Any]) -> str:
         f"{2 * pixels} accumulators to a row, {2 * pixels * full:,} bits at {full} and {2 * pixels * most.acc:,}, ",
         f"{fewer:.0%} fewer, at {most.acc}. By estimate A of [energy.md](energy.md), which has neither B's clock nor ",
         f"its control, {most.acc} bits would save {alone:.0%} of the digits network's on-chip energy on a 4 x 4 ",
-        f"engine in proportion to their number, and {saved:.0%} with what an access to a smaller memory costs less ",
-        "besides. The post lanes, whose values have acc + F bits, follow the accumulator's width too.",
+        f"engine if an access cost as its bits do, and {saved:.0%} since it costs less in a smaller memory as well. ",
+        "The post lanes, whose values have acc + F bits, follow the accumulator's width too.",
     )
     lines += bullet(
         f"**Saturation** costs {1 - wrapped.gates / whole.gates:.1%} of a row's gates at 16/32. Where a proof says ",
@@ -796,9 +796,9 @@ layer of four reads a slot, by the rules of [microarchitecture.md](microarchitec
   along save a write.
 * *Passes*: {passes:,} cycles for each reading of all {tensors} tensors. A Laplace prior reads twice (distances, then
   codes), a Gaussian one once. The first sums are taken from the drain, for nothing.
-* *Finishing*: {both} cycles with a Laplace prior, {gauss} with a Gaussian one, for each of the {records} channels in
-  turn, or for each of the {groups} groups of {rows} channels that pass together. Nothing is taken to overlap: an upper
-  end.
+* *Finishing*: {both} cycles with a Laplace prior, {gauss} with a Gaussian one, for each of the {records} channels
+  in turn, or for each of the {groups} groups of up to {rows} channels that pass together. Nothing is taken to overlap:
+  an upper end.
 * *Of the engine's*: {engine:,} gates, the whole default engine ([bops.md](bops.md)).
 * **Memory**: {wide:,} bytes of values are written for this alone, and {moved:,} are read in each pass. The most that
   lives at once is {peak:,} bytes against {now:,} offline, less if anything: a residual stream and its copy are no
