@@ -27,8 +27,8 @@ PROGRAMS: dict[str, Sequence[str]] = {
     "bops": (),
 }
 """By what each takes, the longest first."""
-LAST = ("gates", ("--part", ON_ENGINES))
-"""What is composed of engines that others count."""
+LAST: Sequence[tuple[str, Sequence[str]]] = (("gates", ("--part", ON_ENGINES)), ("widths", ("--part", "page")))
+"""What is made of what others count."""
 AT_A_TIME = 2
 """Programs; each runs as many syntheses as there are processors."""
 KEPT_LINES = 20
@@ -102,7 +102,8 @@ def main() -> None:
             try:
                 for future in as_completed([pool.submit(one, *each) for each in PROGRAMS.items()]):
                     future.result()
-                one(*LAST)
+                for each in LAST:
+                    one(*each)
             except Failed as error:
                 sys.exit(str(error))
             finally:

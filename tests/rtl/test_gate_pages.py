@@ -58,6 +58,6 @@ def test_a_failure_ends_the_others_and_says_why(pages, monkeypatch, tmp_path):
 
 def test_the_last_is_run_when_all_others_have_ended(pages, monkeypatch, tmp_path):
     monkeypatch.setattr(pages, "PROGRAMS", {"says": ["0"]})
-    monkeypatch.setattr(pages, "LAST", ("writes", ()))
+    monkeypatch.setattr(pages, "LAST", [("writes", ())])
     pages.main()
     assert (tmp_path / "writes.py.ran").exists()
