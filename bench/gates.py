@@ -12,15 +12,19 @@ import json
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from gatewise.kernels.unrolled import STRUCTURES, Structure
 from gatewise.rtl.compare import ENGINE, Assumptions, Comparison, compare_layer, network_rows, parse_layer
+from gatewise.rtl.huffman import HuffmanBank
 from gatewise.rtl.runner import Runner
+from gatewise.rtl.synth import STRATIX_10_GX_2800, synthesize_component
 from gatewise.rtl.unrolled_layer import CHECKED_TAPS, check_flattened
 from gatewise.sim.atomic import write_bytes, write_json
+from gatewise.sim.coded import huffman_bank
+from gatewise.sim.engine import EngineConfig
 from gatewise.sim.unrolled import SCHEMES, load_layer, seeded_layer
 from markdown import table
 from paths import ROOT, TRAINED
@@ -62,6 +66,10 @@ RUNS: dict[str, tuple[Assumptions, tuple[str, ...]]] = {
 CHECKS = "checks"
 CHECK_FIELDS = ("gates_sum", "gates_flat", "aluts_sum", "aluts_flat")
 ON_ENGINES = "engine"
+ONE_DECODER = "one decoder"
+"""A bank of one Huffman decoder, as an engine of one row would have it."""
+SHARED_BY = (1, 2, 4, 8)
+"""Images that a fetched weight serves."""
 TRAINED_LAYER = "layer3.1.conv2"
 TRAINED_SHAPE = "3,64,64,8,8"
 TRAINED_NETWORKS = {
@@ -73,15 +81,15 @@ TRAINED_NETWORKS = {
     "8-bit fixed point": "resnet20-fixed8",
 }
 """Exports of `bench/trained`, whose accuracies are in docs/results.md."""
-PARTS = (*RUNS, TRAINED_LAYER, CHECKS, ON_ENGINES)
-CHECKED = ("shift", "focused5", "fixed8", "aciq", "lqnet-a2", "ternary")
+PARTS = (*RUNS, TRAINED_LAYER, CHECKS, ONE_DECODER, ON_ENGINES)
+CHECKED = ("abcnet", "lqnet-a2", "shift", "focused5", "fixed8", "aciq", "flexor-0.8", "bayesian8", "ternary")
 
 
 def measured(store: dict[str, Any], parts: Sequence[str], console: Console) -> dict[str, Any]:
     """The counts of the parts in their places in the store."""
     layer = parse_layer(LAYER)
     runs, checks = dict(store.get("runs", {})), list(store.get("checks", []))
-    engines = store.get(ON_ENGINES)
+    engines, decoder = store.get(ON_ENGINES), store.get(ONE_DECODER)
     with progress(console, "gates") as notice:
         for part in parts:
             start = time.perf_counter()
@@ -90,6 +98,8 @@ def measured(store: dict[str, Any], parts: Sequence[str], console: Console) -> d
                     checks = [_checked(name, structure, runner) for name in CHECKED for structure in STRUCTURES]
             elif part == ON_ENGINES:
                 engines = compare_layer(layer, architectures=[ENGINE], notice=notice).to_json()
+            elif part == ONE_DECODER:
+                decoder = _one_decoder(notice)
             elif part == TRAINED_LAYER:
                 runs[part] = _trained(notice).to_json()
             else:
@@ -97,7 +107,17 @@ def measured(store: dict[str, Any], parts: Sequence[str], console: Console) -> d
                 found = compare_layer(layer, schemes=schemes, assumptions=assumptions, notice=notice)
                 runs[part] = found.to_json()
             console.print(f"{part}: {time.perf_counter() - start:.0f} s")
-    return {"runs": runs, "checks": checks, ON_ENGINES: engines}
+    return {"runs": runs, "checks": checks, ONE_DECODER: decoder, ON_ENGINES: engines}
+
+
+def one_decoder() -> HuffmanBank:
+    """The bank of an engine with Huffman codes, with one decoder in it."""
+    return HuffmanBank(replace(huffman_bank(EngineConfig(array="shift", decoder="huffman")), rows=1))
+
+
+def _one_decoder(notice: Callable[[str], None]) -> dict[str, Any]:
+    report = synthesize_component(one_decoder(), "huffman_bank", notice=notice)
+    return {"gates": report.gates.two_input, "rtl_sha256": report.rtl_sha256}
 
 
 def _checked(name: str, structure: Structure, runner: Runner) -> dict[str, Any]:
@@ -223,7 +243,7 @@ padding and weights of zero (4.84 M MACs); *every tap* counts them all (`--padde
 REPRODUCED = {
     "abcnet": (EVERY, "abcnet", "direct", "`--scheme abcnet`: 25 counts of bits, 16-bit coefficients"),
     "lqnet-a2": (EVERY, "lqnet-a5", "direct", "`--scheme lqnet-a5`: activations of five planes, as ABC-Net's"),
-    "shift": (NINE, "shift", "direct", "`--scheme shift --activation-bits 9`: products are signed numbers"),
+    "shift": (NINE, "shift", "direct", "`--scheme shift --activation-bits 9`: as wide as signed products"),
     "focused5": (NINE, "focused5", "grouped", "`--scheme focused5 --activation-bits 9`, sums shared"),
     "focused5-huffman": (NINE, "focused5-huffman", "grouped", "the same with a decoder for each output channel"),
 }
@@ -231,7 +251,10 @@ REPRODUCED = {
 
 
 def _reproduced(counts: Counts) -> Iterator[str]:
-    yield REPRODUCED_TEXT
+    yield REPRODUCED_TEXT.format(
+        focused=counts.ratio(EVERY, ("focused5", "direct"), ("shift", "direct")),
+        abcnet=counts.ratio(EVERY, ("abcnet", "grouped"), ("shift", "grouped")),
+    )
     to = counts.gates(*REPRODUCED["shift"][:3])
     rows = []
     for scheme, (title, published) in PUBLISHED.items():
@@ -254,8 +277,11 @@ def _reproduced(counts: Counts) -> Iterator[str]:
 REPRODUCED_TEXT = """\
 ### The published table, reproduced
 
-Every tap counted, in the structure that is named, and for each row at most one assumption changed. The paper states
-none of these: that all five come this close is evidence for them, not proof.
+Every tap counted, in the structure that is named. These are chosen with the published figures in view, from 2
+structures, 3 activations of LQ-Net, 2 widths of activations and 2 of coefficients; the paper states none of them. No
+single structure gives all five: direct has focused at {focused:.2f} of shift, grouped has ABC-Net at {abcnet:.2f}. The
+published order comes out only where ABC-Net and LQ-Net are direct and focused shares its sums. Activations of 9
+unsigned bits are as wide as a signed product: a stand-in for it.
 """
 
 
@@ -277,15 +303,15 @@ def _explained(counts: Counts) -> Iterator[str]:
         f"**Shift**: {gates(*shift) / PUBLISHED_MACS:.1f} gates for each ",
         "MAC where 47.8 are published. Activations are ",
         "not negative and signs are constants, so that ours adds what is added and what is subtracted as numbers of ",
-        "8 bits. Products that are signed numbers have nine: with `--activation-bits 9` it is ",
-        f"{off('shift', 'shift', NINE)}.",
+        "8 bits. Products that are signed numbers have nine; with activations of nine unsigned bits in their place ",
+        f"(`--activation-bits 9`) it is {off('shift', 'shift', NINE)}.",
     )
     yield from bullet(
-        "**ABC-Net** is clearly above all others, as published: ",
+        "**ABC-Net** is clearly above all others in the papers' own arithmetic (direct): ",
         f"{off('abcnet', 'abcnet')}, and with coefficients of 8 ",
         f"bits (`--coefficient-bits 8`) {off('abcnet', 'abcnet', FEW)}. Its 25 counts of 900 bits are most of it. The ",
         f"ratio to our shift layer is {ratio('abcnet')}, as that is the ",
-        "smaller one; to shift with products of nine bits ",
+        "smaller one; to shift with activations of nine bits ",
         f"it is {gates('abcnet') / gates('shift', run=NINE):.2f}, and ",
         f"{gates('abcnet', run=FEW) / gates('shift', run=NINE):.2f} ",
         "with 8-bit coefficients, where 2.93 is published. Grouped by the patterns of its five signs ABC-Net is ",
@@ -302,25 +328,36 @@ def _explained(counts: Counts) -> Iterator[str]:
     )
     yield from bullet(
         f"**Focused to shift** is {counts.ratio(EVERY, ('focused5', 'grouped'), shift):.3f} grouped, and ",
-        f"{counts.ratio('as it is', ('focused5', 'grouped'), shift):.3f} where zeros are left out, which are rarer ",
-        "among focused weights: a value and its mean must cancel. Published is 1.001. Direct it is ",
+        f"{counts.ratio('as it is', ('focused5', 'grouped'), shift):.4f} where zeros are left out, which are rarer ",
+        "among focused weights: a value and its mean must cancel. So within 5 % of shift holds for the paper's count, ",
+        "which skips no zeros, and for ours with them left out it is ",
+        f"{counts.ratio('as it is', ('focused5', 'grouped'), shift) - 1:.2%}. Published is 1.001. Direct it is ",
         f"{counts.ratio(EVERY, ('focused5', 'direct'), ('shift', 'direct')):.2f}: ",
         "each weight is two powers of two, and ",
-        "each activation is added twice. So the published figure can only be one of sums that the shift tree and the ",
-        "trees of the means share.",
+        "each activation is added twice. The published figure is reproduced here only by sums that the shift tree and ",
+        "the trees of the means share.",
     )
     decoders = counts.ratio(EVERY, ("focused5-huffman", "grouped"), ("focused5", "grouped")) - 1
+    channels = parse_layer(LAYER).shape.out_channels
+    each = gates("focused5-huffman", "grouped") - gates("focused5", "grouped")
+    theirs = published["focused5-huffman"] - published["focused5"]
     yield from bullet(
         f"**Huffman decoders**, one for each output channel, are {decoders:.2%} of the grouped layer, ",
-        f"{published['focused5-huffman'] / published['focused5'] - 1:.2%} as published. In the engine, whose weights ",
-        "are no wires, a bank of decoders is a share of its own, two orders of magnitude greater: ",
-        "[engine.md](engine.md) has it.",
+        f"{published['focused5-huffman'] / published['focused5'] - 1:.2%} as published: both within 1 %. Ours is ",
+        f"{each * 1e6 / channels:,.0f} gates without the registers that hold what it decodes; the published ",
+        f"{theirs:.1f} M are {theirs * 1e6 / channels:,.0f} each if there is one a channel. On an engine, whose "
+        "weights ",
+        "are no wires, it is another matter: [below](#huffmans-share-on-an-engine).",
     )
     yield from bullet(
         f"**8-bit fixed point** costs {ratio('fixed8')} times a shift ",
         "layer where every tap has a constant multiplier, ",
         f"and {ratio('fixed8', 'grouped')} times where equal constants are grouped: 900 taps have at most 64 odd ",
-        "constants.",
+        "constants. Its step is rounded up to a power of two, which leaves up to half of the codes unused. Clipped at ",
+        "3 standard deviations, the same arithmetic (Bayesian Bits, 8 bits) is ",
+        f"{gates('bayesian8', run='as it is'):.1f} M direct as it is, ",
+        f"{counts.ratio('as it is', ('bayesian8', 'direct'), ('shift', 'direct')):.2f} times shift, where this one is ",
+        f"{counts.ratio('as it is', ('fixed8', 'direct'), ('shift', 'direct')):.2f} times.",
     )
 
 
@@ -350,9 +387,20 @@ def _all(counts: Counts) -> Iterator[str]:
         for row in result["rows"]
     ]
     yield from table(headings, rows, 2)
+    yield from bullet(ALM_NOTE)
+    least, most = (pick(row["share_alm_low"] for row in result["rows"]) for pick in (min, max))
+    fits = "no scheme fits it unrolled" if least > 1 else "not every scheme fits it unrolled"
+    yield from bullet(
+        f"The last column is how many of these devices the layer would take, {least:.1f} to {most:,.0f}: {fits}."
+    )
     yield ALL_TEXT
 
 
+ALM_NOTE = (
+    "ALMs: ALUTs and DSP blocks by Yosys's Cyclone V flow, packed into ALMs between two bounds "
+    f"([blocks.md](blocks.md)). Shares are of the {STRATIX_10_GX_2800.alms:,} ALMs of a {STRATIX_10_GX_2800.name}: "
+    "an estimate, no Quartus fit."
+)
 ALL_TEXT = """\
 * No multiplication is left for a DSP block: constants are sums.
 * FleXOR's three rates differ in their decoders alone, since decoded signs are as random at each.
@@ -365,6 +413,7 @@ ALL_TEXT = """\
 def _on_engines(counts: Counts) -> Iterator[str]:
     rows = counts.store[ON_ENGINES]["rows"]
     target = rows[0]["engine"]["target_cycles"]
+    reference = _engine(rows, "focused5")["gates"]
     yield ENGINE_TEXT.format(target=target)
     lines = [
         [
@@ -376,6 +425,8 @@ def _on_engines(counts: Counts) -> Iterator[str]:
             f"{row['gates']:,}",
             f"{row['gates_at_target']:,}",
             f"{row['ratio']:.3f}",
+            f"{row['gates'] / reference:.3f}",
+            f"{row['engine']['utilisation']:.0%}",
             *(f"{row['engine']['gates_by_part'].get(part, 0):,}" for part in ("array", "decoder", "post lanes")),
             f"{row['equivalents']:,.0f}",
             f"{row['alms_dsp_low']:,} .. {row['alms_dsp_high']:,}",
@@ -384,16 +435,19 @@ def _on_engines(counts: Counts) -> Iterator[str]:
             f"{row['memory_bits']:,}",
             f"{row['m20ks']:,}",
             f"{row['weight_bytes']:,}",
+            f"{row['coded_bytes']:,}",
+            f"{row['share_alm_low']:.1%} .. {row['share_alm_high']:.1%}",
         ]
         for row in rows
     ]
     headings = [
         *("scheme", "array, decoder", "engine", "cycles", "images a cycle", "gates", "gates at target", "ratio"),
-        *("array", "decoder", "post lanes", "gate equivalents", "ALMs with DSP", "DSP", "registers", "memory bits"),
-        *("M20K", "weight bytes an image"),
+        *("as built", "utilisation", "array", "decoder", "post lanes", "gate equivalents", "ALMs with DSP", "DSP"),
+        *("registers", "memory bits", "M20K", "weight bytes an image", "weight bytes, packed", "share of device"),
     ]
     yield from table(headings, lines, 3)
-    yield from ("### Huffman's share on an engine", "", *_huffman_share(rows), "")
+    yield from ("### Where the engines' ratios come from", "", *_engine_ratios(rows), "")
+    yield from ("### Huffman's share on an engine", "", *_huffman_share(rows, counts.store[ONE_DECODER]["gates"]), "")
 
 
 ENGINE_TEXT = """\
@@ -403,39 +457,186 @@ ENGINE_TEXT = """\
 
 Weights stream at run time, and the engine is whole: array, decoder, accumulators, requantisers (the post lanes),
 control. Of each array that a scheme is at home on it is the engine of the fewest gates that takes no more than
-{target:,} cycles for the layer, as 8-bit fixed point does on the default engine of 16 x 16 PEs. Sizes are powers of 2;
-*gates at target* are gates x cycles / {target:,}, the same throughput for all, and ratios are of these, to focused
-quantisation in 5 bits. Taps in the padding take their cycles here. Gates are composed of synthesised engines
-([throughput.md](throughput.md) says how, and by how much that misses); all weight bytes are fetched for every image.
+{target:,} cycles for the layer: what 8-bit fixed point takes on the default engine of 16 x 16 PEs, and 1 % more.
+Sizes are powers of 2; *gates at target* are gates x cycles / {target:,}, the same throughput for all, and *ratio* is of
+these, to focused quantisation in 5 bits; *as built* is the ratio of the engines' gates as they stand. Each has its
+bias: the first shrinks with the cycles what would not shrink (control, post unit, addresses), so that a figure may lie
+below the smallest engine that there is, and it forgives an engine that is faster than asked; the second charges for it.
+Taps in the padding take their cycles here. Gates are composed of synthesised engines ([throughput.md](throughput.md)
+says how, and by how much that misses). All weight bytes are fetched for every image, raw codes in containers of 1, 2, 4
+or 8 bits; *packed* is what the codes take in a file.
 """
 
 
-def _huffman_share(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Why decoders are no 1 % of an engine, and what makes them so."""
-    found = {row["scheme"]: row for row in rows}
-    plain, coded = found["focused5"], found["focused5-huffman"]
-    engine = coded["engine"]
-    decoders, gates = engine["gates_by_part"]["decoder"], coded["gates"]
-    # Codes of all rows and lanes in every step, those that fill up a row group or a word included.
-    layer = parse_layer(LAYER).shape
-    groups = -(-layer.out_channels // engine["rows"]) * -(-layer.in_channels // engine["lanes"])
-    codes = groups * engine["rows"] * engine["lanes"] * layer.kernel[0] * layer.kernel[1]
-    needed = -(-codes // coded["cycles"])
-    shared = decoders * needed / engine["rows"]
+def _engine(rows: Sequence[dict[str, Any]], scheme: str, array: str | None = None) -> dict[str, Any]:
+    """A scheme's row: of the array with the fewest gates at the target, unless one is named."""
+    mine = [row for row in rows if row["scheme"] == scheme and array in (None, row["engine"]["array"])]
+    return min(mine, key=lambda row: row["gates_at_target"])
+
+
+PLACES = {"fusion": "fused", "sign": "as planes of signs", "shift": "as powers of two"}
+
+
+def _engine_ratios(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Why an engine costs what it does beside focused quantisation's."""
+
+    def row(scheme: str, array: str | None = None) -> dict[str, Any]:
+        return _engine(rows, scheme, array)
+
+    def ratio(scheme: str, array: str | None = None) -> str:
+        return f"{row(scheme, array)['ratio']:.3f}"
+
+    def size(scheme: str, array: str | None = None) -> str:
+        engine = row(scheme, array)["engine"]
+        return f"{engine['rows']} x {engine['lanes']}"
+
+    def used(scheme: str, array: str | None = None) -> str:
+        return f"{row(scheme, array)['engine']['utilisation']:.0%}"
+
+    def others(scheme: str) -> Iterator[str]:
+        """What a scheme of few bits comes to on arrays that are no digits."""
+        mine = [each for each in rows if each["scheme"] == scheme and each["engine"]["array"] != "digit"]
+        texts = [f"{each['ratio']:.3f} {PLACES[each['engine']['array']]}" for each in mine]
+        yield f" ({', '.join(texts)})"
+
     yield from bullet(
-        f"**As it is built**, a decoder for each of {engine['rows']} rows: {decoders:,} of {gates:,} gates, "
-        f"{decoders / gates:.1%}. At equal throughput focused quantisation with Huffman codes is "
-        f"{coded['gates_at_target'] / plain['gates_at_target'] - 1:+.1%} in gates, for "
-        f"{coded['weight_bytes'] / plain['weight_bytes'] - 1:+.0%} in weight bytes. That is not within the 1 % that "
-        "the paper has: its decoders stand beside wired constants, where they decode nothing that the layer waits "
-        "for, and its layer is hundreds of times as large.",
+        f"**Shift and Focused, 3, 5 and 7 bits**: {ratio('shift')}, {ratio('focused3')}, {ratio('focused5')}, ",
+        f"{ratio('focused7')} by construction. A PE shifts by any exponent, so they share one engine, where unrolled ",
+        "each has constants of its own; only their bytes differ.",
     )
-    one = f"{decoders / engine['rows'] / gates:.2%}"
     yield from bullet(
-        f"**One assumption changed**: decoders that rows share, as many as keep up. The layer has {codes:,} codes and "
-        f"{coded['cycles']:,} cycles, so {needed} at a code a cycle would do: {shared:,.0f} gates, "
-        f"{shared / (gates - decoders + shared):.2%} of the engine; one alone would be {one}, where the paper has "
-        "0.29 %. The engine has one a row since layers of few pixels, and linear ones, wait for their weights.",
+        f"**ABC-Net** ({ratio('abcnet')}): 5 x 5 planes are 25 passes for each MAC and need {size('abcnet')} PEs, of ",
+        f"which the layer's 100 channels use {used('abcnet')}, where focused quantisation, two passes for two digits "
+        "of ",
+        f"an activation, uses {used('focused5')} of {size('focused5')}. **LQ-Net** takes 2 x 2 planes "
+        f"({ratio('lqnet-a2')}) or 2 x 5 ({ratio('lqnet-a5')}). Activations of 8 bits ({ratio('lqnet-a8')}) are two ",
+        "digits that a sign adds or subtracts, so 2 x 2 passes as well, and cost no more than those of 2 bits, where ",
+        "unrolled they do.",
+    )
+    yield from bullet(
+        f"**8-bit fixed point** ({ratio('fixed8', 'digit')} on digits, {ratio('fixed8', 'fusion')} fused) and "
+        "**Bayesian ",
+        f"Bits, 8 bits** ({ratio('bayesian8', 'digit')}) take 2 x 2 passes of 4-bit digits; **4 bits**, ACIQ's ",
+        f"({ratio('aciq', 'digit')}) or Bayesian Bits' ({ratio('bayesian4', 'digit')}), take one. **2 bits** take one ",
+        f"too ({ratio('bayesian2', 'digit')}): a digit PE has four bits whatever comes. Fused bricks make more "
+        "products ",
+        "of them",
+        *others("bayesian2"),
+        ".",
+    )
+    yield from bullet(
+        "**Ternary weights** with 8-bit activations are two digits of activations, ",
+        f"{ratio('ternary', 'digit')} on digits",
+        *others("ternary"),
+        "; a PE that adds, subtracts or leaves out is none of the four arrays'.",
+    )
+    yield from bullet(
+        f"**FleXOR** ({ratio('flexor-0.4')}, {ratio('flexor-0.6')}, {ratio('flexor-0.8')}) is sized with its XOR "
+        "decoder ",
+        f"alone, {row('flexor-0.8')['engine']['decoder_share']:.0%} of its engine; decoded offline it would be binary ",
+        "weights of one bit.",
+    )
+    memory = EngineConfig().act_bytes
+    yield from bullet(
+        "PEs are not trimmed to a scheme: each array is the general one. Depth is not counted and no clock is "
+        "claimed. ",
+        f"The activation memory is the default {memory >> 20} MiB, for a layer of 6,400 activations: memory bits and ",
+        "M20K are the default engine's, not the layer's need; they are no gates.",
+    )
+    yield from bullet(ALM_NOTE)
+
+
+def shared_decoder(rows: Sequence[dict[str, Any]], bank: int, images: int) -> dict[str, float]:
+    """One decoder for an engine's rows, where a fetched weight serves several images.
+
+    So many engines as that are images run in step, each with an image of its own, and one stream of decoded weights
+    goes to all. Tiles are decoded while those before them are multiplied, a code a cycle; the first is waited for.
+    """
+    plain, layer = _engine(rows, "focused5"), parse_layer(LAYER).shape
+    engine = plain["engine"]
+    tile = engine["rows"] * engine["lanes"]
+    # Those that fill up a row group or a word included.
+    groups = -(-layer.out_channels // engine["rows"]) * -(-layer.in_channels // engine["lanes"])
+    codes = groups * tile * layer.kernel[0] * layer.kernel[1]
+    cycles = max(plain["cycles"], codes) + tile
+    gates = plain["gates"] + bank / images
+    at_target = gates * cycles / engine["target_cycles"]
+    more = gates * cycles / (plain["gates"] * plain["cycles"]) - 1
+    return {"codes": codes, "cycles": cycles, "gates": gates, "at_target": at_target, "more": more}
+
+
+PUBLISHED_SHARE = PUBLISHED["focused5-huffman"][1] / PUBLISHED["focused5"][1] - 1
+
+
+def images_as_published(rows: Sequence[dict[str, Any]], bank: int) -> int:
+    """The images a fetched weight must serve for the decoders' share to be the published one, as near as it gets."""
+    return min(range(1, 101), key=lambda images: abs(shared_decoder(rows, bank, images)["more"] - PUBLISHED_SHARE))
+
+
+def _huffman_share(rows: Sequence[dict[str, Any]], bank: int) -> Iterator[str]:
+    """Why decoders are no 1 % of an engine, and a run with one assumption changed in which they are."""
+    plain, coded = _engine(rows, "focused5"), _engine(rows, "focused5-huffman")
+    engine = coded["engine"]
+    built = coded["gates_at_target"] / plain["gates_at_target"] - 1
+    decoders, gates = engine["gates_by_part"]["decoder"], coded["gates"]
+    alone, images = shared_decoder(rows, bank, 1), images_as_published(rows, bank)
+    matched = shared_decoder(rows, bank, images)
+    yield from textwrap.wrap(
+        f"Not within 1 % as built ({built:+.1%}), nor with one decoder for all rows ({alone['more']:+.1%}). With "
+        "weights "
+        f"that serve {images} images a fetch it is {matched['more']:+.2%}, where the paper has {PUBLISHED_SHARE:+.2%}.",
+        118,
+    )
+    yield ""
+    lines = [
+        [
+            "1, as built",
+            f"{engine['rows']}, one a row",
+            f"{decoders:,}",
+            f"{coded['cycles']:,}",
+            f"{coded['gates_at_target']:,}",
+            f"{built:+.2%}",
+        ]
+    ]
+    for each in sorted({*SHARED_BY, images}):
+        found = shared_decoder(rows, bank, each)
+        lines.append(
+            [
+                f"{each}",
+                "1" if each == 1 else f"1 for {each} engines",
+                f"{bank / each:,.0f}",
+                f"{found['cycles']:,.0f}",
+                f"{found['at_target']:,.0f}",
+                f"{found['more']:+.2%}",
+            ]
+        )
+    headings = ["images that a fetched weight serves", "decoders", "their gates an engine", "cycles"]
+    yield from table([*headings, "gates at target", "to raw weights"], lines, 2)
+    yield from bullet(
+        f"**As built**, {decoders:,} of {gates:,} gates are decoders, {decoders / gates:.1%}. Weight bytes change by ",
+        f"{coded['weight_bytes'] / plain['weight_bytes'] - 1:+.0%} as they are fetched, since raw codes of 5 bits "
+        "stand ",
+        f"in containers of 8, and by {coded['coded_bytes'] / plain['coded_bytes'] - 1:+.0%} from packed codes.",
+    )
+    yield from bullet(
+        f"**One decoder** (`gatewise synth --block huffman_bank --param rows=1`) is {bank:,} gates. The layer has ",
+        f"{alone['codes']:,.0f} codes a fetch, those that fill up tiles included; at one a cycle they take no longer "
+        "than ",
+        f"its {plain['cycles']:,} cycles: a tile of {engine['rows'] * engine['lanes']} codes is multiplied for ",
+        f"{plain['cycles'] * engine['rows'] * engine['lanes'] / alone['codes']:.0f}, by every pixel of the map. So "
+        "one ",
+        "keeps up with an engine of this size and with none that is larger: on a map of 8 x 8 this share is a bound. ",
+        "What hands a code to its row is left to the loader, which raw weights have too.",
+    )
+    yield from bullet(
+        "**The assumption changed** is how many images a fetched weight serves: so many engines run in step, an image ",
+        "each, on one stream of decoded weights. The paper's layer streams none: its decoders, if one a channel, "
+        "need 900 ",
+        "cycles for their channel's codes where the layer takes an image every cycle, so that theirs is the share of ",
+        "weights that are decoded once for many images.",
+    )
+    yield from bullet(
+        "The engine has a decoder a row because layers of few pixels, and linear ones, wait for their weights.",
     )
 
 
@@ -485,7 +686,15 @@ def _checks(counts: Counts) -> Iterator[str]:
     gates, aluts = (
         max(abs(check[f"{kind}_sum"] / check[f"{kind}_flat"] - 1) for check in checks) for kind in ("gates", "aluts")
     )
-    yield CHECK_TEXT.format(taps=CHECKED_TAPS, gates=gates, aluts=aluts)
+    low = min(checks, key=lambda check: check["aluts_sum"] / check["aluts_flat"])
+    yield CHECK_TEXT.format(
+        taps=CHECKED_TAPS,
+        layer=LAYER,
+        gates=gates,
+        aluts=aluts,
+        scheme=SCHEMES[low["scheme"]].title,
+        low=1 - low["aluts_sum"] / low["aluts_flat"],
+    )
     headings = ["scheme", "architecture", "gates: sum", "flattened", "", "ALUTs + carry: sum", "flattened", ""]
     yield from table(headings, rows, 2)
 
@@ -493,9 +702,12 @@ def _checks(counts: Counts) -> Iterator[str]:
 CHECK_TEXT = """\
 ## The sum against a channel synthesised whole
 
-The first {taps} taps of the first channel, as the sum over their modules and flattened into one: sums and wholes differ
-by at most {gates:.1%} in gates and {aluts:.1%} in ALUTs and carry bits. The same circuits are compared with their
-golden model in RTL simulation (`gatewise regress --block unrolled`, `tests/rtl/test_unrolled.py`).
+The first {taps} taps of the first channel of the layer {layer} with seeded weights, as the sum over their modules and
+flattened into one: sums and wholes differ by at most {gates:.1%} in gates and {aluts:.1%} in ALUTs and carry bits.
+Where the sum is the smaller one, ALMs may be too low by as much: {low:.1%} ({scheme}). Gates are not concerned. The
+same circuits are compared with their golden model in RTL simulation (`gatewise regress --block unrolled`,
+`tests/rtl/test_unrolled.py`). That the flows count right is tested on circuits counted by hand, and stored counts are
+held to the pinned tool: `tests/rtl/test_synth.py`.
 """
 
 

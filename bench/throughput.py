@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gates import bullet, table
+from gates import ALM_NOTE, bullet, table
 from gatewise.rtl.compare_engine import Models
 from gatewise.rtl.compare_network import (
     Goal,
@@ -30,6 +30,7 @@ from gatewise.rtl.compare_network import (
 )
 from gatewise.rtl.engine_cost import CHECKED, SAMPLES, UNITS, CostModel
 from gatewise.rtl.engine_count import EngineCount, Wanted, count_engines
+from gatewise.rtl.synth import STRATIX_10_GX_2800
 from gatewise.sim.atomic import write_bytes, write_json
 from gatewise.sim.energy import estimate
 from gatewise.sim.engine import Array, EngineConfig
@@ -49,8 +50,14 @@ BUDGETED = {
 ARRAYS: dict[str, tuple[Array, ...]] = dict.fromkeys(("bayesian4", "fixed8"), ("digit", "fusion"))
 """Of schemes whose large networks are not tried on all arrays: sign and shift arrays take integers bit by bit."""
 ACT_BYTES = {"resnet18": 2 << 20, "resnet50": 8 << 20}
+IN_LESS = "resnet50 in 4 MiB"
+"""The entry of ResNet-50 with `LESS` on the one array and with the one scheme that are tried in it."""
+LESS: tuple[str, Array, int] = ("bayesian4", "digit", 4 << 20)
 IMAGES_PER_SECOND = 30
 TINY = "4x4"
+TINY_BYTES = 1 << 17
+TINY_PIXELS, TINY_BUS = 64, 32
+"""Of the engine of energy.md."""
 TINY_SCHEMES = (
     "bayesian4", "fixed8", "shift", "focused5", "focused5-huffman", "flexor-0.8", "lqnet-a2", "abcnet", "ternary",
 )  # fmt: skip
@@ -112,7 +119,11 @@ def _models(_: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
 def _silicon(store: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
     models = models_of(store)
     goal = Goal("gates", default_budget(models))
-    return {shape: _compared(shape, goal, models, notice) for shape in BUDGETED}
+    found = {shape: _compared(shape, goal, models, notice) for shape in BUDGETED}
+    scheme, array, act_bytes = LESS
+    subject = _subjects("resnet50")[BUDGETED["resnet50"].index(scheme)]
+    less = compare_networks([subject], goal, arrays=(array,), act_bytes=act_bytes, models=models, notice=notice)
+    return found | {IN_LESS: less.to_json()}
 
 
 def _compared(shape: str, goal: Goal, models: Models, notice: Callable[[str], None]) -> dict[str, Any]:
@@ -141,12 +152,15 @@ def _speed(store: dict[str, Any], notice: Callable[[str], None]) -> dict[str, An
 def _tiny(store: dict[str, Any], notice: Callable[[str], None]) -> dict[str, Any]:
     goal = Goal.of_size(TINY, EngineConfig().clock_mhz)
     subjects = shape_subjects("resnet8", TINY_SCHEMES)
-    found = compare_networks(subjects, goal, models=models_of(store), notice=notice)
+    found = compare_networks(subjects, goal, act_bytes=TINY_BYTES, models=models_of(store), notice=notice)
     makers = {subject.name: subject.make for subject in subjects}
     result = found.to_json()
     for row, content in zip(found.rows, result["rows"], strict=True):
-        energy = estimate(makers[row.network](row.sized.engine), row.sized.engine).total
-        content["energy_pj"] = [energy.low, energy.high]
+        engine = row.sized.engine
+        smaller = engine.model_copy(update={"pixels": TINY_PIXELS, "bus_bits": TINY_BUS})
+        for name, each in (("energy_pj", engine), ("energy_smaller_pj", smaller)):
+            energy = estimate(makers[row.network](each), each).total
+            content[name] = [energy.low, energy.high]
     return result
 
 
@@ -179,10 +193,13 @@ whole: array, decoder, accumulators, post lanes, control.
 * **Engines** are searched over rows, lanes and post lanes Q (powers of two) and over raw and coded weights; P, bus and
   latency are the default engine's: {pixels} accumulators a row and half, {bus} bits, {latency} cycles.
 * **Gates** are two-input gates after technology mapping, composed of synthesised engines (below); memories are bits and
-  M20K blocks. ALMs are with DSP blocks, which take the multipliers of the post lanes.
+  M20K blocks. ALMs are with DSP blocks, which take the multipliers of post lanes and PEs.
+{alms}
 * **Images per second** are at {clock:g} MHz for all engines: an assumption. No clock is claimed for any.
 * Networks of known shapes have seeded weights: the schemes' own formulas on Gaussian ones; first and last layer have 8
   bits in all. What the arrays make of them is exact; accuracy is in [results.md](results.md).
+* **FleXOR** with raw weights is *decoded offline*: binary weights of one bit each, no XOR network. Its decoder is in
+  the rows whose decoder is xor.
 
 Tool: {tool}; flows: {flows}.
 """
@@ -192,6 +209,7 @@ def _head(store: dict[str, Any]) -> Iterator[str]:
     speed, engine = store["speed"], EngineConfig()
     flow_text = ", ".join(f"`{name}` {digest[:12]}" for name, digest in speed["flows"].items())
     yield HEAD.format(
+        alms="\n".join(bullet(ALM_NOTE)),
         pixels=engine.pixels,
         bus=engine.bus_bits,
         latency=engine.bus_latency,
@@ -201,10 +219,11 @@ def _head(store: dict[str, Any]) -> Iterator[str]:
     )
 
 
+COMMAND_WIDTH = 116
 Columns = dict[str, Callable[[dict[str, Any]], str]]
 
 COLUMNS: Columns = {
-    "network": lambda row: row["network"],
+    "network": lambda row: row["network"] + _offline(row),
     "array": lambda row: row["array"],
     "decoder": lambda row: row["decoder"],
     "engine": lambda row: f"{row['rows']} x {row['lanes']}, Q {row['post_lanes']}",
@@ -216,6 +235,9 @@ COLUMNS: Columns = {
     "decoder's": lambda row: f"{row['decoder_share']:.1%}",
     "post lanes'": lambda row: f"{row['gates_by_part']['post lanes'] / row['gates']:.0%}",
     "ALMs": lambda row: f"{row['alms_dsp_low']:,} .. {row['alms_dsp_high']:,}",
+    "share of device": lambda row: "{:.1%} .. {:.1%}".format(
+        *(row[f"alms_dsp_{bound}"] / STRATIX_10_GX_2800.alms for bound in ("low", "high"))
+    ),
     "DSP": lambda row: f"{row['dsps']:,}",
     "memory bits": lambda row: f"{row['memory_bits']:,}",
     "M20K": lambda row: f"{row['m20ks']:,}",
@@ -243,7 +265,39 @@ def _best(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _scheme(row: dict[str, Any]) -> str:
-    return row["network"].partition("-")[2]
+    return row["network"].partition("-")[2] + _offline(row)
+
+
+def _offline(row: dict[str, Any]) -> str:
+    """What is said of encrypted weights that no decoder of the engine's decrypts."""
+    return ", decoded offline" if "flexor" in row["network"].lower() and row["decoder"] == "raw" else ""
+
+
+def _command(*parts: str) -> Iterator[str]:
+    """A command of these options, in a block of lines as a shell takes them."""
+    lines = ["    gatewise compare"]
+    for part in parts:
+        if len(lines[-1]) + len(part) > COMMAND_WIDTH:
+            lines[-1] += " \\"
+            lines.append("       ")
+        lines[-1] += f" {part}"
+    yield from lines
+
+
+def _commands(shape: str, *options: str) -> Iterator[str]:
+    """What makes the rows of a shape: schemes that are tried on the same arrays are one command."""
+    by_arrays: dict[tuple[Array, ...], list[str]] = {}
+    for scheme in BUDGETED[shape]:
+        by_arrays.setdefault(ARRAYS.get(scheme, ()), []).append(scheme)
+    for arrays, schemes in by_arrays.items():
+        named = [*(f"--scheme {scheme}" for scheme in schemes), *(f"--array {array}" for array in arrays)]
+        yield from _command(f"--shape {shape}", *options, *named)
+
+
+def _refused(result: dict[str, Any]) -> Iterator[str]:
+    """What has no row in a table."""
+    for text in result["refused"]:
+        yield from bullet(f"No row for {text.removeprefix('not ')}.")
 
 
 def _silicon_section(store: dict[str, Any]) -> Iterator[str]:
@@ -255,21 +309,44 @@ def _silicon_section(store: dict[str, Any]) -> Iterator[str]:
         "engine of",
         "every array that is tried (integers of these large networks on multipliers alone):",
         "",
-        "    gatewise compare --shape resnet18",
-        "    gatewise compare --shape resnet50 --scheme focused5 --gates 600000    # 8 MiB of activation memory",
+        *_commands("resnet18"),
+        *_commands("resnet50"),
         "",
         "![images per second at equal gates](throughput/silicon.svg)",
         "",
     )
+    scheme, array, act_bytes = LESS
+    (less,), more = store["silicon"][IN_LESS]["rows"], store["silicon"]["resnet50"]["rows"]
+    (same,) = (row for row in more if row["network"] == less["network"] and row["array"] == array)
     yield from bullet(
-        "ResNet-50's live activations need 3.7 MB with 4-bit codes beside its 16-bit streams: `--act-bytes 4194304` "
-        "holds them, where 14 layers wait for operands that share a bank. With 8-bit codes it is 4.2 MB; 8 MiB hold "
-        "all schemes."
+        f"ResNet-50 is shown with {same['act_bytes'] >> 20} MiB of activation memory, which hold it in every scheme "
+        "that is tried. In ",
+        f"{act_bytes >> 20} MiB (`--act-bytes {act_bytes} --scheme {scheme} --array {array}`) {scheme} makes ",
+        f"{less['images_per_second']:,.1f} images a second on {array}s, where it makes "
+        f"{same['images_per_second']:,.1f} ",
+        "in the larger one: layers whose operands share a bank of the memory wait for each other.",
     )
+    if all(
+        row["decoder"] == "raw"
+        for result in (*store["silicon"].values(), store["trained"], store["speed"])
+        for row in result["rows"]
+    ):
+        yield from bullet(
+            "Coded weights were searched as well, where a network has them: raw ones won in every row of this and of "
+            "the "
+            "next two tables, since gates decide here and bytes do not."
+        )
     yield ""
     for shape, result in store["silicon"].items():
-        yield from (f"### {shape}, 224 x 224, {result['act_bytes'] >> 20} MiB of activation memory", "")
+        yield from (
+            f"### {shape.partition(' ')[0]}, 224 x 224, {result['act_bytes'] >> 20} MiB of activation memory",
+            "",
+        )
         yield from _rows(result["rows"])
+        yield from _refused(result)
+        if shape == IN_LESS:
+            yield ""
+            continue
         best = list(_best(result["rows"]).values())
         first, last = best[0], best[-1]
         yield from bullet(
@@ -287,10 +364,13 @@ def _trained_section(store: dict[str, Any]) -> Iterator[str]:
         "ResNet-20s on CIFAR-10 (`bench/trained`), within the same budget; their accuracies are in "
         "[results.md](results.md).",
         "",
-        "    gatewise compare --network bench/trained/focused-s61-w5.gw --network bench/trained/resnet20-fixed8.gw",
+        *_command(*(f"--network bench/trained/{file}.gw" for file in TRAINED_NETWORKS.values())),
         "",
     )
     yield from _rows(store["trained"]["rows"])
+    yield from _refused(store["trained"])
+    if store["trained"]["refused"]:
+        yield ""
 
 
 def _speed_section(store: dict[str, Any]) -> Iterator[str]:
@@ -302,18 +382,23 @@ def _speed_section(store: dict[str, Any]) -> Iterator[str]:
         "enough. Sizes are",
         "powers of two and never hit a speed exactly: *gates at goal* are gates x cycles, by the cycles that the goal "
         "allows.",
+        "That also scales what does not grow with an engine (control, post unit, addresses), to the good of those that "
+        "are",
+        "faster than asked; *gates* are of the engines as they stand.",
         "",
-        f"    gatewise compare --shape resnet18 --images-per-second {IMAGES_PER_SECOND}",
+        *_commands("resnet18", f"--images-per-second {IMAGES_PER_SECOND}"),
         "",
         "![gates at equal throughput](throughput/speed.svg)",
         "",
     )
     yield from _rows(rows, GOAL_COLUMNS)
+    yield from _refused(store["speed"])
     least, most = (pick(rows, key=lambda row: row["gates_at_target"]) for pick in (min, max))
     yield from bullet(
         f"At one speed engines differ by a factor of {most['gates_at_target'] / least['gates_at_target']:.1f}: from "
         f"{least['gates_at_target']:,} gates ({_scheme(least)}, {least['array']}) to {most['gates_at_target']:,} "
-        f"({_scheme(most)}, {most['array']})."
+        f"({_scheme(most)}, {most['array']}). As they are built it is {most['gates'] / least['gates']:.1f} "
+        f"({most['gates']:,} / {least['gates']:,})."
     )
     yield ""
 
@@ -325,9 +410,12 @@ def _tiny_section(store: dict[str, Any]) -> Iterator[str]:
         "## A 4 x 4 engine on MLPerf Tiny's ResNet-8",
         "",
         "The IoT case: the image classifier of MLPerf Tiny (CIFAR-10, 77,360 weights, 12.5 M MACs) on engines of "
-        "4 x 4, Q 2.",
+        "4 x 4, Q 2 (the",
+        f"default, half of the rows; Q 1 is smaller still), with {TINY_BYTES >> 10} KiB of activation memory.",
         "",
-        f"    gatewise compare --shape resnet8 --size {TINY} --scheme focused5 --scheme fixed8",
+        *_command(
+            f"--shape resnet8 --size {TINY} --act-bytes {TINY_BYTES}", *(f"--scheme {name}" for name in TINY_SCHEMES)
+        ),
         "",
         "![a 4 x 4 engine](throughput/tiny.svg)",
         "",
@@ -336,16 +424,28 @@ def _tiny_section(store: dict[str, Any]) -> Iterator[str]:
     yield from bullet(
         f"From {slow['images_per_second']:,.1f} images a second ({_scheme(slow)}, {slow['array']}) to "
         f"{fast['images_per_second']:,.1f} ({_scheme(fast)}, {fast['array']}) at {store['tiny']['clock_mhz']:g} MHz. "
-        f"The post lanes' multipliers are {fast['gates_by_part']['post lanes'] / fast['gates']:.0%} of an engine this "
+        f"The post lanes are {fast['gates_by_part']['post lanes'] / fast['gates']:.0%} of an engine this "
         "small, so that arrays make less of a difference in gates than in cycles."
     )
+    yield from _refused(store["tiny"])
+    (row,) = (row for row in rows if (row["network"], row["array"]) == ("resnet8-bayesian4", "digit"))
+    here, less = (
+        "{:,.1f} .. {:,.1f}".format(*(energy / 1e6 for energy in row[name]))
+        for name in ("energy_pj", "energy_smaller_pj")
+    )
+    engine = EngineConfig()
     yield from bullet(
-        "The activation memory is the default engine's 2 MiB; 64 KiB hold ResNet-8 (`--act-bytes 65536`)."
+        f"P and bus are the default engine's, {engine.pixels} and {engine.bus_bits} bits. [energy.md](energy.md) has "
+        "the "
+        f"same network on an engine with P {TINY_PIXELS} and {TINY_BUS} bits, whose accumulators' memories are "
+        "smaller and "
+        f"take less for each access: {_scheme(row)} on {row['array']}s then takes {less} uJ in place of {here}."
     )
     yield from bullet(
         "Energies are estimate A of `gatewise energy`: published energies of single operations (Horowitz, ISSCC 2014, "
         "45 nm) times what the engine does, low and high. They know nothing of this RTL's own gates: estimate B, from "
-        "switching in co-simulation, is that of `gatewise energy --images N`, with its own assumptions."
+        "switching in co-simulation, is that of `gatewise energy --images N`, with its own assumptions. Of a network's "
+        "file `gatewise energy F.gw E.toml` prints A; a shape's is that of `sim.energy.estimate`."
     )
     yield ""
 
@@ -388,6 +488,26 @@ def _models_section(store: dict[str, Any]) -> Iterator[str]:
         )
     headings = ["array, decoder", "engine", "composed of it", "gates: whole", "composed", "", "ALMs (high)"]
     yield from table(headings, rows, 3)
+    largest = max(checks, key=lambda count: count.whole.gates).config
+    yield from bullet(
+        f"Engines larger than {largest.rows} x {largest.lanes}, which the tables have, are extrapolated and unchecked."
+    )
+    for count in checks:
+        if count.config == EngineConfig():
+            composed = models.of("digit", "raw").cost(count.config).gates
+            yield from bullet(
+                f"The default engine, which is the budget above, is {composed:,.0f} gates composed and "
+                f"{count.whole.gates:,.0f} synthesised whole ({models.of('digit', 'raw').difference(count):+.2%})."
+            )
+
+
+BAR = 0.2
+"""Of a plot, in units of a network's place."""
+
+
+def _offset(tried: Sequence[str], array: str) -> float:
+    """Where an array's bar stands beside its network's name."""
+    return BAR * (tried.index(array) - (len(tried) - 1) / 2)
 
 
 def plot(store: dict[str, Any], folder: Path) -> None:
@@ -400,16 +520,29 @@ def plot(store: dict[str, Any], folder: Path) -> None:
 
     colours = {"digit": "#4477aa", "fusion": "#66ccee", "sign": "#ee6677", "shift": "#228833"}
 
-    def bars(axes: Any, rows: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float], form: str) -> None:
+    def bars(
+        axes: Any, rows: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float], form: str, height: int = 0
+    ) -> None:
         names = list(dict.fromkeys(_scheme(row) for row in rows))
-        for at, array in enumerate(colours):
+        # A network has a bar for each array that it is tried on, about its name.
+        tried = {name: [array for array in colours if array in arrays_tried(name, rows)] for name in names}
+        for array in colours:
             mine = [row for row in rows if row["array"] == array]
-            places = [names.index(_scheme(row)) + 0.2 * at - 0.3 for row in mine]
+            places = [names.index(_scheme(row)) + _offset(tried[_scheme(row)], array) for row in mine]
             if mine:
-                drawn = axes.barh(places, [value(row) for row in mine], 0.2, label=array, color=colours[array])
+                drawn = axes.barh(places, [value(row) for row in mine], BAR, label=array, color=colours[array])
                 axes.bar_label(drawn, fmt=form, padding=2, fontsize=6)
+            for name in names:
+                if array in tried[name] and not any(_scheme(row) == name for row in mine):
+                    place = names.index(name) + _offset(tried[name], array)
+                    axes.text(0, place, f"  {array}: no engine reaches it", fontsize=6, va="center")
         axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.invert_yaxis()
+        axes.set_ylim(max(height, len(names)) - 0.5, -0.5)
+        axes.margins(x=0.12)
+        axes.set_xlim(left=0)
+
+    def arrays_tried(name: str, rows: Sequence[dict[str, Any]]) -> set[str]:
+        return {row["array"] for row in rows if _scheme(row) == name} | set(ARRAYS.get(name, ()))
 
     def save(figure: Any, name: str) -> None:
         figure.text(0.01, 0.005, f"{store['speed']['tool']}; seeded weights; docs/throughput.md", fontsize=6)
@@ -419,9 +552,10 @@ def plot(store: dict[str, Any], folder: Path) -> None:
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
 
-    figure, both = pyplot.subplots(1, len(store["silicon"]), figsize=(11, 5), squeeze=False)
-    for axes, (shape, result) in zip(both[0], store["silicon"].items(), strict=True):
-        bars(axes, result["rows"], lambda row: row["images_per_second"], "%.1f")
+    figure, both = pyplot.subplots(1, len(BUDGETED), figsize=(11, 5), squeeze=False)
+    for axes, shape in zip(both[0], BUDGETED, strict=True):
+        result = store["silicon"][shape]
+        bars(axes, result["rows"], lambda row: row["images_per_second"], "%.1f", max(map(len, BUDGETED.values())))
         axes.set_xlabel(f"images per second at {result['clock_mhz']:g} MHz (assumed)")
         axes.set_title(f"{shape}, engines of {result['value'] / 1e3:,.0f} k gates at most", fontsize=10)
     both[0][0].legend(title="array", fontsize=8)

@@ -33,7 +33,8 @@ BASE: tuple[Array, Decoder] = ("digit", "raw")
 COMPUTE = ("array", "decoder", "loader", "accumulators", "addresses")
 """The parts of a compute unit."""
 CHECKED: Mapping[tuple[Array, Decoder], Sequence[tuple[int, int, int]]] = {
-    BASE: ((16, 8, 4), (8, 16, 8)),
+    BASE: ((16, 8, 4), (8, 16, 8), (16, 16, 8)),
+    ("fusion", "raw"): ((16, 16, 8),),
     ("shift", "huffman"): ((8, 8, 4),),
 }
 """Engines that composed counts are compared with."""

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from gatewise.kernels.errors import CapacityError, FormatError
 from gatewise.rtl.compare import Assumptions, compare_layer, parse_layer
-from gatewise.rtl.compare_engine import default_target
+from gatewise.rtl.compare_engine import arrays_of, default_target
 from gatewise.rtl.compare_report import as_csv, as_markdown
 from gatewise.sim.engine import EngineConfig
+from gatewise.sim.manifest import IntWeights, ShiftWeights
 from gatewise.sim.shapes import LAYER, layer_network
 from gatewise.sim.sizing import engines
 from gatewise.sim.unrolled import SCHEMES
@@ -77,11 +78,18 @@ def test_gates_at_the_target_are_gates_times_cycles(found):
     assert focused.sized.decoder_share == 0 < coded.sized.decoder_share < 0.2
 
 
-def test_the_target_is_that_of_eight_bits_on_the_default_engine():
+def test_the_target_is_that_of_eight_bits_on_the_default_engine_and_one_percent():
     layer = parse_layer(SMALL)
     network = layer_network(SCHEMES["fixed8"], layer.shape, (6, 6))
     ran = network.run(np.zeros((1, 8, 6, 6), dtype=np.uint8), EngineConfig()).layers
-    assert default_target(layer.shape, (6, 6)) == next(each.total for each in ran if each.name == LAYER)
+    cycles = next(each.total for each in ran if each.name == LAYER)
+    assert default_target(layer.shape, (6, 6)) == cycles + cycles // 100
+
+
+def test_integers_of_one_or_two_bits_are_at_home_on_every_array():
+    assert list(arrays_of(IntWeights(bits=8))) == list(arrays_of(IntWeights(bits=3))) == ["digit", "fusion"]
+    assert list(arrays_of(IntWeights(bits=2))) == ["digit", "fusion", "sign", "shift"]
+    assert list(arrays_of(ShiftWeights(exponent_bits=2))) == ["shift"]
 
 
 def test_every_form_says_what_engines_are(found):

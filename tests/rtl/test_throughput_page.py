@@ -69,7 +69,9 @@ def test_composed_gates_miss_none_of_the_counted_engines_by_one_percent(bench, s
 def test_rows_have_the_cycles_of_the_model(store):
     rows = [row for row in store["tiny"]["rows"] if row["network"] in ("resnet8-focused5", "resnet8-lqnet-a2")]
     for row in rows:
-        engine = EngineConfig(**{name: row[name] for name in ("rows", "lanes", "post_lanes", "array", "decoder")})
+        engine = EngineConfig(
+            **{name: row[name] for name in ("rows", "lanes", "post_lanes", "array", "decoder", "act_bytes")}
+        )
         (subject,) = shape_subjects("resnet8", [row["network"].partition("-")[2]])
         assert Workload(subject.make).cycles(engine) == row["cycles"]
         assert row["images_per_second"] == 200e6 / row["cycles"]
@@ -80,3 +82,25 @@ def test_engines_keep_to_their_goal(store):
     for result in (*store["silicon"].values(), store["trained"]):
         assert all(row["gates"] <= result["value"] for row in result["rows"])
     assert all(row["images_per_second"] >= store["speed"]["value"] for row in store["speed"]["rows"])
+
+
+def test_encrypted_weights_without_a_decoder_are_called_what_they_are(bench, store):
+    rows = [row for row in store["tiny"]["rows"] if row["network"] == "resnet8-flexor-0.8"]
+    names = {row["decoder"]: bench.COLUMNS["network"](row) for row in rows}
+    assert names == {"raw": "resnet8-flexor-0.8, decoded offline", "xor": "resnet8-flexor-0.8"}
+
+
+def test_a_command_is_cut_between_options(bench):
+    lines = list(bench._command(*(f"--scheme {name}" for name in bench.TINY_SCHEMES)))
+    assert len(lines) > 1
+    assert all(line.endswith(" \\") for line in lines[:-1])
+    words = " ".join(line.removesuffix("\\") for line in lines).split()
+    assert words[2::2] == ["--scheme"] * len(bench.TINY_SCHEMES)
+    assert words[3::2] == list(bench.TINY_SCHEMES)
+
+
+def test_every_refusal_is_on_the_page(bench, store):
+    text = " ".join(bench.page(store).split())
+    for result in (*store["silicon"].values(), store["trained"], store["speed"], store["tiny"]):
+        assert all(refusal.removeprefix("not ") in text for refusal in result["refused"])
+    assert store["speed"]["refused"]
