@@ -712,13 +712,13 @@ def _checks(counts: Counts) -> Iterator[str]:
 CHECK_TEXT = """\
 ## The sum against a channel synthesised whole
 
-The first {taps} taps of the first channel of the layer {layer} with seeded weights (fewer of ABC-Net, whose 25 counts
-take minutes to flatten), as the sum over their modules and flattened into one: sums and wholes differ by at most
-{gates:.1%} in gates and {aluts:.1%} in ALUTs and carry bits. Where the sum is the smaller one, ALMs may be too low by as
-much: {low:.1%} ({scheme}). Gates are not concerned. The same circuits are
-compared with their golden model in RTL simulation (`gatewise regress --block unrolled`, `tests/rtl/test_unrolled.py`).
-That the flows count right is tested on circuits counted by hand, and stored counts are held to the pinned tool:
-`tests/rtl/test_synth.py`.
+The first {taps} taps of the first channel of the layer {layer} with seeded weights (fewer of ABC-Net, whose 25
+counts take minutes to flatten), as the sum over their modules and flattened into one: sums and wholes differ by at
+most {gates:.1%} in gates and {aluts:.1%} in ALUTs and carry bits. Where the sum is the smaller one, ALMs may be too low
+by as much: {low:.1%} ({scheme}). Gates are not concerned. The same circuits
+are compared with their golden model in RTL simulation (`gatewise regress --block unrolled`,
+`tests/rtl/test_unrolled.py`). That the flows count right is tested on circuits counted by hand, and stored counts are
+held to the pinned tool: `tests/rtl/test_synth.py`.
 """
 
 
