@@ -43,7 +43,9 @@ def compare(
     cycles: Annotated[
         int | None,
         typer.Option(
-            "--cycles", min=1, help="That the layer may take on an engine; else what 8 bits take on 16 x 16 PEs."
+            "--cycles",
+            min=1,
+            help="That the layer may take on an engine; else what 8 bits take on 16 x 16 PEs, and 1 % more.",
         ),
     ] = None,
     gates: Annotated[

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from ..kernels import HuffmanDecoder as HuffmanParameters
 from ..kernels.conv import ConvShape
-from ..kernels.errors import CapacityError, FormatError, UnsupportedError
+from ..kernels.errors import CapacityError, FormatError
 from ..kernels.planes import COEFFICIENT_BITS
 from ..kernels.unrolled import MAX_ACTIVATION_BITS, STRUCTURES, Structure, UnrolledLayer
 from ..sim.layer import MacLayer
@@ -465,7 +465,8 @@ def compare_layer(
     seed : of the weights
     assumptions : what is counted otherwise, of unrolled layers
     check : whether 64 taps of each are synthesised as one module too
-    cycles : that the layer may take on an engine; as many as 8-bit fixed point on the default engine unless given
+    cycles : that the layer may take on an engine; as many as 8-bit fixed point on the default engine and 1 % more unless
+        given
     others : unrolled layers that stand beside them (`network_subjects`)
     models : cost models of engines, where the caller has some
     cache, notice, jobs : as for `synth.synthesize_component`
@@ -522,12 +523,9 @@ def _engine_rows(
         return
     for scheme in schemes:
         coded = seeded_layer(scheme, layer.shape, seed).coded_bytes
-        try:
-            for each in size_layer(scheme, layer.shape, size, target, models, seed, notice):
-                counts = Counts.of_engine(each)
-                found.rows.append(Row(scheme.name, scheme.title, ENGINE, counts, each.bytes_read, coded, sized=each))
-        except (CapacityError, UnsupportedError) as error:
-            found.refused.append(f"{scheme.name} on engines: {error}")
+        for each in size_layer(scheme, layer.shape, size, target, models, found.refused.append, seed, notice):
+            counts = Counts.of_engine(each)
+            found.rows.append(Row(scheme.name, scheme.title, ENGINE, counts, each.bytes_read, coded, sized=each))
 
 
 @dataclass(frozen=True)

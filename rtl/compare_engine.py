@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..kernels.conv import ConvShape
+from ..kernels.errors import CapacityError, UnsupportedError
 from ..sim.arrays import SCHEMES as ARRAY_SCHEMES
 from ..sim.engine import Array, Decoder, EngineConfig
 from ..sim.manifest import BasisWeights, IntWeights, Weights, XorWeights
@@ -154,12 +155,13 @@ def size_layer(
     size: tuple[int, int],
     target: int,
     models: Models,
+    refuse: Callable[[str], None],
     seed: int = 0,
     notice: Callable[[str], None] | None = None,
 ) -> Iterator[SizedEngine]:
     """The smallest engine, in gates, of each array that runs a scheme's layer in `target` cycles.
 
-    Raises `CapacityError` where there is none.
+    `refuse` is told of the arrays with which none does.
     """
     work = _workload(scheme, shape, size, seed)
     spec = work.subject(EngineConfig()).layers[LAYER].node.weights
@@ -168,8 +170,12 @@ def size_layer(
         model = models.of(array, like.decoder)
         if notice is not None:
             notice(f"{scheme.name}: the smallest {array} engine of {target:,} cycles")
-        engine = smallest_for(work, like, target, lambda each, model=model: model.cost(each).gates)  # type: ignore[misc]
-        yield sized(work, engine, model, target)
+        try:
+            engine = smallest_for(work, like, target, lambda each, model=model: model.cost(each).gates)  # type: ignore[misc]
+        except (CapacityError, UnsupportedError) as error:
+            refuse(f"{scheme.name} on engines: {error}")
+        else:
+            yield sized(work, engine, model, target)
 
 
 def sized(work: Workload, engine: EngineConfig, model: CostModel, target: int) -> SizedEngine:
