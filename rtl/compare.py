@@ -465,8 +465,8 @@ def compare_layer(
     seed : of the weights
     assumptions : what is counted otherwise, of unrolled layers
     check : whether 64 taps of each are synthesised as one module too
-    cycles : that the layer may take on an engine; as many as 8-bit fixed point on the default engine and 1 % more unless
-        given
+    cycles : that the layer may take on an engine; as many as 8-bit fixed point on the default engine and 1 % more
+        unless given
     others : unrolled layers that stand beside them (`network_subjects`)
     models : cost models of engines, where the caller has some
     cache, notice, jobs : as for `synth.synthesize_component`
