@@ -753,9 +753,14 @@ def main() -> None:
     parser.add_argument("--part", nargs="*", choices=PARTS, default=PARTS, help="what to count; the rest stays")
     parts = parser.parse_args().part
     store = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
+    console = Console(stderr=True)
     if parts:
-        store = measured(store, parts, Console(stderr=True))
+        store = measured(store, parts, console)
         write_json(STORE, store)
+    there = {*store.get("runs", {}), *(name for name, found in store.items() if found)}
+    if left := [part for part in PARTS if part not in there]:
+        console.print(f"not written, before there are parts {', '.join(left)}: {PAGE.name}")
+        return
     counts = Counts(store)
     plot(counts, PLOTS)
     write_bytes(PAGE, page(counts).encode())
