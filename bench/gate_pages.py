@@ -7,6 +7,8 @@ with one thing alone. About 25 minutes on two cores where nothing is in the cach
 Accuracies at other widths, of docs/widths.md, are not gates: bench/widths.py measures them.
 """
 
+import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -82,6 +84,9 @@ class Programs:
 
 def main() -> None:
     """Run them all."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    # Whoever ends this program ends those that it runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console, start = Console(stderr=True), time.perf_counter()
     busy: dict[str, str] = {}
     with progress(console, "gates") as notice:

@@ -31,7 +31,7 @@ from .synth import TRANSISTORS_PER_EQUIVALENT, module_tasks
 from .verilog import to_rtlil
 from .yosys import cache_folder, tool_version
 
-__all__ = ["PARTS", "Cost", "EngineCount", "Wanted", "count_design", "count_engines", "part_of"]
+__all__ = ["PARTS", "Cost", "DesignCount", "EngineCount", "Wanted", "count_engines", "part_of"]
 
 PARTS = {
     "array": ("compute.array", "compute.operands", "compute.split"),
@@ -179,7 +179,7 @@ def count_engines(
     every = [Wanted(config.model_copy(update={"clock_mhz": clock}), unit) for config, unit in wanted]
     folder = cache or cache_folder()
     found: dict[Wanted, EngineCount] = {}
-    begun: dict[Wanted, _DesignCount] = {}
+    begun: dict[Wanted, DesignCount] = {}
 
     def finish(each: Wanted) -> None:
         counts = begun.pop(each)
@@ -195,7 +195,7 @@ def count_engines(
             if each not in found:
                 if notice is not None:
                     notice(f"{each.label}: RTL")
-                begun[each] = _DesignCount(each.design(), runner, each.label)
+                begun[each] = DesignCount(each.design(), runner, each.label)
             # What has been found is kept soon.
             for other in [other for other, counts in begun.items() if counts.done]:
                 finish(other)
@@ -229,7 +229,7 @@ class _Module:
     multipliers: Counter[str]
 
 
-class _DesignCount:
+class DesignCount:
     """The distinct modules of an engine's design, which are being run."""
 
     def __init__(self, design: Design, runner: Runner, label: str) -> None:
@@ -262,23 +262,6 @@ class _DesignCount:
 
         walk(design.top, level)
         return {name: _cost(design, modules, counts[name]) for name in PARTS if name in counts}
-
-
-def count_design(
-    design: Design,
-    label: str,
-    *,
-    level: str = "",
-    cache: Path | None = None,
-    notice: Callable[[str], None] | None = None,
-    jobs: int | None = None,
-) -> dict[str, Cost]:
-    """What each part of an engine's design costs, every distinct module synthesised once.
-
-    `label` is for notices; `level` is where in an engine the design lies.
-    """
-    with Runner(cache, notice, jobs) as runner:
-        return _DesignCount(design, runner, label).parts(level)
 
 
 def _module(logic: dict[str, Any], mapped: dict[str, Any]) -> _Module:

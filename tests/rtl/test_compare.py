@@ -15,6 +15,7 @@ from gatewise.rtl.runner import Runner
 from gatewise.rtl.synth import synthesize_component
 from gatewise.rtl.unrolled import UnrolledDot
 from gatewise.rtl.unrolled_layer import LayerCount, Register
+from gatewise.rtl.yosys import YosysError
 from gatewise.sim.arrays import SCHEMES as ARRAYS
 from gatewise.sim.unrolled import SCHEMES, load_layer, seeded_layer
 
@@ -194,6 +195,15 @@ def test_what_no_engine_does_in_time_is_refused_by_name(synth_cache):
     assert all(reason.startswith("ternary on engines: cycles must be at least ") for reason in found.refused)
     assert {f"left out: {reason}" for reason in found.refused} <= set(found.notes())
     assert found.to_json()["refused"] == found.refused
+
+
+def test_a_tool_that_fails_is_one_line(command, capsys, monkeypatch):
+    def run_flow(*_):
+        raise YosysError("ERROR: no more\nmemory")
+
+    monkeypatch.setattr("gatewise.rtl.runner.run_flow", run_flow)
+    assert command("--layer", "1,2,1,1,1", "--scheme", "ternary", "--architecture", "direct") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: ERROR: no more memory"
 
 
 def test_a_wrong_layer_of_a_network_is_refused_before_anything_is_counted(command, capsys, monkeypatch):

@@ -8,8 +8,9 @@ from gatewise.rtl import runner
 from gatewise.rtl.alm import AlmTally
 from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.rtl.engine_cost import UNITS, CostModel, cost_model
-from gatewise.rtl.engine_count import PARTS, Cost, EngineCount, Wanted, count_design, count_engines, part_of
+from gatewise.rtl.engine_count import PARTS, Cost, DesignCount, EngineCount, Wanted, count_engines, part_of
 from gatewise.rtl.hierarchy import parse_design
+from gatewise.rtl.runner import Runner
 from gatewise.rtl.synth import synthesize_component
 from gatewise.rtl.verilog import to_rtlil
 from gatewise.sim.engine import EngineConfig
@@ -81,7 +82,8 @@ def test_parts_add_up_to_what_synthesis_counts(synth_cache):
     unit = ComputeUnit(SMALL, ("shift",))
     report = synthesize_component(unit, "compute", cache=synth_cache)
     design = parse_design(to_rtlil(ComputeUnit(SMALL, ("shift",)), "compute"), "compute")
-    parts = count_design(design, "unit", cache=synth_cache)
+    with Runner(synth_cache) as runs:
+        parts = DesignCount(design, runs, "unit").parts("")
     whole = sum(parts.values(), Cost())
     assert whole.gates == report.gates.two_input
     assert whole.inverters == report.gates.inverters

@@ -32,6 +32,8 @@ def pages(monkeypatch, tmp_path):
     (tmp_path / "fails.py").write_text("print('the reason'); raise SystemExit(3)")
     (tmp_path / "writes.py").write_text("open(__file__ + '.ran', 'w')")
     monkeypatch.setattr(module, "__file__", str(tmp_path / "gate_pages.py"))
+    monkeypatch.setattr(sys, "argv", ["gate_pages.py"])
+    monkeypatch.setattr(module.signal, "signal", lambda *_: None)
     yield module
     for name in ("gate_pages", "gates", "progress", "markdown", "paths"):
         sys.modules.pop(name, None)
@@ -61,3 +63,13 @@ def test_the_last_is_run_when_all_others_have_ended(pages, monkeypatch, tmp_path
     monkeypatch.setattr(pages, "LAST", [("writes", ())])
     pages.main()
     assert (tmp_path / "writes.py.ran").exists()
+
+
+def test_help_and_wrong_arguments_run_nothing(pages, monkeypatch, tmp_path):
+    monkeypatch.setattr(pages, "PROGRAMS", {"writes": ()})
+    for argument, code in (("--help", 0), ("--part", 2)):
+        monkeypatch.setattr(sys, "argv", ["gate_pages.py", argument])
+        with pytest.raises(SystemExit) as end:
+            pages.main()
+        assert end.value.code == code
+    assert not (tmp_path / "writes.py.ran").exists()

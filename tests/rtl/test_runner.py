@@ -1,12 +1,10 @@
 """Runs side by side: each once, in the order that ends soonest, and none begun after a failure."""
 
-import gc
 import threading
 import time
 
 import pytest
 from gatewise.rtl import runner
-from gatewise.rtl.collector import no_collection
 from gatewise.rtl.runner import Runner, Task
 from gatewise.rtl.yosys import Flow, YosysError
 
@@ -130,19 +128,3 @@ def test_whoever_interrupts_does_not_wait_for_the_tool(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert time.monotonic() - start < 20
-
-
-def within():
-    with no_collection():
-        assert not gc.isenabled()
-        with no_collection():
-            pass
-        assert not gc.isenabled()
-        raise ValueError("within")
-
-
-def test_collection_is_as_it_was_afterwards():
-    assert gc.isenabled()
-    with pytest.raises(ValueError, match="within"):
-        within()
-    assert gc.isenabled()
