@@ -1,10 +1,9 @@
-"""The pages of gates, throughput, energy, widths and BOPs, counted anew but for what is in the caches (`make gates`).
+"""The pages of gates, throughput, energy, widths and BOPs, made anew but for what is in the caches (`make gates`).
 
     python bench/gate_pages.py
 
-Runs bench/throughput.py, gates.py, energy.py, widths.py and bops.py two at a time, since each of them is at times busy
-with one thing alone. About 25 minutes on two cores where nothing is in the caches of syntheses, engines and tools.
-Accuracies at other widths, of docs/widths.md, are not gates: bench/widths.py measures them.
+Runs bench/throughput.py, gates.py, widths.py, energy.py and bops.py two at a time, since each of them is at times busy
+with one thing alone. About 28 minutes on two cores where nothing is in the caches of syntheses, engines and tools.
 """
 
 import argparse
@@ -17,19 +16,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from gates import ON_ENGINES, PARTS
+import gates
+import widths
 from progress import PASSING, progress
 from rich.console import Console
 
 PROGRAMS: dict[str, Sequence[str]] = {
     "throughput": (),
-    "gates": ("--part", *(part for part in PARTS if part != ON_ENGINES)),
+    "gates": ("--part", *(part for part in gates.PARTS if part != gates.ON_ENGINES)),
+    "widths": ("--part", *(part for part in widths.PARTS if part != widths.PAGE_PART)),
     "energy": (),
-    "widths": ("--part", "gates"),
     "bops": (),
 }
 """By what each takes, the longest first."""
-LAST: Sequence[tuple[str, Sequence[str]]] = (("gates", ("--part", ON_ENGINES)), ("widths", ("--part", "page")))
+LAST: Sequence[tuple[str, Sequence[str]]] = (
+    ("gates", ("--part", gates.ON_ENGINES)),
+    ("widths", ("--part", widths.PAGE_PART)),
+)
 """What is made of what others count."""
 AT_A_TIME = 2
 """Programs; each runs as many syntheses as there are processors."""

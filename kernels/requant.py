@@ -41,6 +41,8 @@ CONSTANT = 8
 
 _ROUNDINGS = get_args(Rounding)
 _HALF_EVEN, _HALF_UP, _HALF_AWAY, _FLOOR, _TFLITE = range(len(_ROUNDINGS))
+SHORT_BITS = 31
+"""Values that leave their products with multipliers of 31 bits room for one more bit and what rounding adds."""
 _FAR = 1 << 62
 """Saturation point of a quotient: far beyond every code, and still safe to add to."""
 
@@ -106,11 +108,34 @@ def _scale(value, multiplier, shift, rounding):  # type: ignore[no-untyped-def]
 
 
 @jit
+def _scale_short(values, multiplier, shift, rounding, zero_point, low, high, codes):  # type: ignore[no-untyped-def]
+    """Requantise values of `SHORT_BITS` bits: 64 hold their products, so that LLVM makes vectors of the loop."""
+    if shift == 0:
+        multiplier, shift = 2 * multiplier, 1
+    half = np.int64(rounding != _FLOOR) << (shift - 1)
+    even, away = np.int64(rounding == _HALF_EVEN), np.int64(-(rounding == _HALF_AWAY))
+    for p in range(len(values)):
+        product = values[p] * multiplier
+        tie = ((product >> shift) & even) - even + ((product >> 63) & away)
+        code = ((product + half + tie) >> shift) + zero_point
+        codes[p] = min(max(code, low), high)
+
+
+@jit
 def _scale_layer(values, multiplier, shift, rounding, zero_point, low, high, codes, overflows):  # type: ignore[no-untyped-def]
     least, greatest = -(1 << 31), (1 << 31) - 1
     images, channels, pixels = values.shape
     for n in range(images):
         for c in range(channels):
+            most = np.int64(0)
+            for p in range(pixels):
+                # Magnitudes, less one where negative.
+                most |= values[n, c, p] ^ (values[n, c, p] >> 63)
+            if rounding != _TFLITE and most >> SHORT_BITS - 1 == 0:
+                _scale_short(
+                    values[n, c], multiplier[c], shift[c], rounding, zero_point, low[c], high[c], codes[n, c]
+                )  # fmt: skip
+                continue
             for p in range(pixels):
                 value = values[n, c, p]
                 if rounding == _TFLITE:

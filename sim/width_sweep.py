@@ -7,11 +7,10 @@ computed:
 * of a layer's output channels those that cannot overflow are computed once for an input, in their fast form;
 * the others run in their faithful form, once for an input and for what they depend on of the widths: not on one that
   cannot overflow. What overflowed nowhere at some widths does so at none that are as wide, in neither mode;
-* inputs are known by their digests. So a layer that is fed the same at two points, for want of an overflow before it,
-  or because one changed no code, is not run again.
+* tensors are compared by their codes. So a layer that is fed the same at two points, for want of an overflow before
+  it, or because one changed no code, is not run again.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -525,15 +524,20 @@ class _Layer:
 
 
 class _Tensor:
-    """Codes (N, C, H, W) and their digest."""
+    """Codes (N, C, H, W), by which it is known; nobody writes to them any more."""
 
     def __init__(self, codes: np.ndarray) -> None:
         self.codes = codes
 
     @cached_property
-    def digest(self) -> bytes:
-        """Of the codes; tensors of one place in the network have one shape."""
-        return hashlib.blake2b(np.ascontiguousarray(self.codes).data, digest_size=16).digest()
+    def _hash(self) -> int:
+        return hash(self.codes.tobytes())
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Tensor) and np.array_equal(self.codes, other.codes))
 
 
 _Found = tuple[_Tensor, Overflows | None]
@@ -583,7 +587,7 @@ class _Unit:
         live, overflows = {network.manifest.input.name: source}, {}
         for node in network.manifest.nodes:
             inputs = [live[name] for name in node.inputs]
-            facts = self._facts((node.name, *(each.digest for each in inputs)))
+            facts = self._facts((node.name, *inputs))
             before = facts.bytes
             if isinstance(node, Conv2dNode | LinearNode):
                 live[node.name], overflows[node.name] = self._layer(self.layers[node.name], inputs[0], mac, facts)

@@ -80,8 +80,8 @@ def test_every_shift_rounds_ties_and_their_neighbours_of_both_signs(reference, r
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_the_two_limb_product_meets_the_short_one_without_a_seam(reference, rounding):
-    ends = [2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33 - 1, 2**33, 2**55 - 1]
+def test_short_and_two_limb_products_meet_the_others_without_a_seam(reference, rounding):
+    ends = [2**30 - 1, 2**30, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33 - 1, 2**33, 2**55 - 1]
     values = [*ends, *(-value for value in ends), -(2**55)]
     multipliers = [1, 3, 2**16, 2**30, 2**31 - 1]
     terms = [(v, m, s) for v in values for m in multipliers for s in range(63)]

@@ -35,7 +35,7 @@ def pages(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["gate_pages.py"])
     monkeypatch.setattr(module.signal, "signal", lambda *_: None)
     yield module
-    for name in ("gate_pages", "gates", "progress", "markdown", "paths"):
+    for name in ("gate_pages", "gates", "widths", "widths_page", "widths_store", "progress", "markdown", "paths"):
         sys.modules.pop(name, None)
 
 
@@ -73,3 +73,14 @@ def test_help_and_wrong_arguments_run_nothing(pages, monkeypatch, tmp_path):
             pages.main()
         assert end.value.code == code
     assert not (tmp_path / "writes.py.ran").exists()
+
+
+def test_a_page_of_widths_needs_every_row_counted(pages, monkeypatch, capsys):
+    page = sys.modules["widths_page"]
+    monkeypatch.setattr(page, "write_bytes", lambda *_: pytest.fail("wrote"))
+    with pytest.raises(SystemExit) as end:
+        page.write_page({"networks": {}, "rows": {}})
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: rows of 58 formats must be counted")
+    assert told.count("\n") == 1
