@@ -24,13 +24,19 @@ __all__ = [
 
 
 def channel_pad(x: np.ndarray, before: int, after: int, code: int) -> np.ndarray:
-    """Add `before` and `after` channels that hold `code` (the zero point) to (N, C, H, W) codes."""
-    return np.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)), constant_values=code)
+    """Add `before` and `after` channels that hold `code` (the zero point) to (N, C, H, W) codes.
+
+    The result has its channels last in memory.
+    """
+    images, channels, height, width = x.shape
+    padded = np.full((images, height, width, before + channels + after), code, dtype=x.dtype)
+    padded[..., before : before + channels] = x.transpose(0, 2, 3, 1)
+    return padded.transpose(0, 3, 1, 2)
 
 
 def stride_slice(x: np.ndarray, stride: tuple[int, int]) -> np.ndarray:
-    """Every stride-th row and column of (N, C, H, W) codes, from the first."""
-    return np.ascontiguousarray(x[:, :, :: stride[0], :: stride[1]])
+    """Every stride-th row and column of (N, C, H, W) codes, from the first; channels are last in memory."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]).transpose(0, 3, 1, 2)
 
 
 def unfold_x(x: np.ndarray, kernel: int, stride: int, dilation: int, padding: tuple[int, int], code: int) -> np.ndarray:

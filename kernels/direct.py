@@ -47,11 +47,14 @@ from .packed import (
     Packed,
     bit_sums,
     most_limbs,
+    pack_bits,
     pack_depthwise,
+    pack_pixels,
     pack_planes,
     pack_weights,
     pixel_sums,
     rows_are_runs,
+    window_sums,
 )
 from .tiles import GROUP_BYTES, MOST_PIXELS, multiply, multiply_depthwise
 from .vectors import COUNTS_BITS, LANES, VNNI
@@ -63,7 +66,7 @@ COUNTED_PASSES = 2
 BLOCK_PIXELS, LEAST_PIXELS, BLOCK_SUMS = 96, 24, 96 * 2048
 """Pixels, at most and at least, whose sums stay in the second-level cache until they are requantised; so many sums."""
 WORK_BYTES = 1 << 18
-"""Packed activations that one call of the compiled loop is given, in whole images: a part of the second-level cache."""
+"""Packed activations of a time, in whole images: a part of the second-level cache."""
 
 
 def counting_pays(shape: ConvShape, pairs: int, passes: int) -> bool:
@@ -188,6 +191,53 @@ def _direct(  # type: ignore[no-untyped-def]
                     scale_row(row, own_scale, nearest, even, away, zero_point, codes[first + p, begin:end])
 
 
+@jit
+def _convolve(  # type: ignore[no-untyped-def]
+    x, maps, cuts, factors, pads, border, counted, sums, window, layout,
+    depthwise, runs, steps, weights, chunks, columns, block, less, unit, zero, bias,
+    scale, nearest, even, away, zero_point, real, thresholds, table, values, codes,
+):  # fmt: skip
+    """Codes `x` (N, H, W, C) through `_direct`: packed into `maps` (streams, images, ..), so many images at a time.
+
+    `cuts` (streams, 3) and `factors` say how (`packed.pack_pixels`), `border` is its thickness, of `pads`. `sums` are
+    what input sums are made of, one row a stream, and no row where nobody asks for them; `window` is its kernel,
+    dilation and stride.
+    """
+    row_bytes, image_bytes, groups, place = layout
+    out_height, out_width = place[2], place[3]
+    streams, step, height, width, channels = maps.shape
+    pixels = out_height * out_width
+    for first in range(0, x.shape[0], step):
+        count = min(step, x.shape[0] - first)
+        part, end = x[first : first + count], (first + count) * pixels
+        for stream in range(streams):
+            cut, held = cuts[stream], maps[stream, :count]
+            if counted:
+                pack_bits(part, cut[0], pads[stream], border[0], border[1], held)
+            else:
+                pack_pixels(part, cut[0], cut[1], cut[2], factors[stream], pads[stream], border[0], border[1], held)
+        totals = np.empty((groups, count * pixels * (sums.shape[0] > 0)), dtype=np.int64)
+        if sums.shape[0]:
+            single = np.zeros((groups, count * height * width), dtype=np.int64)
+            for stream in range(streams):
+                held, own = maps[stream, :count].reshape(-1, channels), sums[stream]
+                if counted:
+                    bit_sums(held, own[0], own[1], single)
+                else:
+                    pixel_sums(held, own[0], own[2:], own[1], single)
+            for group in range(groups):
+                window_sums(
+                    single[group].reshape(count, height, width), *window,
+                    totals[group].reshape(count, out_height, out_width),
+                )  # fmt: skip
+        _direct(
+            maps.reshape(-1), (count, row_bytes, image_bytes, step * image_bytes, *place),
+            depthwise, runs, steps, weights, chunks, columns, block, totals, less, unit, zero, bias,
+            scale, nearest, even, away, zero_point, real, thresholds, table,
+            values[first * pixels : end], codes[first * pixels : end],
+        )  # fmt: skip
+
+
 class _Constants(NamedTuple):
     """What `_direct` takes behind the sums, (groups, .., outputs of a group) each, `less` and `unit` of every sum.
 
@@ -222,8 +272,8 @@ class _Layout(NamedTuple):
     block: int
     row_bytes: int
     image_bytes: int
-    geometry: tuple[int, ...]
-    """The rest of that argument: from the bytes of a pixel on."""
+    place: tuple[int, ...]
+    """The rest of its geometry: from the bytes of a pixel on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,11 +400,22 @@ class DirectConv:
 
     def _run(self, x: np.ndarray, pad_code: int, dtype: type[np.signedinteger[Any]]) -> np.ndarray:
         images, _, height, width = x.shape
-        result = np.empty((images, *self.shape.output_size(height, width), self.shape.out_channels), dtype=dtype)
-        step = max(1, WORK_BYTES // (x[0].size * (2 if self.form == "portable" else 1)))
-        for first in range(0, images, step):
-            part = slice(first, first + step)
-            self._run_images(x[part], pad_code, result[part])
+        shape, first, layout = self.shape, self.packed[0], self._layout(height, width)
+        result = np.empty((images, *layout.place[2:4], shape.out_channels), dtype=dtype)
+        flat = result.reshape(-1, shape.out_channels)
+        nothing = np.empty((0, shape.out_channels), dtype=np.int16 if dtype is np.int64 else np.int64)
+        values, codes = (flat, nothing) if dtype is np.int64 else (nothing, flat)
+        step = min(images, max(1, WORK_BYTES // (x[0].size * (2 if self.form == "portable" else 1))))
+        size = len(self.packed), step, *layout.size
+        # A run may be read up to the end of its last group of channels, a depthwise pixel to that of its last vector.
+        maps = np.empty(math.prod(size) + LANES, dtype=layout.dtype)[:-LANES].reshape(size)
+        _convolve(
+            np.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=np.int16), maps, *self._packing(pad_code, layout.dtype),
+            shape.padding[:2], self.form == "popcount", self._summed, (shape.kernel, shape.dilation, shape.stride),
+            (layout.row_bytes, layout.image_bytes, shape.groups, layout.place),
+            shape.depthwise, layout.runs, layout.steps, self._weights, first.chunks, first.columns, layout.block,
+            *self._constants, values, codes,
+        )  # fmt: skip
         return np.asarray(result.transpose(0, 3, 1, 2))
 
     @cached_property
@@ -409,21 +470,6 @@ class DirectConv:
         most = 1 << (DOUBLE_BITS - 2)
         return self.finish.doubles and all((np.abs(each) * multiplier < most).all() for each in terms)
 
-    def _run_images(self, x: np.ndarray, pad_code: int, result: np.ndarray) -> None:
-        channels, first = self.shape.out_channels, self.packed[0]
-        layout = self._layout(*x.shape[2:])
-        maps = self._maps(x, pad_code, layout)
-        flat = result.reshape(-1, channels)
-        nothing = np.empty((0, channels), dtype=np.int16 if flat.dtype == np.int64 else np.int64)
-        values, codes = (flat, nothing) if flat.dtype == np.int64 else (nothing, flat)
-        image = layout.image_bytes
-        geometry = len(x), layout.row_bytes, image, len(x) * image, *layout.geometry
-        _direct(
-            maps.reshape(-1), geometry, self.shape.depthwise, layout.runs, layout.steps,
-            self._weights, first.chunks, first.columns, layout.block,
-            self._input_sums(maps, result.shape[1:3]), *self._constants, values, codes,
-        )  # fmt: skip
-
     def _layout(self, height: int, width: int) -> _Layout:
         """Of images of this size; made once."""
         if (height, width) not in self._layouts:
@@ -463,55 +509,45 @@ class DirectConv:
         return {}
 
     @cached_property
-    def _borders(self) -> dict[int, list[tuple[np.ndarray, np.ndarray]]]:
-        """By the code that padding feeds, and stream."""
-        return {}
-
-    @cached_property
     def _weights(self) -> np.ndarray:
         """Of all streams; depthwise (taps of all streams, channels), others (1, all)."""
         weights = np.concatenate([each.weights for each in self.packed])
         return weights if self.shape.depthwise else weights.reshape(1, -1)
 
-    def _maps(self, x: np.ndarray, pad_code: int, layout: _Layout) -> np.ndarray:
-        """Packed activations (streams, N, H', W', C or words of channels)."""
-        if pad_code not in self._borders:
-            borders = [each.border(pad_code, self.form == "popcount") for each in self.packed]
-            self._borders[pad_code] = [(pad.astype(layout.dtype), factors) for pad, factors in borders]
-        size = len(self.packed), len(x), *layout.size
-        # A run may be read up to the end of its last group of channels, a depthwise pixel to that of its last vector.
-        maps = np.empty(math.prod(size) + LANES, dtype=layout.dtype)[:-LANES].reshape(size)
-        for packed, border, out in zip(self.packed, self._borders[pad_code], maps, strict=True):
-            packed.pack(x, self.shape, border, out)
-        return maps
+    def _packing(self, pad_code: int, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How codes are packed and what the border is, by stream: `cuts`, `factors` and `pads` of `_convolve`."""
+        if pad_code not in self._packings:
+            cuts = [(each.stream.shift, each.stream.mask, each.stream.more) for each in self.packed]
+            factors = np.stack([each.factors * each.stream.times for each in self.packed])
+            pads = np.stack([each.border(pad_code, self.form == "popcount") for each in self.packed])
+            more = max(1, ROW_CHANNELS // self.shape.in_channels)
+            self._packings[pad_code] = (
+                np.array(cuts, dtype=np.int64),
+                np.tile(factors, more).astype(np.int16),
+                pads.astype(dtype),
+            )
+        return self._packings[pad_code]
 
     @cached_property
-    def _asks_input_sums(self) -> bool:
-        return bool(self.zero.any())
+    def _packings(self) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        return {}
 
-    def _input_sums(self, maps: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-        """Aligned activations under each pixel's window, int64 (groups, pixels); no pixels where nobody asks."""
-        shape = self.shape
-        if not self._asks_input_sums:
-            return np.empty((shape.groups, 0), dtype=np.int64)
-        _, images, height, width, channels = maps.shape
-        sums = np.zeros((shape.groups, images * height * width), dtype=np.int64)
-        for packed, held in zip(self.packed, maps.reshape(len(maps), -1, channels), strict=True):
+    @cached_property
+    def _summed(self) -> np.ndarray:
+        """What input sums are made of, int64, a row a stream; no row where nobody asks for them.
+
+        Of numbers their offset, their place and what is left of the alignment's factors; of bits what a one counts
+        for, and what is taken away.
+        """
+        if not self.zero.any():
+            return np.empty((0, 2), dtype=np.int64)
+        rows = []
+        for packed in self.packed:
             stream = packed.stream
             if self.form == "popcount":
                 # Of -1 and +1 a sum is twice the ones, less the channels.
                 signs = stream.low < 0 < stream.high
-                times, less = (2, shape.in_channels) if signs else (stream.times << stream.place, 0)
-                bit_sums(held, times, less, sums)
+                rows.append([2, self.shape.in_channels] if signs else [stream.times << stream.place, 0])
             else:
-                pixel_sums(held, stream.offset, packed.rest, stream.place, sums)
-        sums = sums.reshape(shape.groups, images, height, width)
-        total = np.zeros((shape.groups, images, *size), dtype=np.int64)
-        for ky in range(shape.kernel[0]):
-            for kx in range(shape.kernel[1]):
-                rows, columns = (
-                    slice(k * dilation, k * dilation + (count - 1) * stride + 1, stride)
-                    for k, dilation, count, stride in zip((ky, kx), shape.dilation, size, shape.stride, strict=True)
-                )
-                total += sums[:, :, rows, columns]
-        return total.reshape(shape.groups, -1)
+                rows.append([stream.offset, stream.place, *packed.rest])
+        return np.array(rows, dtype=np.int64)

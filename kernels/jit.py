@@ -19,7 +19,7 @@ from numba.core.caching import FunctionCache
 
 __all__ = ["jit"]
 
-SHARED = ("finish.py", "jit.py", "tiles.py", "vectors.py")
+SHARED = ("finish.py", "jit.py", "packed.py", "tiles.py", "vectors.py")
 """Modules beside this one whose code becomes a part of kernels in others."""
 
 

@@ -17,8 +17,8 @@ from .tiles import GROUP_BYTES, tile_chunks
 from .vectors import LANES
 
 __all__ = [
-    "LIMB_BITS", "WORD_BITS", "Activations", "FastForm", "Packed", "Stream", "bit_sums", "most_limbs", "pack_depthwise",
-    "pack_planes", "pack_weights", "pixel_sums", "rows_are_runs",
+    "LIMB_BITS", "WORD_BITS", "Activations", "FastForm", "Packed", "Stream", "bit_sums", "most_limbs", "pack_bits",
+    "pack_depthwise", "pack_pixels", "pack_planes", "pack_weights", "pixel_sums", "rows_are_runs", "window_sums",
 ]  # fmt: skip
 
 FastForm = Literal["vnni", "portable"]
@@ -29,34 +29,25 @@ WORD_BITS = 32
 
 
 @jit
-def _pack_pixels(x, shift, mask, factors, more, pad, top, left, out):  # type: ignore[no-untyped-def]
-    """Pack codes (N, H, W, C) with a border of `pad` (C,) into `out` (N, H', W', C)."""
+def pack_pixels(x, shift, mask, more, factors, pad, top, left, out):  # type: ignore[no-untyped-def]
+    """Pack codes (N, H, W, C), 16 bits, with a border of `pad` (C,) into `out` (N, H', W', C).
+
+    `factors` are those of a few pixels in a row. What is stored has no more bits than codes: arithmetic of 16 does.
+    """
     images, height, width, channels = x.shape
+    shift, mask, more, length = np.int16(shift & 15), np.int16(mask), np.int16(more), factors.shape[0]
     _pack_border(height, width, pad, top, left, out)
     for n in range(images):
         for y in range(height):
-            for column in range(width):
-                source, target = x[n, y, column], out[n, top + y, left + column]
-                for c in range(channels):
-                    target[c] = ((np.int32(source[c]) >> shift) & mask) * factors[c] + more
+            source, target = x[n, y].reshape(-1), out[n, top + y].reshape(-1)[left * channels :]
+            for first in range(0, width * channels, length):
+                held, codes = target[first : min(first + length, width * channels)], source[first:]
+                for c in range(held.shape[0]):
+                    held[c] = np.int16(np.int16(codes[c] >> shift) & mask) * factors[c] + more
 
 
 @jit
-def _pack_maps(x, shift, mask, factors, more, pad, top, left, out):  # type: ignore[no-untyped-def]
-    """The same of codes (N, C, H, W)."""
-    images, channels, height, width = x.shape
-    _pack_border(height, width, pad, top, left, out)
-    for n in range(images):
-        for y in range(height):
-            target = out[n, top + y]
-            for c in range(channels):
-                source, factor = x[n, c, y], factors[c]
-                for column in range(width):
-                    target[left + column, c] = ((np.int32(source[column]) >> shift) & mask) * factor + more
-
-
-@jit
-def _pack_bits(x, plane, pad, top, left, out):  # type: ignore[no-untyped-def]
+def pack_bits(x, plane, pad, top, left, out):  # type: ignore[no-untyped-def]
     """Pack a bit of each code (N, H, W, C), 32 channels in a word; `pad` are the words of the border."""
     images, height, width, channels = x.shape
     _pack_border(height, width, pad, top, left, out)
@@ -108,12 +99,27 @@ def bit_sums(x, times, less, out):  # type: ignore[no-untyped-def]
     for p in range(x.shape[0]):
         total = np.int64(0)
         for word in range(x.shape[1]):
-            held = x[p, word]
+            held = np.uint32(x[p, word])
             held -= (held >> np.uint32(1)) & np.uint32(0x55555555)
             held = (held & np.uint32(0x33333333)) + ((held >> np.uint32(2)) & np.uint32(0x33333333))
             held = (held + (held >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
             total += np.int64((held * np.uint32(0x01010101)) >> np.uint32(24)) & 63
         out[0, p] += total * times - less
+
+
+@jit
+def window_sums(sums, kernel, dilation, stride, out):  # type: ignore[no-untyped-def]
+    """Sums (N, H', W') under each pixel's window, `out` (N, H, W)."""
+    images, height, width = out.shape
+    out[:] = 0
+    for n in range(images):
+        for y in range(height):
+            for ky in range(kernel[0]):
+                row = sums[n, y * stride[0] + ky * dilation[0]]
+                for kx in range(kernel[1]):
+                    first = kx * dilation[1]
+                    for column in range(width):
+                        out[n, y, column] += row[first + column * stride[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,25 +191,14 @@ class Packed:
     fits: np.ndarray
     """Output channels whose sums have 32 bits, bool (out,)."""
 
-    def border(self, pad_code: int, words: bool) -> tuple[np.ndarray, np.ndarray]:
-        """What is stored of each channel where padding is, and what codes are multiplied by: for `pack`."""
+    def border(self, pad_code: int, words: bool) -> np.ndarray:
+        """What is stored of each channel, or word of channels, where padding is."""
         stream, channels = self.stream, len(self.factors)
         if words:
             pad = np.full(-(-channels // WORD_BITS), 0xFFFFFFFF if pad_code >> stream.shift & 1 else 0, dtype=np.uint32)
             pad[-1] &= np.uint32(0xFFFFFFFF) >> np.uint32(-channels % WORD_BITS)
-            return pad, self.factors
-        factors = self.factors * np.int32(stream.times)
-        return ((pad_code >> stream.shift) & stream.mask) * factors + stream.more, factors
-
-    def pack(self, x: np.ndarray, shape: ConvShape, border: tuple[np.ndarray, np.ndarray], out: np.ndarray) -> None:
-        """Codes (N, C, H, W) as (N, H', W', C), padded; bits of them as words of 32 channels."""
-        stream, (top, left, _, _), (pad, factors) = self.stream, shape.padding, border
-        pixels = x.transpose(0, 2, 3, 1)
-        if out.dtype == np.uint32:
-            _pack_bits(np.ascontiguousarray(pixels), stream.shift, pad, top, left, out)
-            return
-        kernel, codes = (_pack_pixels, pixels) if pixels.flags.c_contiguous else (_pack_maps, np.ascontiguousarray(x))
-        kernel(codes, stream.shift, stream.mask, factors, stream.more, pad, top, left, out)
+            return pad
+        return ((pad_code >> stream.shift) & stream.mask) * self.factors * stream.times + stream.more
 
 
 def _split(shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, ...]:

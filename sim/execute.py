@@ -1,7 +1,7 @@
 """Bit-exact execution: a batch of input codes through every node of a network."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,36 +39,48 @@ __all__ = ["COUNTER_MAX", "Datapath", "Overflows", "Trace", "execute", "plain_co
 COUNTER_MAX = (1 << 32) - 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Overflows:
-    """Overflow counts of a layer by output channel: in the product, alignment, accumulator, post lane.
+    """Overflow counts of a layer, int64 (4, out): in the product, alignment, accumulator, post lane; each has a name.
 
-    The engine's counters have 32 bits and saturate; so do these (in int64 arrays).
+    The engine's counters have 32 bits and saturate; so do these.
     """
 
-    product: np.ndarray
-    align: np.ndarray
-    acc: np.ndarray
-    post: np.ndarray
+    counts: np.ndarray
 
     def __post_init__(self) -> None:
-        for counter in (self.product, self.align, self.acc, self.post):
-            np.minimum(counter, COUNTER_MAX, out=counter)
+        np.minimum(self.counts, COUNTER_MAX, out=self.counts)
 
-    def by_channel(self, change: Callable[[np.ndarray], np.ndarray]) -> "Overflows":
-        """The counts with their channels in another order."""
-        return Overflows(*(change(counter) for counter in (self.product, self.align, self.acc, self.post)))
+    @property
+    def product(self) -> np.ndarray:
+        """Of products (out,)."""
+        return np.asarray(self.counts[0])
+
+    @property
+    def align(self) -> np.ndarray:
+        """Of aligned products (out,)."""
+        return np.asarray(self.counts[1])
+
+    @property
+    def acc(self) -> np.ndarray:
+        """Of accumulators (out,)."""
+        return np.asarray(self.counts[2])
+
+    @property
+    def post(self) -> np.ndarray:
+        """Of what is requantised (out,)."""
+        return np.asarray(self.counts[3])
+
+    def copy(self) -> "Overflows":
+        """Counts that may be added to."""
+        return Overflows(self.counts.copy())
 
     def put(self, rows: np.ndarray, other: "Overflows") -> None:
         """Take the counts of some output channels in the place of one's own."""
-        for kind in fields(Overflows):
-            getattr(self, kind.name)[rows] = getattr(other, kind.name)
+        self.counts[:, rows] = other.counts
 
     def __iadd__(self, other: "Overflows") -> "Overflows":
-        self.product += other.product
-        self.align += other.align
-        self.acc += other.acc
-        self.post += other.post
+        self.counts += other.counts
         self.__post_init__()
         return self
 
@@ -143,21 +155,21 @@ class Datapath:
         if fast is None:
             return self.faithful(node, x)
         codes, overflows = self._fast(node, x, fast)
-        rest = np.flatnonzero(~fast.exact)
-        if rest.size:
-            codes[:, rest], found = self.faithful(node, x, rest)
-            overflows.put(rest, found)
+        if fast.rest.size:
+            codes[:, fast.rest], found = self.faithful(node, x, fast.rest)
+            overflows.put(fast.rest, found)
         return codes, overflows
 
     def _fast(self, node: MacNode, x: np.ndarray, fast: FastLayer) -> tuple[np.ndarray, Overflows]:
         zero_point = self.network.source(node).codes.zero_point
-        product, align, acc, post = np.zeros((4, len(fast.exact)), dtype=np.int64)
+        overflows = Overflows(np.zeros((4, len(fast.exact)), dtype=np.int64))
         if fast.fused:
-            return fast.codes(x, zero_point), Overflows(product, align, acc, post)
+            return fast.codes(x, zero_point), overflows
         values, limited = fast.values(x, zero_point)
         held = array_form(self.network.layers[node.name], self.array).held(self.mac)
         codes, saturated = _requantised(node, held, fast.value_bits, values)
-        return codes, Overflows(product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated)
+        overflows.post[:] = limited.sum(axis=(0, 2, 3)) + saturated
+        return codes, overflows
 
     def faithful(self, node: MacNode, x: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, Overflows]:
         """The same of a layer, or of `rows` of its output channels, in the order and the widths of the hardware."""
@@ -214,7 +226,7 @@ class Datapath:
         product, align, acc = (
             sum(getattr(result, f"{width}_overflows") for result in results) for width in ("product", "align", "acc")
         )
-        return codes, Overflows(product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated)
+        return codes, Overflows(np.stack([product, align, acc, limited.sum(axis=(0, 2, 3)) + saturated]))
 
 
 def _requantised(

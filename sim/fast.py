@@ -7,6 +7,7 @@ their rescales are exact in 64 bits, but for tflite's.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -36,7 +37,7 @@ Form = Literal["auto", "faithful", "portable", "popcount", "vnni"]
 """
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class FastLayer:
     """A layer in its fast form.
 
@@ -50,6 +51,11 @@ class FastLayer:
     conv: DirectConv
     exact: np.ndarray
     value_bits: int
+
+    @cached_property
+    def rest(self) -> np.ndarray:
+        """The output channels that it is not exact in."""
+        return np.flatnonzero(~self.exact)
 
     @property
     def fused(self) -> bool:

@@ -153,12 +153,16 @@ def input_table(spec: InputSpec) -> np.ndarray:
 
 
 def quantise_images(images: ImageSet, spec: InputSpec) -> np.ndarray:
-    """Input codes, int16 (N, C, H, W), of images whose shape must be the network's."""
+    """Input codes, int16 (N, C, H, W), of images whose shape must be the network's.
+
+    Those of pixels have their channels last in memory, as results of layers have.
+    """
     if images.images.shape[1:] != spec.shape:
         raise FormatError(f"each image must have shape {spec.shape}, not {images.images.shape[1:]}")
     if not images.coded:
         table = input_table(spec)
-        return np.stack([table[c][images.images[:, c]] for c in range(spec.shape[0])], axis=1)
+        codes = [table[c][images.images[:, c]] for c in range(spec.shape[0])]
+        return np.stack(codes, axis=-1).transpose(0, 3, 1, 2)
     low, high = spec.range
     if images.images.min() < low or images.images.max() > high:
         raise FormatError(f"input codes must lie in {low}..{high}, found {images.images.min()}..{images.images.max()}")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -335,7 +335,7 @@ def run(
         list(compiled.lowered),
         np.concatenate(results),
         images.labels,
-        {name: counts.by_channel(partial(arranged.own, name, axis=0)) for name, counts in overflows.items()},
+        {name: Overflows(arranged.own(name, counts.counts, axis=1)) for name, counts in overflows.items()},
         list(compiled.cycles),
         {name: arranged.own(name, np.concatenate(parts), axis=1) for name, parts in kept.items()},
         whole or network,

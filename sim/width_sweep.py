@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count, product
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -387,12 +387,12 @@ def sweep_widths(
                     if name in overflows[mac]:
                         overflows[mac][name] += counts
                     else:
-                        overflows[mac][name] = counts.by_channel(np.copy)
+                        overflows[mac][name] = counts.copy()
 
     def point(mac: MacFormat) -> WidthPoint:
         ran = proved[0] if mac in proved else mac
         counts = {
-            name: each.by_channel(partial(compiled.arranged.own, name, axis=0)) for name, each in overflows[ran].items()
+            name: Overflows(compiled.arranged.own(name, each.counts, axis=1)) for name, each in overflows[ran].items()
         }
         return WidthPoint(mac, mac in proved, np.concatenate(predictions[ran]), counts)
 
@@ -638,7 +638,7 @@ class _Unit:
             facts.clean.append((mac.align, mac.acc, clean))
         if some:
             wide, wide_overflows = self._widest(layer, x, facts)
-            all_codes, all_overflows = wide.codes.copy(), wide_overflows.by_channel(np.copy)
+            all_codes, all_overflows = wide.codes.copy(), wide_overflows.copy()
             all_codes[:, rest] = codes
             all_overflows.put(rest, overflows)
             if np.array_equal(all_codes, wide.codes):
