@@ -2,7 +2,7 @@
 
     python bench/gate_pages.py
 
-Runs bench/throughput.py, gates.py, widths.py, energy.py and bops.py two at a time, since each of them is at times busy
+Runs bench/throughput.py, energy.py, gates.py, widths.py and bops.py two at a time, since each of them is at times busy
 with one thing alone. About 28 minutes on two cores where nothing is in the caches of syntheses, engines and tools.
 """
 
@@ -23,12 +23,12 @@ from rich.console import Console
 
 PROGRAMS: dict[str, Sequence[str]] = {
     "throughput": (),
+    "energy": (),
     "gates": ("--part", *(part for part in gates.PARTS if part != gates.ON_ENGINES)),
     "widths": ("--part", *(part for part in widths.PARTS if part != widths.PAGE_PART)),
-    "energy": (),
     "bops": (),
 }
-"""By what each takes, the longest first."""
+"""First the longest, and one that has little for a second processor to do."""
 LAST: Sequence[tuple[str, Sequence[str]]] = (
     ("gates", ("--part", gates.ON_ENGINES)),
     ("widths", ("--part", widths.PAGE_PART)),

@@ -41,18 +41,18 @@ from .finish import (
 )
 from .jit import jit
 from .packed import (
+    SUM_BITS,
     WORD_BITS,
     Activations,
     FastForm,
     Packed,
-    bit_sums,
     most_limbs,
     pack_bits,
     pack_depthwise,
+    pack_ones,
     pack_pixels,
     pack_planes,
     pack_weights,
-    pixel_sums,
     rows_are_runs,
     window_sums,
 )
@@ -81,6 +81,13 @@ def fast_forms() -> tuple[FastForm, ...]:
 
 
 @jit
+def _take_away(bias, zero, totals, out):  # type: ignore[no-untyped-def]
+    """The bias less the zero-point term, of a few pixels in a row."""
+    for n in range(totals.shape[0]):
+        out[n] = bias[n] - zero[n] * totals[n]
+
+
+@jit
 def _row(sums, columns, padded, less, unit, zero, bias, total, row):  # type: ignore[no-untyped-def]
     """A pixel's values: sums of all limbs and streams, weighed, less the zero-point term, plus the bias."""
     channels = row.shape[0]
@@ -97,7 +104,7 @@ def _row(sums, columns, padded, less, unit, zero, bias, total, row):  # type: ig
 @jit
 def _direct(  # type: ignore[no-untyped-def]
     x, geometry, depthwise, runs, steps, weights, chunks, columns, block, totals, less, unit, zero, bias,
-    scale, nearest, even, away, zero_point, real, thresholds, table, values, codes,
+    scale, nearest, even, away, zero_point, real, proved, thresholds, table, values, codes,
 ):  # fmt: skip
     """All pixels of packed activations `x`, flat, stream after stream, into codes (pixels, out) or values.
 
@@ -114,14 +121,15 @@ def _direct(  # type: ignore[no-untyped-def]
     bases = np.empty(block + MOST_PIXELS, dtype=np.int64)
     places = np.empty(block, dtype=np.int64)
     sums = np.empty((block + MOST_PIXELS, streams * padded), dtype=np.int32)
-    row = np.empty(group_outputs, dtype=np.int64)
     counts = np.empty(group_outputs, dtype=np.int64)
     tile_groups = 0 if depthwise else len(runs) * steps * np.sum(chunks)
 
     rounded = real.shape[1] > 0
     fused = streams * columns == group_outputs and scale.shape[1] > 0
     together = less.shape[1] // (streams * columns)
-    offset = np.empty(group_outputs, dtype=np.float64)
+    summed = totals.shape[1] > 0
+    row, spread = np.empty((2, max(group_outputs, columns * together)), dtype=np.int64)
+    offset = np.empty(len(row), dtype=np.float64)
 
     image_place, row_place, y, column = np.int64(0), np.int64(0), 0, 0
     for first in range(0, pixels, block):
@@ -154,26 +162,40 @@ def _direct(  # type: ignore[no-untyped-def]
                     used = min(together, count - p) * columns
                     at = (first + p) * columns
                     made, out = flat[p * columns : p * columns + used], target[at : at + used]
+                    if summed:
+                        for pixel in range(used // columns):
+                            total = totals[group, first + p + pixel]
+                            own = spread[pixel * columns : (pixel + 1) * columns]
+                            for n in range(own.shape[0]):
+                                own[n] = total
                     if rounded:
-                        round_sums(made, own_less, own_real, own_real[1], zero_point, out)
-                    else:
-                        scale_sums(
-                            made, own_less, own_unit, own_bias, own_scale, nearest, even, away, zero_point, out
-                        )  # fmt: skip
+                        shift = own_real[4]
+                        if summed:
+                            shift = offset
+                            _take_away(own_real[4], own_real[5], spread[:used], offset)
+                        if round_sums(made, own_less, own_real, shift, zero_point, out) == 0 or proved:
+                            continue
+                    shifted = own_bias
+                    if summed:
+                        shifted = row
+                        _take_away(own_bias, own_zero, spread[:used], row)
+                    scale_sums(made, own_less, own_unit, shifted, own_scale, nearest, even, away, zero_point, out)
                 continue
             for p in range(count):
-                total = totals[group, first + p] if totals.shape[1] else np.int64(0)
+                total = totals[group, first + p] if summed else np.int64(0)
                 if rounded:
-                    shift = own_real[1]
-                    if totals.shape[1]:
+                    shift = own_real[4]
+                    if summed:
                         shift = offset
                         for n in range(group_outputs):
-                            offset[n] = own_real[1, n] - own_real[4, n] * total
-                    round_sums(sums[p], own_less, own_real, shift, zero_point, codes[first + p, begin:end])
-                    continue
+                            offset[n] = own_real[4, n] - own_real[5, n] * total
+                    if round_sums(sums[p], own_less, own_real, shift, zero_point, codes[first + p, begin:end]) == 0:
+                        continue
+                    if proved:
+                        continue
                 if fused:
                     shifted = own_bias
-                    if totals.shape[1]:
+                    if summed:
                         shifted = row
                         for n in range(group_outputs):
                             row[n] = own_bias[n] - own_zero[n] * total
@@ -182,30 +204,51 @@ def _direct(  # type: ignore[no-untyped-def]
                         nearest, even, away, zero_point, codes[first + p, begin:end],
                     )  # fmt: skip
                     continue
-                _row(sums[p], columns, padded, own_less, own_unit, own_zero, own_bias, total, row)
+                _row(sums[p], columns, padded, own_less, own_unit, own_zero, own_bias, total, row[:group_outputs])
                 if values.shape[0]:
-                    values[first + p, begin:end] = row
+                    values[first + p, begin:end] = row[:group_outputs]
                 elif own_thresholds.shape[0]:
-                    threshold_row(row, own_thresholds, table, counts, codes[first + p, begin:end])
+                    threshold_row(row[:group_outputs], own_thresholds, table, counts, codes[first + p, begin:end])
                 else:
-                    scale_row(row, own_scale, nearest, even, away, zero_point, codes[first + p, begin:end])
+                    scale_row(
+                        row[:group_outputs], own_scale, nearest, even, away, zero_point, codes[first + p, begin:end]
+                    )
+
+
+@jit
+def _sum_channels(x, begin, pixel_bytes, ones, steps, first_group, less, times, out):  # type: ignore[no-untyped-def]
+    """Add each packed pixel's channels to `out` (pixels,): a register tile's sums with weights of 1, limb by limb."""
+    bases = np.empty(BLOCK_PIXELS + MOST_PIXELS, dtype=np.int64)
+    sums = np.empty((BLOCK_PIXELS + MOST_PIXELS, LANES), dtype=np.int32)
+    run, chunk = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    for first in range(0, out.shape[0], BLOCK_PIXELS):
+        own = out[first : first + BLOCK_PIXELS]
+        count = own.shape[0]
+        for p in range(count):
+            bases[p] = begin + (first + p) * pixel_bytes
+        bases[count : count + MOST_PIXELS] = bases[count - 1]
+        multiply(x, bases, count, run, steps, ones, first_group, chunk, sums, 0)
+        for limb in range(times.shape[0]):
+            for p in range(count):
+                own[p] += np.int64(np.int32(sums[p, limb] - less[limb])) * times[limb]
 
 
 @jit
 def _convolve(  # type: ignore[no-untyped-def]
-    x, maps, cuts, factors, pads, border, counted, sums, window, layout,
+    x, maps, cuts, factors, pads, border, counted, ones, ones_steps, ones_less, ones_times, ones_more, window, layout,
     depthwise, runs, steps, weights, chunks, columns, block, less, unit, zero, bias,
-    scale, nearest, even, away, zero_point, real, thresholds, table, values, codes,
+    scale, nearest, even, away, zero_point, real, proved, thresholds, table, values, codes,
 ):  # fmt: skip
     """Codes `x` (N, H, W, C) through `_direct`: packed into `maps` (streams, images, ..), so many images at a time.
 
-    `cuts` (streams, 3) and `factors` say how (`packed.pack_pixels`), `border` is its thickness, of `pads`. `sums` are
-    what input sums are made of, one row a stream, and no row where nobody asks for them; `window` is its kernel,
+    `cuts` (streams, 3) and `factors` say how (`packed.pack_pixels`), `border` is its thickness, of `pads`. Input sums
+    are made with `_Ones`, which have no streams where nobody asks for them, and summed over the `window`: its kernel,
     dilation and stride.
     """
-    row_bytes, image_bytes, groups, place = layout
-    out_height, out_width = place[2], place[3]
-    streams, step, height, width, channels = maps.shape
+    row_bytes, image_bytes, place = layout
+    pixel_bytes, group_bytes, out_height, out_width = place[0], place[1], place[2], place[3]
+    streams, step, height, width, _ = maps.shape
+    groups, summed = ones_less.shape[1], ones_less.shape[0] > 0
     pixels = out_height * out_width
     for first in range(0, x.shape[0], step):
         count = min(step, x.shape[0] - first)
@@ -216,24 +259,23 @@ def _convolve(  # type: ignore[no-untyped-def]
                 pack_bits(part, cut[0], pads[stream], border[0], border[1], held)
             else:
                 pack_pixels(part, cut[0], cut[1], cut[2], factors[stream], pads[stream], border[0], border[1], held)
-        totals = np.empty((groups, count * pixels * (sums.shape[0] > 0)), dtype=np.int64)
-        if sums.shape[0]:
-            single = np.zeros((groups, count * height * width), dtype=np.int64)
-            for stream in range(streams):
-                held, own = maps[stream, :count].reshape(-1, channels), sums[stream]
-                if counted:
-                    bit_sums(held, own[0], own[1], single)
-                else:
-                    pixel_sums(held, own[0], own[2:], own[1], single)
+        totals = np.empty((groups, count * pixels * summed), dtype=np.int64)
+        if summed:
             for group in range(groups):
+                single = np.full(count * height * width, ones_more)
+                for stream in range(streams):
+                    _sum_channels(
+                        maps.reshape(-1), stream * step * image_bytes + group * group_bytes, pixel_bytes, ones,
+                        ones_steps, (stream * groups + group) * ones_steps, ones_less[stream, group],
+                        ones_times[stream], single,
+                    )  # fmt: skip
                 window_sums(
-                    single[group].reshape(count, height, width), *window,
-                    totals[group].reshape(count, out_height, out_width),
-                )  # fmt: skip
+                    single.reshape(count, height, width), *window, totals[group].reshape(count, out_height, out_width)
+                )
         _direct(
             maps.reshape(-1), (count, row_bytes, image_bytes, step * image_bytes, *place),
             depthwise, runs, steps, weights, chunks, columns, block, totals, less, unit, zero, bias,
-            scale, nearest, even, away, zero_point, real, thresholds, table,
+            scale, nearest, even, away, zero_point, real, proved, thresholds, table,
             values[first * pixels : end], codes[first * pixels : end],
         )  # fmt: skip
 
@@ -255,8 +297,23 @@ class _Constants(NamedTuple):
     away: int
     zero_point: int
     real: np.ndarray
+    proved: bool
+    """Whether doubles hold every product."""
     thresholds: np.ndarray
     table: np.ndarray
+
+
+class _Ones(NamedTuple):
+    """What a pixel's channels are summed with: weights of 1, packed as a layer of one output channel a group.
+
+    `less` (streams, groups, limbs) is in each sum, which counts `times` (streams, limbs); a pixel begins with `more`.
+    """
+
+    weights: np.ndarray
+    steps: int
+    less: np.ndarray
+    times: np.ndarray
+    more: int
 
 
 class _Layout(NamedTuple):
@@ -376,7 +433,8 @@ class DirectConv:
     @property
     def fits(self) -> np.ndarray:
         """Output channels whose sums have 32 bits, whatever the activations are: bool (out,). Others are not exact."""
-        return np.asarray(np.logical_and.reduce([each.fits for each in self.packed]))
+        input_sums = [np.repeat(each.fits, self.shape.group_outputs) for each in self._packed_ones]
+        return np.asarray(np.logical_and.reduce([each.fits for each in self.packed] + input_sums))
 
     @property
     def passes(self) -> int:
@@ -411,8 +469,8 @@ class DirectConv:
         maps = np.empty(math.prod(size) + LANES, dtype=layout.dtype)[:-LANES].reshape(size)
         _convolve(
             np.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=np.int16), maps, *self._packing(pad_code, layout.dtype),
-            shape.padding[:2], self.form == "popcount", self._summed, (shape.kernel, shape.dilation, shape.stride),
-            (layout.row_bytes, layout.image_bytes, shape.groups, layout.place),
+            shape.padding[:2], self.form == "popcount", *self._ones, (shape.kernel, shape.dilation, shape.stride),
+            (layout.row_bytes, layout.image_bytes, layout.place),
             shape.depthwise, layout.runs, layout.steps, self._weights, first.chunks, first.columns, layout.block,
             *self._constants, values, codes,
         )  # fmt: skip
@@ -444,31 +502,32 @@ class DirectConv:
             unit = (self.unit * times * np.tile(signs, len(times) // own))[None]
         else:
             unit = np.tile(by_group(signs * self.unit), len(times) // own) * times
-        real = np.empty((0, self.shape.out_channels))
+        real, proved = np.empty((0, self.shape.out_channels)), False
         if isinstance(self.finish, ScaleFinish) and len(times) == own:
             if self._in_doubles(unit.reshape(-1)):
-                real = self.finish.real(unit.reshape(-1), bias, zero)
+                proved = self.finish.doubles
+                real = np.concatenate([self.finish.real, np.stack([unit.reshape(-1), bias, zero])])
             unit = unit * by_group(rows[0])
             zero, bias = (each * rows[0] for each in (zero, bias))
-            if groups == 1 and len(times) % LANES == 0 and not self.zero.any():
+            if groups == 1 and len(times) % LANES == 0:
                 # Pixels of few channels follow each other in one row.
                 less, unit, zero, bias, rows, real = (
                     np.tile(each, max(1, ROW_CHANNELS // own)) for each in (less, unit, zero, bias, rows, real)
                 )
         zero, bias, rows, real, limits = (by_group(each) for each in (zero, bias, rows, real, thresholds))
-        return _Constants(less, np.ascontiguousarray(unit), zero, bias, rows, *scale[1:], real, limits, table)
+        return _Constants(less, np.ascontiguousarray(unit), zero, bias, rows, *scale[1:], real, proved, limits, table)
 
     def _in_doubles(self, unit: np.ndarray) -> bool:
-        """Whether doubles hold what is scaled, and each of its terms: then all of them hold the sum's too."""
+        """Whether values are requantised in doubles, which hold each of their terms: then any sum of these too."""
         assert isinstance(self.finish, ScaleFinish)
-        multiplier, packed, shape = self.finish.rows[0], self.packed[0], self.shape
+        packed, shape = self.packed[0], self.shape
         stream = packed.stream
         factors = (packed.factors.astype(np.int64) * packed.rest).reshape(shape.groups, -1).sum(axis=1)
         most_codes = shape.kernel[0] * shape.kernel[1] * max(-stream.low, stream.high)
         inputs = np.repeat(factors * most_codes, shape.group_outputs).astype(np.float64)
-        terms = (unit * 1.0, self.bias * 1.0, self.zero * inputs)
+        terms = (unit * float(1 << SUM_BITS - 1), self.bias * 1.0, self.zero * inputs)
         most = 1 << (DOUBLE_BITS - 2)
-        return self.finish.doubles and all((np.abs(each) * multiplier < most).all() for each in terms)
+        return self.finish.even_ties and all((np.abs(each) < most).all() for each in terms)
 
     def _layout(self, height: int, width: int) -> _Layout:
         """Of images of this size; made once."""
@@ -533,21 +592,25 @@ class DirectConv:
         return {}
 
     @cached_property
-    def _summed(self) -> np.ndarray:
-        """What input sums are made of, int64, a row a stream; no row where nobody asks for them.
-
-        Of numbers their offset, their place and what is left of the alignment's factors; of bits what a one counts
-        for, and what is taken away.
-        """
+    def _packed_ones(self) -> list[Packed]:
+        """By stream; none where nobody asks for input sums."""
         if not self.zero.any():
-            return np.empty((0, 2), dtype=np.int64)
-        rows = []
-        for packed in self.packed:
-            stream = packed.stream
-            if self.form == "popcount":
-                # Of -1 and +1 a sum is twice the ones, less the channels.
-                signs = stream.low < 0 < stream.high
-                rows.append([2, self.shape.in_channels] if signs else [stream.times << stream.place, 0])
-            else:
-                rows.append([stream.offset, stream.place, *packed.rest])
-        return np.array(rows, dtype=np.int64)
+            return []
+        streams = [(each.stream, each.factors.astype(np.int64) * each.rest) for each in self.packed]
+        return pack_ones(self.shape, streams, self.form)
+
+    @cached_property
+    def _ones(self) -> _Ones:
+        parts, groups = self._packed_ones, self.shape.groups
+        if not parts:
+            less, times = np.empty((0, groups, 0), dtype=np.int64), np.empty((0, 0), dtype=np.int64)
+            return _Ones(np.empty((1, 0), dtype=self._weights.dtype), 0, less, times, 0)
+        # A product of two signs is 1, less twice the bit in which they differ.
+        signs = self.form == "popcount" and parts[0].stream.low < 0 < parts[0].stream.high
+        return _Ones(
+            np.concatenate([each.weights for each in parts]).reshape(1, -1),
+            parts[0].weights.nbytes // (groups * GROUP_BYTES * LANES),
+            np.stack([each.less for each in parts]).astype(np.int64),
+            np.stack([each.times for each in parts]),
+            self.shape.in_channels * len(parts) if signs else 0,
+        )

@@ -1,7 +1,7 @@
 """Requantisation behind fast sums: a pixel's channels in one loop, by scales or by thresholds; adds and copies too.
 
-The units are those of `kernels.requant` and `kernels.residual`, where 64 bits hold every product. Where doubles do, one
-instruction rounds it.
+The units are those of `kernels.requant` and `kernels.residual`, where 64 bits hold every product. Ties to even are an
+instruction of doubles; where these do not hold every product, what lies between two codes is looked at once more.
 """
 
 from collections.abc import Sequence
@@ -50,11 +50,19 @@ def scale_sums(sums, less, unit, bias, scale, nearest, even, away, zero_point, o
 
 @jit
 def round_sums(sums, less, real, offset, zero_point, out):  # type: ignore[no-untyped-def]
-    """The same where doubles hold every product: rows of `real` are factors, offsets, and the clamp's ends."""
-    point = np.int32(zero_point)
+    """The same in doubles: rows of `real` are factors, the clamp's ends, units; `offset` is added to a unit's multiple.
+
+    That sum is exact, and its product with the factor is rounded once. Rounded to a multiple of a half it may have been
+    beside it: returns how many lie halfway between two codes. All others are right, since rounding keeps their order.
+    """
+    point, halves = np.int32(zero_point), 0
     for n in range(out.shape[0]):
-        value = np.float64(np.int32(sums[n] - less[n])) * real[0, n] + offset[n]
-        out[n] = np.int32(np.rint(min(max(value, real[2, n]), real[3, n]))) + point
+        value = (np.float64(np.int32(sums[n] - less[n])) * real[3, n] + offset[n]) * real[0, n]
+        value = min(max(value, real[1, n]), real[2, n])
+        code = np.rint(value)
+        halves += abs(value - code) == 0.5
+        out[n] = np.int32(code) + point
+    return halves
 
 
 @jit
@@ -71,14 +79,14 @@ def threshold_row(row, thresholds, table, counts, out):  # type: ignore[no-untyp
 
 @jit
 def _round_codes(x, less, real, zero_point, out):  # type: ignore[no-untyped-def]
-    """Requantise codes in doubles, a row of `real` after the other: factors, nothing, and the clamp's ends."""
+    """Requantise codes in doubles, a row of `real` after the other: factors, and the clamp's ends."""
     less, point = np.int32(less), np.int32(zero_point)
     width = real.shape[1]
     for first in range(0, x.shape[0], width):
         source, target = x[first : first + width], out[first : first + width]
         for n in range(target.shape[0]):
             value = np.float64(np.int32(source[n]) - less) * real[0, n]
-            target[n] = np.int32(np.rint(min(max(value, real[2, n]), real[3, n]))) + point
+            target[n] = np.int32(np.rint(min(max(value, real[1, n]), real[2, n]))) + point
 
 
 @jit
@@ -90,10 +98,10 @@ def _round_added(x, x_less, y, y_less, real, zero_point, out):  # type: ignore[n
         one, other, target = x[first : first + width], y[first : first + width], out[first : first + width]
         for n in range(target.shape[0]):
             left = np.float64(np.int32(one[n]) - x_less) * real[0, n]
-            right = np.float64(np.int32(other[n]) - y_less) * real[4, n]
-            left, right = min(max(left, real[2, n]), real[3, n]), min(max(right, real[6, n]), real[7, n])
-            value = (np.rint(left) + np.rint(right)) * real[8, n]
-            target[n] = np.int32(np.rint(min(max(value, real[10, n]), real[11, n]))) + point
+            right = np.float64(np.int32(other[n]) - y_less) * real[3, n]
+            left, right = min(max(left, real[1, n]), real[2, n]), min(max(right, real[4, n]), real[5, n])
+            value = (np.rint(left) + np.rint(right)) * real[6, n]
+            target[n] = np.int32(np.rint(min(max(value, real[7, n]), real[8, n]))) + point
 
 
 @jit
@@ -140,8 +148,10 @@ class ScaleFinish:
     away: int
     """-1: of a negative number it does not go up."""
     zero_point: int
+    even_ties: bool
+    """Whether ties go to even, and doubles hold the values."""
     doubles: bool
-    """Whether a double holds every product, so that rounding one, ties to even, is all there is to do."""
+    """Whether they hold every product too, so that rounding one is all there is to do."""
 
     @classmethod
     def build(
@@ -155,25 +165,27 @@ class ScaleFinish:
             return None
         rows = np.broadcast_arrays(multiplier << more, shift + more, low, high)
         kinds = rounding != "floor", rounding == "half_even", rounding == "half_away"
-        doubles = rounding == "half_even" and int(most.max(initial=0)) <= DOUBLE_BITS
-        return cls(np.array(rows, dtype=np.int64), -int(kinds[0]), int(kinds[1]), -int(kinds[2]), zero_point, doubles)
+        even = kinds[1] and int(value_bits.max(initial=0)) <= DOUBLE_BITS
+        doubles = even and int(most.max(initial=0)) <= DOUBLE_BITS
+        signs = -int(kinds[0]), int(kinds[1]), -int(kinds[2])
+        return cls(np.array(rows, dtype=np.int64), *signs, zero_point, even, doubles)
 
     @property
     def arguments(self) -> tuple[np.ndarray, int, int, int, int]:
         """What the compiled loops take."""
         return self.rows, self.nearest, self.even, self.away, self.zero_point
 
-    def real(self, unit: np.ndarray | int = 1, bias: np.ndarray | int = 0, zero: np.ndarray | int = 0) -> np.ndarray:
-        """Factor and offset of a value, the clamp's ends less the zero point, what an input sum takes away: (5, C)."""
+    @property
+    def real(self) -> np.ndarray:
+        """Factor of a value, the clamp's ends less the zero point: (3, C)."""
         multiplier, shift, low, high = self.rows
-        terms = (unit * multiplier, bias * multiplier, zero * multiplier)
-        factor, offset, less = (np.ldexp(each.astype(np.float64), -shift) for each in terms)
-        return np.stack([factor, offset, low - self.zero_point, high - self.zero_point, less])
+        factor = np.ldexp(multiplier.astype(np.float64), -shift)
+        return np.stack([factor, low - self.zero_point, high - self.zero_point])
 
     @cached_property
     def _long_real(self) -> np.ndarray:
-        """The same of codes, of a few pixels in a row: (4, pixels * C)."""
-        return np.tile(self.real()[:4], max(1, ROW_CHANNELS // self.rows.shape[1]))
+        """The same for a few pixels in a row: (3, pixels * C)."""
+        return np.tile(self.real, max(1, ROW_CHANNELS // self.rows.shape[1]))
 
     def codes(self, x: np.ndarray, zero_point: int) -> np.ndarray:
         """Requantise codes (N, C, H, W) with a zero point of their own; int16, channels last in memory."""

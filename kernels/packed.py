@@ -5,6 +5,7 @@ have room for, the rest into its weights. Weights (with their factors) of more t
 column of its own; activations of more bits, and planes, are *streams*, each packed by itself.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -17,8 +18,8 @@ from .tiles import GROUP_BYTES, tile_chunks
 from .vectors import LANES
 
 __all__ = [
-    "LIMB_BITS", "WORD_BITS", "Activations", "FastForm", "Packed", "Stream", "bit_sums", "most_limbs", "pack_bits",
-    "pack_depthwise", "pack_pixels", "pack_planes", "pack_weights", "pixel_sums", "rows_are_runs", "window_sums",
+    "LIMB_BITS", "SUM_BITS", "WORD_BITS", "Activations", "FastForm", "Packed", "Stream", "most_limbs", "pack_bits",
+    "pack_depthwise", "pack_ones", "pack_pixels", "pack_planes", "pack_weights", "rows_are_runs", "window_sums",
 ]  # fmt: skip
 
 FastForm = Literal["vnni", "portable"]
@@ -80,46 +81,22 @@ def _pack_border(height, width, pad, top, left, out):  # type: ignore[no-untyped
 
 
 @jit
-def pixel_sums(x, less, factors, shift, out):  # type: ignore[no-untyped-def]
-    """Add each packed pixel's aligned activations, group by group: `x` is (pixels, C), `out` (groups, pixels)."""
-    pixels, channels = x.shape
-    groups = out.shape[0]
-    size = channels // groups
-    for p in range(pixels):
-        for group in range(groups):
-            total = np.int64(0)
-            for c in range(group * size, (group + 1) * size):
-                total += (np.int32(x[p, c]) - less) * np.int32(factors[c])
-            out[group, p] += total << shift
-
-
-@jit
-def bit_sums(x, times, less, out):  # type: ignore[no-untyped-def]
-    """Add each packed pixel's ones, times `times`, less `less`: `x` is (pixels, words), `out` (1, pixels)."""
-    for p in range(x.shape[0]):
-        total = np.int64(0)
-        for word in range(x.shape[1]):
-            held = np.uint32(x[p, word])
-            held -= (held >> np.uint32(1)) & np.uint32(0x55555555)
-            held = (held & np.uint32(0x33333333)) + ((held >> np.uint32(2)) & np.uint32(0x33333333))
-            held = (held + (held >> np.uint32(4))) & np.uint32(0x0F0F0F0F)
-            total += np.int64((held * np.uint32(0x01010101)) >> np.uint32(24)) & 63
-        out[0, p] += total * times - less
-
-
-@jit
 def window_sums(sums, kernel, dilation, stride, out):  # type: ignore[no-untyped-def]
     """Sums (N, H', W') under each pixel's window, `out` (N, H, W)."""
-    images, height, width = out.shape
+    images, height, _ = out.shape
     out[:] = 0
     for n in range(images):
         for y in range(height):
             for ky in range(kernel[0]):
-                row = sums[n, y * stride[0] + ky * dilation[0]]
+                row, total = sums[n, y * stride[0] + ky * dilation[0]], out[n, y]
                 for kx in range(kernel[1]):
-                    first = kx * dilation[1]
-                    for column in range(width):
-                        out[n, y, column] += row[first + column * stride[1]]
+                    window = row[kx * dilation[1] :]
+                    if stride[1] == 1:
+                        for column in range(total.shape[0]):
+                            total[column] += window[column]
+                    else:
+                        for column in range(total.shape[0]):
+                            total[column] += window[column * stride[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +280,22 @@ def pack_planes(shape: ConvShape, stream: Stream, planes: np.ndarray, signs: boo
     times = np.full(len(columns), -2 if signs else -(stream.times << stream.place))
     every = np.ones(shape.out_channels, dtype=bool)
     return Packed(stream, one, one, times, packed, chunks, len(columns), less.astype(np.int32)[None], every)
+
+
+def pack_ones(
+    shape: ConvShape, streams: Sequence[tuple[Stream, np.ndarray]], form: FastForm | Literal["popcount"]
+) -> list[Packed]:
+    """What a pixel's channels are summed with, group by group: ones, as a layer of one output channel a group.
+
+    `streams` come with the alignment's factors (in,).
+    """
+    single = ConvShape(shape.in_channels, shape.groups, groups=shape.groups)
+    if form == "popcount":
+        planes = np.ones((1, *single.weight_shape), dtype=bool)
+        return [pack_planes(single, stream, planes, stream.low < 0 < stream.high) for stream, _ in streams]
+    weights = np.ones(single.weight_shape, dtype=np.int64)
+    most = max(most_limbs(single, stream, weights, factors, form) for stream, factors in streams)
+    return [pack_weights(single, stream, weights, factors, form, most) for stream, factors in streams]
 
 
 def pack_depthwise(shape: ConvShape, stream: Stream, weights: np.ndarray, factors: np.ndarray) -> Packed:

@@ -34,7 +34,7 @@ from .manifest import (
 )
 from .network import Network
 
-__all__ = ["COUNTER_MAX", "Datapath", "Overflows", "Trace", "execute", "plain_codes"]
+__all__ = ["COUNTER_MAX", "Datapath", "Overflows", "Trace", "plain_codes"]
 
 COUNTER_MAX = (1 << 32) - 1
 
@@ -94,61 +94,53 @@ class Trace:
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def execute(
-    network: Network,
-    codes: np.ndarray,
-    mac: MacFormat,
-    lanes: int,
-    unfolded: str | None = None,
-    maps: Mapping[str, tuple[int, int]] | None = None,
-    keep: bool = False,
-    first_channels: Mapping[str, int] | None = None,
-    array: Array = "digit",
-    digits: Mapping[str, DigitCounts] | None = None,
-    fast: Mapping[str, FastNode] | None = None,
-) -> Trace:
-    """Run input codes (N, C, H, W) int16 through the network.
-
-    `lanes`, the PEs of a row, decide the order of accumulation; `unfolded` names the layer whose input the host
-    unfolds in x; `maps` names the linear layers that run over the (height, width) map that was
-    flattened; `keep` keeps every tensor's codes; `first_channels` say where the layers' inputs begin in what they
-    are a part of; `array` is what runs the MAC layers; `digits` are those of the layers whose channels have different
-    widths; `fast` are the nodes that have a fast form, on this array with these widths.
-    """
-    datapath = Datapath(network, mac, lanes, unfolded, maps or {}, first_channels or {}, array, digits or {})
-    live = {network.manifest.input.name: codes}
-    kept = dict(live) if keep else {}
-    last_use = {name: node.name for node in network.manifest.nodes for name in node.inputs}
-    overflows: dict[str, Overflows] = {}
-    for node in network.manifest.nodes:
-        sources = [live[name] for name in node.inputs]
-        quick = (fast or {}).get(node.name)
-        if isinstance(node, Conv2dNode | LinearNode):
-            layer = quick if isinstance(quick, FastLayer) else None
-            result, overflows[node.name] = datapath.compute(node, sources[0], layer)
-        else:
-            result = plain_codes(network, node, sources, quick)
-        live[node.name] = result
-        if keep:
-            kept[node.name] = result
-        for name in node.inputs:
-            if last_use[name] == node.name:
-                live.pop(name, None)
-    return Trace(live[network.output], overflows, kept)
-
-
 @dataclass(frozen=True, slots=True)
 class Datapath:
-    """The array that runs a network's layers, and what decides the order of their sums: the parameters of `execute`."""
+    """The array that runs a network's layers, and what decides the order of their sums.
+
+    Parameters
+    ----------
+    lanes : the PEs of a row
+    unfolded : the layer whose input the host unfolds in x
+    maps : (height, width) of the map that was flattened, of the linear layers that run over it
+    first_channels : where layers' inputs begin in what they are a part of
+    digits : of the layers whose channels have different widths
+    """
 
     network: Network
     mac: MacFormat
     lanes: int
-    unfolded: str | None
-    maps: Mapping[str, tuple[int, int]]
-    first_channels: Mapping[str, int]
-    array: Array
-    digits: Mapping[str, DigitCounts]
+    unfolded: str | None = None
+    maps: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    first_channels: Mapping[str, int] = field(default_factory=dict)
+    array: Array = "digit"
+    digits: Mapping[str, DigitCounts] = field(default_factory=dict)
+
+    def execute(self, codes: np.ndarray, keep: bool = False, fast: Mapping[str, FastNode] | None = None) -> Trace:
+        """Run input codes (N, C, H, W) int16 through the network; `keep` keeps every tensor's codes.
+
+        `fast` are the nodes that have a fast form, on this array with these widths.
+        """
+        network = self.network
+        live = {network.manifest.input.name: codes}
+        kept = dict(live) if keep else {}
+        last_use = {name: node.name for node in network.manifest.nodes for name in node.inputs}
+        overflows: dict[str, Overflows] = {}
+        for node in network.manifest.nodes:
+            sources = [live[name] for name in node.inputs]
+            quick = (fast or {}).get(node.name)
+            if isinstance(node, Conv2dNode | LinearNode):
+                layer = quick if isinstance(quick, FastLayer) else None
+                result, overflows[node.name] = self.compute(node, sources[0], layer)
+            else:
+                result = plain_codes(network, node, sources, quick)
+            live[node.name] = result
+            if keep:
+                kept[node.name] = result
+            for name in node.inputs:
+                if last_use[name] == node.name:
+                    live.pop(name, None)
+        return Trace(live[network.output], overflows, kept)
 
     def compute(self, node: MacNode, x: np.ndarray, fast: FastLayer | None) -> tuple[np.ndarray, Overflows]:
         """A layer's codes and overflows: in the fast form where it is exact, and in the faithful one."""

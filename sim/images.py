@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
@@ -141,8 +141,9 @@ def _decoded(files: Iterable[tuple[str, int | None, Callable[[], bytes]]]) -> Im
     return ImageSet(np.stack(pixels), labels)
 
 
+@lru_cache(maxsize=8)
 def input_table(spec: InputSpec) -> np.ndarray:
-    """Code of every pixel value: int16 (channels, 256), computed in float64."""
+    """Code of every pixel value: int16 (channels, 256), computed in float64; nobody may write to it."""
     pixels = np.arange(256, dtype=np.float64) / spec.divide
     mean, std = (np.array(values, dtype=np.float64)[:, None] for values in (spec.mean, spec.std))
     values = (pixels - mean) / std

@@ -341,18 +341,8 @@ def sweep_widths(
     ]
     _check(network, engine, max(mac.acc for mac in grid))
     compiled = compiled_for(network, engine)
-    sorted_network, plan = compiled.arranged.network, compiled.plan
-    datapath = Datapath(
-        sorted_network,
-        _widest(engine),
-        engine.lanes,
-        plan.unfolded,
-        plan.maps,
-        plan.first_channels,
-        engine.array,
-        compiled.digits,
-    )
-    layers = {node.name: _Layer.of(datapath, node) for node in sorted_network.mac_nodes()}
+    datapath = replace(compiled.datapath, mac=_widest(engine))
+    layers = {node.name: _Layer.of(datapath, node) for node in datapath.network.mac_nodes()}
     formats = list(dict.fromkeys((engine.mac, *grid)))
     proved = [mac for mac in formats if all(layer.bounds.overflow(mac) is None for layer in layers.values())]
     # All that are proved are one; wide accumulators first, and the alignments of one behind each other.

@@ -160,34 +160,61 @@ def test_fused_scales_round_as_the_requantiser_does(rounding):
     assert len(np.unique(wanted)) > 300
 
 
-def rescaled(value_bits, bias, zero):
-    """A layer of 8 channels in every form, of which the first reaches the ends of `value_bits`, and what is wanted."""
+def rescaled(value_bits, bias, zero, multiplier_bits=24, said_bits=None):
+    """A layer of 32 channels in every form, of which the first reaches the ends of `value_bits`, as its sums do.
+
+    How it is rescaled: in doubles, and whether these hold every product of values that are said to have `said_bits`.
+    """
     shape, count = ConvShape(1, 32, (1, 2)), 32
     weights = np.random.default_rng(9).integers(-128, 128, shape.weight_shape)
     weights[0] = 127
     x = np.stack(np.meshgrid(np.arange(256), [0, 1, 254, 255], indexing="ij"), axis=-1).reshape(-1, 1, 1, 2)
     shift, multiplier = np.arange(count) % 20, 1 + 2 * np.arange(count)
-    shift[0], multiplier[0] = 35, (1 << 24) - 1
+    shift[0], multiplier[0] = 35, (1 << multiplier_bits) - 1
     multiplier[1:9] = 1 << np.arange(8)  # ties
     unit = np.where(np.arange(count), 1, ((1 << value_bits - 1) - 1) // (127 * 510))
     bias, zero = np.full(count, bias), np.full(count, zero)
-    finish = ScaleFinish.build(np.full(count, value_bits), multiplier, shift, "half_even", 3, -300, 300)
+    finish = ScaleFinish.build(np.full(count, said_bits or value_bits), multiplier, shift, "half_even", 3, -300, 300)
     for form in FORMS:
         fast = DirectConv.build(shape, Activations(8), [weights], ones(1), unit, zero, bias, form)
         values = fast.values(x.astype(np.int16), 0)
         wanted, _ = ScaleRequantizer(56, 24, "half_even").compute(values, multiplier, shift, 3, -300, 300)
         done = fast.requantising(finish)
         assert np.array_equal(done.codes(x.astype(np.int16), 0), wanted)
-        yield done._constants.real.shape[1] > 0
+        yield done._constants.real.shape[1] > 0, done._constants.proved
 
 
 def test_doubles_round_where_they_hold_every_term():
-    """A bit more in the value, in the bias or in the zero point's term, and 64-bit integers do it."""
-    assert all(rescaled(29, 0, 0))
-    assert all(rescaled(28, 1 << 26, 1 << 16))
-    assert not any(rescaled(30, 0, 0))
-    assert not any(rescaled(29, 1 << 28, 0))
-    assert not any(rescaled(29, 0, 1 << 19))
+    """A bit more in the value, and ties are looked at again; one more in a term, and 64-bit integers do it."""
+    assert set(rescaled(29, 0, 0)) == {(True, True)}
+    assert set(rescaled(28, 1 << 26, 1 << 16)) == {(True, True)}
+    assert set(rescaled(30, 0, 0)) == {(True, False)}
+    assert set(rescaled(36, 1 << 34, 1 << 16)) == {(True, False)}
+    assert set(rescaled(29, 1 << 50, 0, 8, 53)) == {(True, False)}
+    assert set(rescaled(29, 1 << 51, 0, 8, 53)) == {(False, False)}
+    assert set(rescaled(29, 0, 1 << 42, 8, 53)) == {(True, False)}
+    assert set(rescaled(29, 0, 1 << 43, 8, 53)) == {(False, False)}
+
+
+@pytest.mark.parametrize("channels", [32, 33])
+def test_a_product_that_doubles_round_onto_a_tie_is_looked_at_again(channels):
+    """(2**n - 1) * (2**n + 1), three and seven times, are just below halves of odd powers of two."""
+    place = np.arange(channels) % 4
+    bias = np.array([3 * (2**29 - 1), -3 * (2**29 - 1), 7 * (2**28 - 1), -7 * (2**28 - 1)])[place]
+    multiplier, shift = np.array([2**29 + 1, 2**29 + 1, 2**28 + 1, 2**28 + 1])[place], np.array([59, 59, 57, 57])[place]
+    finish = ScaleFinish.build(np.full(channels, 32), multiplier, shift, "half_even", 0, -8, 7)
+    wanted, _ = ScaleRequantizer(56, 31).compute(bias.reshape(1, -1, 1, 1), multiplier, shift, 0, -8, 7)
+    assert finish.even_ties
+    assert not finish.doubles
+    assert (np.rint(bias * np.ldexp(multiplier.astype(np.float64), -shift)) != wanted.ravel()).all()
+    shape, none = ConvShape(1, channels), np.zeros(channels, dtype=np.int64)
+    for form in FORMS:
+        fast = DirectConv.build(
+            shape, Activations(4), [np.ones(shape.weight_shape)], ones(1), none + 1, none, bias, form
+        )
+        done = fast.requantising(finish)
+        assert done._constants.real.shape[1]
+        assert np.array_equal(done.codes(np.zeros((1, 1, 1, 1), dtype=np.int16), 0), wanted)
 
 
 @pytest.mark.parametrize("form", FORMS)

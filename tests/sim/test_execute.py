@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gatewise import EngineConfig, Grid, MacFormat, NetworkBuilder
 from gatewise.sim import execute as execution
-from gatewise.sim.execute import execute
+from gatewise.sim.execute import Datapath
 from gatewise.sim.images import ImageSet, quantise_images
 
 KINDS = ("product", "align", "acc", "post")
@@ -46,7 +46,7 @@ def parts(samples, tmp_path):
 def test_every_tensor_and_overflow_equals_the_reference(samples, reference, parts, rounding, bits, mac):
     network, content = parts(samples.small(rounding, bits))
     codes = input_codes(samples, network)
-    trace = execute(network, codes, MacFormat(**mac), lanes=4, keep=True)
+    trace = Datapath(network, MacFormat(**mac), 4).execute(codes, keep=True)
     assert_same(trace, *reference.Model(content).run(codes, lanes=4, **mac))
     for name, tensor in trace.tensors.items():
         assert len(np.unique(tensor)) > 1, f"{name} must vary, or the comparison says nothing"
@@ -55,7 +55,7 @@ def test_every_tensor_and_overflow_equals_the_reference(samples, reference, part
 def test_narrow_widths_overflow_in_every_stage(samples, parts):
     network, _ = parts(samples.small())
     codes = input_codes(samples, network)
-    found = execute(network, codes, MacFormat(product=6, align=8, acc=15), lanes=4).overflows.values()
+    found = Datapath(network, MacFormat(product=6, align=8, acc=15), 4).execute(codes).overflows.values()
     for kind in KINDS:
         assert sum(getattr(counts, kind).sum() for counts in found) > 0, kind
 
@@ -67,7 +67,7 @@ def test_tflite_saturations_to_32_bits_are_counted_in_the_post_lanes(samples, re
     net.conv2d("conv", net.input, samples.codes(np.random.default_rng(1), 4, 3, 4, 1, 1), **settings)
     network, content = parts(net)
     codes = input_codes(samples, network)
-    trace = execute(network, codes, MacFormat(acc=40), 16, keep=True)
+    trace = Datapath(network, MacFormat(acc=40), 16).execute(codes, keep=True)
     assert_same(trace, *reference.Model(content).run(codes, acc=40))
     assert trace.overflows["conv"].post.tolist() == [0, 12, 12]
 
@@ -77,7 +77,9 @@ def test_the_comparison_finds_one_changed_weight(samples, reference, parts):
     codes = input_codes(samples, network)
     content.arrays["down.weight"][0] ^= 0x77
     with pytest.raises(AssertionError, match="down"):
-        assert_same(execute(network, codes, MacFormat(), 4, keep=True), *reference.Model(content).run(codes, lanes=4))
+        assert_same(
+            Datapath(network, MacFormat(), 4).execute(codes, keep=True), *reference.Model(content).run(codes, lanes=4)
+        )
 
 
 def test_the_comparison_finds_an_overflow_too_many(samples, reference, parts):
@@ -86,21 +88,23 @@ def test_the_comparison_finds_an_overflow_too_many(samples, reference, parts):
     tensors, counts = reference.Model(content).run(codes, lanes=4, acc=15)
     counts["grouped"]["acc"][3] += 1
     with pytest.raises(AssertionError, match="grouped acc"):
-        assert_same(execute(network, codes, MacFormat(acc=15), 4, keep=True), tensors, counts)
+        assert_same(Datapath(network, MacFormat(acc=15), 4).execute(codes, keep=True), tensors, counts)
 
 
 @pytest.mark.parametrize("lanes", [4, 16, 64])
 def test_lanes_do_not_change_a_bit_where_nothing_overflows(samples, reference, parts, lanes):
     network, content = parts(samples.small())
     codes = input_codes(samples, network)
-    assert_same(execute(network, codes, MacFormat(), lanes, keep=True), *reference.Model(content).run(codes, lanes=4))
+    assert_same(
+        Datapath(network, MacFormat(), lanes).execute(codes, keep=True), *reference.Model(content).run(codes, lanes=4)
+    )
 
 
 def test_the_unfolded_stem_equals_the_direct_one(samples, parts):
     network, _ = parts(samples.small())
     codes = input_codes(samples, network)
-    direct = execute(network, codes, MacFormat(), 16, None, keep=True)
-    unfolded = execute(network, codes, MacFormat(), 16, "stem", keep=True)
+    direct = Datapath(network, MacFormat(), 16).execute(codes, keep=True)
+    unfolded = Datapath(network, MacFormat(), 16, "stem").execute(codes, keep=True)
     assert_same(unfolded, direct.tensors, {n: {k: getattr(o, k) for k in KINDS} for n, o in direct.overflows.items()})
 
 
@@ -108,7 +112,7 @@ def test_unfolding_reorders_the_sums_where_the_accumulator_overflows(samples, pa
     network, _ = parts(samples.small())
     codes = input_codes(samples, network)
     direct, unfolded = (
-        execute(network, codes, MacFormat(acc=15), 16, name).overflows["stem"] for name in (None, "stem")
+        Datapath(network, MacFormat(acc=15), 16, name).execute(codes).overflows["stem"] for name in (None, "stem")
     )
     assert direct.acc.sum() != unfolded.acc.sum()
 
@@ -123,7 +127,7 @@ def test_an_unfolded_stem_with_stride_dilation_and_uneven_padding_equals_the_dir
     )  # fmt: skip
     network, _ = parts(net)
     codes = input_codes(samples, network)
-    direct, unfolded = (execute(network, codes, MacFormat(), 8, name).result for name in (None, "stem"))
+    direct, unfolded = (Datapath(network, MacFormat(), 8, name).execute(codes).result for name in (None, "stem"))
     np.testing.assert_array_equal(direct, unfolded)
     assert len(np.unique(direct)) > 2
 
@@ -138,7 +142,7 @@ def test_the_default_engine_unfolds_the_stem_and_finds_the_reference_result(samp
 
 def test_tensors_are_kept_only_on_demand(samples):
     network = samples.small().build()
-    assert execute(network, input_codes(samples, network), MacFormat(), 16).tensors == {}
+    assert Datapath(network, MacFormat(), 16).execute(input_codes(samples, network)).tensors == {}
 
 
 def test_a_tensor_is_dropped_after_its_last_reader_and_not_before(samples, monkeypatch):
@@ -148,7 +152,7 @@ def test_a_tensor_is_dropped_after_its_last_reader_and_not_before(samples, monke
     monkeypatch.setattr(
         execution, "_plain", lambda n, node, sources: held.append(node.name) or original(n, node, sources)
     )
-    trace = execute(network, input_codes(samples, network), MacFormat(), 16)
+    trace = Datapath(network, MacFormat(), 16).execute(input_codes(samples, network))
     assert held == ["slice", "pad", "copy", "block", "max", "joined", "mean", "flat"]
     assert trace.result.shape == (3, 7, 1, 1)
 

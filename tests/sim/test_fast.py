@@ -13,7 +13,7 @@ from gatewise.kernels.direct import fast_forms
 from gatewise.kernels.errors import UnsupportedError
 from gatewise.sim.demo import load_demo
 from gatewise.sim.engine import EngineConfig as Engine
-from gatewise.sim.execute import execute
+from gatewise.sim.execute import Datapath
 from gatewise.sim.fast import FastAdd, FastRequantise, fast_form, fast_nodes
 from gatewise.sim.random_cases import Steered, random_cases
 from gatewise.sim.report import run_summary
@@ -134,7 +134,7 @@ def test_only_channels_that_no_proof_holds_of_run_in_the_faithful_form():
     # If the proof were wrong, it would show.
     wrong = {"a": replace(found.fast["a"], exact=np.ones(6, dtype=bool))}
     codes = images.images.astype(np.int16)
-    trace = execute(network, codes, engine.mac, engine.lanes, keep=True, fast=wrong)
+    trace = Datapath(network, engine.mac, engine.lanes).execute(codes, keep=True, fast=wrong)
     assert not np.array_equal(trace.tensors["a"], golden.tensors["a"])
 
 
