@@ -20,6 +20,8 @@ __all__ = [
 
 DOUBLE_BITS = 53
 """Bits of two's complement numbers that doubles hold, and twice as great ones too."""
+PRODUCT_BITS = 63
+"""Bits of a product that leaves 64 room for half a step, of 2**61 at most."""
 ROW_CHANNELS = 256
 """Channels that are requantised in a loop, of several pixels where each has few."""
 
@@ -161,7 +163,7 @@ class ScaleFinish:
         """For values of so many bits; arrays are of channels. None where a product may not fit, and for tflite."""
         more = (np.asarray(shift) == 0).astype(np.int64)
         most = value_bits + more + np.array([int(each).bit_length() for each in multiplier])
-        if rounding == "tflite" or most.max(initial=0) > 62:
+        if rounding == "tflite" or most.max(initial=0) > PRODUCT_BITS:
             return None
         rows = np.broadcast_arrays(multiplier << more, shift + more, low, high)
         kinds = rounding != "floor", rounding == "half_even", rounding == "half_away"

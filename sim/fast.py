@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from ..kernels.digits import BYTE_BITS
 from ..kernels.direct import DirectConv, counting_pays, fast_forms
 from ..kernels.errors import FormatError, UnsupportedError
 from ..kernels.finish import ScaleFinish, ThresholdFinish
@@ -179,16 +180,13 @@ def _fast_layer(
     steps = np.abs(np.stack(weights)).reshape(len(weights), held.shape.out_channels, -1)
     # A plane's coefficient, the fraction: what all weights of a channel have in common is multiplied once.
     unit = np.maximum(np.gcd.reduce(np.gcd.reduce(steps, axis=2), axis=0), 1)
+    weights, zero = [each // unit.reshape(-1, 1, 1, 1) for each in weights], held.zero
+    if zero.any() and len(weights) == 1 and (weights[0] & 1).all() and np.abs(weights[0]).max() >> BYTE_BITS - 1:
+        # Sums of many planes of signs are odd: a bit less holds them, with input sums that are made anyway.
+        weights, zero, unit = [weights[0] >> 1], zero - unit, 2 * unit
     conv = DirectConv.build(
-        held.shape,
-        _activations(source),
-        [each // unit.reshape(-1, 1, 1, 1) for each in weights],
-        held.factors,
-        unit,
-        held.zero,
-        held.bias,
-        fast,
-    )
+        held.shape, _activations(source), weights, held.factors, unit, zero, held.bias, fast
+    )  # fmt: skip
     planes = None if named in ("portable", "vnni") else _counted(form, held, source)
     if planes is not None and (named == "popcount" or counting_pays(held.shape, planes.passes, conv.passes)):
         conv = planes

@@ -147,11 +147,14 @@ def test_fused_scales_round_as_the_requantiser_does(rounding):
     shift = np.arange(24) % 13
     shift[-3:] = 40, 62, 33
     multiplier = np.where(np.arange(24) % 3, 1 + 2 * rng.integers(0, 4, 24), rng.integers(0, 1 << 24, 24))
-    unit, zero, bias = np.full(24, 1 << 15), rng.integers(-9, 9, 24), rng.integers(-(1 << 37), 1 << 37, 24)
-    bias[:12] >>= 30
+    unit, zero, bias = np.full(24, 1 << 15), rng.integers(-9, 9, 24), rng.integers(-(1 << 38), 1 << 38, 24)
+    bias[14:16] = (1 << 38) - (1 << 32), (1 << 32) - (1 << 38)
+    multiplier[14:16] = (1 << 24) - 1
+    multiplier[0] >>= 1  # without a shift, a bit more
+    bias[:12] >>= 31
     unit[:12] = 1
     low, high = rng.integers(-400, 0, 24), rng.integers(0, 400, 24)
-    finish = ScaleFinish.build(np.full(24, 38), multiplier, shift, rounding, 3, low, high)
+    finish = ScaleFinish.build(np.full(24, 39), multiplier, shift, rounding, 3, low, high)
     for form in FORMS:
         fast = DirectConv.build(shape, Activations(8), [weights], ones(1), unit, zero, bias, form)
         values = fast.values(x.astype(np.int16), 0)
