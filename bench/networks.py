@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from fast import alternate
 from gatewise import EngineConfig, Network
+from gatewise.sim.file import load
 from gatewise.sim.manifest import (
     AddNode,
     ChannelPadNode,
@@ -35,6 +36,7 @@ from gatewise.sim.manifest import (
 )
 from gatewise.sim.run import run
 from gatewise.sim.shapes import mobilenet, noise, resnet18, resnet20, resnet50
+from paths import TRAINED, TRAINED_NETWORKS
 from rich.console import Console
 from rich.table import Table
 
@@ -44,9 +46,14 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "mobilenet": mobilenet,
     "resnet20": partial(resnet20, "resnet20", noise(4)),
 }
-MORE_IMAGES = {"resnet20": 64}
-"""Batches besides: of small images, as many as `gatewise run` takes unless told."""
+SCHEMES: dict[str, Callable[[], Network]] = {
+    name: partial(load, TRAINED / f"{stem}.gw") for name, stem in TRAINED_NETWORKS.items()
+}
+"""ResNet-20s that were trained in each scheme, on engines that run them."""
+SMALL_IMAGES = 64
+"""Of CIFAR-10: as many as `gatewise run` takes at a time unless told."""
 ENGINE = EngineConfig(act_bytes=8 << 20)
+"""Of the shapes."""
 
 
 class FloatNetwork:
@@ -92,7 +99,9 @@ class FloatNetwork:
         return live[self.network.output]
 
 
-def measure(network: Network, batch: int, threads: int, repeat: int, clock: Callable[[], float]) -> dict[str, float]:
+def measure(
+    network: Network, engine: EngineConfig | None, batch: int, threads: int, repeat: int, clock: Callable[[], float]
+) -> dict[str, float]:
     """Median seconds a batch, by who runs it."""
     images = np.random.default_rng(0).integers(0, 256, (batch, *network.manifest.input.shape), dtype=np.uint8)
     floats = FloatNetwork(network)
@@ -100,7 +109,7 @@ def measure(network: Network, batch: int, threads: int, repeat: int, clock: Call
     last = x.contiguous(memory_format=torch.channels_last)
     torch.set_num_threads(threads)
     runs = {
-        "gatewise": partial(run, network, images, ENGINE, batch=batch),
+        "gatewise": partial(run, network, images, engine, batch=batch),
         "torch": partial(floats.run, x),
         "channels_last": partial(floats.run, last),
     }
@@ -115,12 +124,13 @@ def network_rows(
     """Images a second by who runs them."""
     cores = sorted(os.sched_getaffinity(0))
     for name in names:
-        network = NETWORKS[name]()
-        batches = dict.fromkeys((batch, MORE_IMAGES.get(name, batch)))
-        for images, count in product(batches, threads):
+        shape = name in NETWORKS
+        network, engine = (NETWORKS[name](), ENGINE) if shape else (SCHEMES[name](), None)
+        batches = [batch] * shape + [SMALL_IMAGES] * (name == "resnet20" or not shape)
+        for images, count in product(dict.fromkeys(batches), threads):
             os.sched_setaffinity(0, cores[:count])  # `run` takes as many threads as there are cores
             try:
-                times = measure(network, images, count, repeat, clock)
+                times = measure(network, engine, images, count, repeat, clock)
             finally:
                 os.sched_setaffinity(0, cores)
             rates = {who: images / each for who, each in times.items()}
@@ -136,10 +146,11 @@ def ratio(row: dict[str, Any]) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [*NETWORKS, *SCHEMES]
     parser.add_argument("--repeat", type=int, default=5, help="timed runs of each (default 5)")
     parser.add_argument("--batch", type=int, default=16, help="images of a run (default 16)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="cores that may be used (default 1 2)")
-    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--network", nargs="+", choices=names, default=names)
     parser.add_argument("--cpu-time", action="store_true", help="processor time: where others work too, on one core")
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter

@@ -7,13 +7,24 @@ from typing import Any
 
 from gatewise.kernels.errors import FormatError
 
-__all__ = ["DATA", "ROOT", "TRAINED", "beside", "read_facts"]
+__all__ = ["DATA", "ROOT", "TRAINED", "TRAINED_NETWORKS", "beside", "read_facts"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
 """GATEWISE_DATA, or ../shared/data beside the checkout."""
 TRAINED = ROOT / "bench" / "trained"
 """Exports of trainings, and what made them."""
+
+TRAINED_NETWORKS = {
+    "ACIQ, 4 bits": "resnet20-aciq-all-w4a4",
+    "8-bit fixed point": "resnet20-fixed8",
+    "INQ, 4 bits": "resnet20-inq-w4",
+    "Focused Quantisation, 5 bits": "focused-s61-w5",
+    "FleXOR, 0.8 bits": "flexor-resnet20-0.8-s0",
+    "LQ-Net, 2/2 bits": "resnet20-lqnet-w2a2",
+    "ABC-Net, 5/5 bases": "resnet20-abcnet-w5a5",
+}
+"""Exports of ResNet-20s that were trained on CIFAR-10 in each scheme; docs/results.md has their accuracies."""
 
 
 def beside(out: Path, suffix: str) -> Path:

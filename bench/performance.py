@@ -120,7 +120,8 @@ def measured(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
             return list(kernels.faithful_rows(repeat, clock))
         case "networks":
             clock = time.process_time if options.cpu_time else time.perf_counter
-            return list(networks.network_rows(list(networks.NETWORKS), threads, BATCH, max(3, repeat // 2), clock))
+            names = [*networks.NETWORKS, *networks.SCHEMES]
+            return list(networks.network_rows(names, threads, BATCH, max(3, repeat // 2), clock))
         case "command":
             return list(command_rows(max(1, repeat // 3)))
         case _:
@@ -269,24 +270,26 @@ NETWORKS = """\
 Images a second of `gatewise run` by images of a batch, from uint8 images to codes, overflow counts and cycles,
 weights packed before; PyTorch in float32, eager, batch norms folded, in both memory orders. The ratio is to the
 faster. {how}"""
-SMALL_RUNS = """\
-What is done in a few milliseconds, as 16 images of ResNet-20 are, is done by one thread, whatever the cores: two would
-wait for each other's Python more than they would gain, and torch's two may then be ahead. With 64 images, which `run`
-takes at a time unless told, both cores work."""
+SCHEMES = """\
+ResNet-20s that were trained on CIFAR-10 in each scheme (`bench/trained`), on the array that runs them, the like: what
+sums are made of differs, what torch runs does not. LQ-Net counts 2 x 2 pairs of planes and ABC-Net 5 x 5 for each
+product of the others."""
 
 
 def _networks(store: Store) -> Iterator[str]:
     rows = _rows(store, "networks")
-    if rows:
-        yield from paragraph(NETWORKS, how=how(store, "networks"))
+    for names, text in ((networks.NETWORKS, NETWORKS), (networks.SCHEMES, SCHEMES)):
         cells = []
         for row in rows:
-            rates = (f"{each:.1f}" for each in row["rates"].values())
-            cells.append(
-                [row["network"], str(row["images"]), str(row["threads"]), *rates, f"**{networks.ratio(row):.2f}**"]
-            )
-        yield from table(["network", "images", "threads", "gatewise", "torch", "torch, channels last", "ratio"], cells)
-        yield from paragraph(SMALL_RUNS)
+            if row["network"] in names:
+                rates = (f"{each:.1f}" for each in row["rates"].values())
+                cells.append(
+                    [row["network"], str(row["images"]), str(row["threads"]), *rates, f"**{networks.ratio(row):.2f}**"]
+                )
+        if cells:
+            head = ["network", "images", "threads", "gatewise", "torch", "torch, channels last", "ratio"]
+            yield from paragraph(text, how=how(store, "networks"))
+            yield from table(head, cells)
     rows = _rows(store, "command")
     if rows:
         yield from paragraph("From the shell, everything included. {how}", how=how(store, "command"))

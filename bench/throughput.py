@@ -34,7 +34,7 @@ from gatewise.rtl.synth import STRATIX_10_GX_2800
 from gatewise.sim.atomic import write_bytes, write_json
 from gatewise.sim.energy import estimate
 from gatewise.sim.engine import Array, EngineConfig
-from paths import ROOT, TRAINED
+from paths import ROOT, TRAINED, TRAINED_NETWORKS
 from progress import progress
 from rich.console import Console
 
@@ -60,16 +60,6 @@ MADE_FOR_IT = {"pixels": 64, "act_bytes": 1 << 17, "bus_bits": 32}
 TINY_SCHEMES = (
     "bayesian4", "fixed8", "shift", "focused5", "focused5-huffman", "flexor-0.8", "lqnet-a2", "abcnet", "ternary",
 )  # fmt: skip
-TRAINED_NETWORKS = {
-    "ACIQ, 4 bits": "resnet20-aciq-all-w4a4",
-    "8-bit fixed point": "resnet20-fixed8",
-    "INQ, 4 bits": "resnet20-inq-w4",
-    "Focused Quantisation, 5 bits": "focused-s61-w5",
-    "FleXOR, 0.8 bits": "flexor-resnet20-0.8-s0",
-    "LQ-Net, 2/2 bits": "resnet20-lqnet-w2a2",
-    "ABC-Net, 5/5 bases": "resnet20-abcnet-w5a5",
-}
-"""Exports of `bench/trained`, ResNet-20s on CIFAR-10, whose accuracies are in docs/results.md."""
 PARTS = ("models", "silicon", "trained", "speed", "tiny")
 
 
