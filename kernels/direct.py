@@ -56,7 +56,7 @@ from .packed import (
     rows_are_runs,
     window_sums,
 )
-from .tiles import GROUP_BYTES, MOST_PIXELS, multiply, multiply_depthwise
+from .tiles import GROUP_BYTES, MOST_PIXELS, multiply, multiply_depthwise, weigh
 from .vectors import COUNTS_BITS, LANES, VNNI
 
 __all__ = ["DirectConv", "counting_pays", "fast_forms"]
@@ -121,15 +121,17 @@ def _direct(  # type: ignore[no-untyped-def]
     bases = np.empty(block + MOST_PIXELS, dtype=np.int64)
     places = np.empty(block, dtype=np.int64)
     sums = np.empty((block + MOST_PIXELS, streams * padded), dtype=np.int32)
-    counts = np.empty(group_outputs, dtype=np.int64)
     tile_groups = 0 if depthwise else len(runs) * steps * np.sum(chunks)
 
     rounded = real.shape[1] > 0
     fused = streams * columns == group_outputs and scale.shape[1] > 0
-    together = less.shape[1] // (streams * columns)
+    together = zero.shape[1] // group_outputs
     summed = totals.shape[1] > 0
-    row, spread = np.empty((2, max(group_outputs, columns * together)), dtype=np.int64)
+    row, spread, counts = np.empty((3, group_outputs * together), dtype=np.int64)
     offset = np.empty(len(row), dtype=np.float64)
+    part_places = np.empty(unit.shape[1] // group_outputs, dtype=np.int64)
+    for part in range(len(part_places)):
+        part_places[part] = part * group_outputs // columns * padded + part * group_outputs % columns
 
     image_place, row_place, y, column = np.int64(0), np.int64(0), 0, 0
     for first in range(0, pixels, block):
@@ -157,17 +159,36 @@ def _direct(  # type: ignore[no-untyped-def]
             own_less, own_unit, own_zero, own_bias = less[group], unit[group], zero[group], bias[group]
             own_scale, own_real, own_thresholds = scale[group], real[group], thresholds[group]
             if together > 1:
-                flat, target = sums.reshape(-1), codes.reshape(-1)
+                target, width = codes.reshape(-1), sums.shape[1]
                 for p in range(0, count, together):
-                    used = min(together, count - p) * columns
-                    at = (first + p) * columns
-                    made, out = flat[p * columns : p * columns + used], target[at : at + used]
+                    used = min(together, count - p) * group_outputs
+                    at = (first + p) * group_outputs
                     if summed:
-                        for pixel in range(used // columns):
+                        for pixel in range(used // group_outputs):
                             total = totals[group, first + p + pixel]
-                            own = spread[pixel * columns : (pixel + 1) * columns]
+                            own = spread[pixel * group_outputs : (pixel + 1) * group_outputs]
                             for n in range(own.shape[0]):
                                 own[n] = total
+                    if not fused:
+                        for pixel in range(used // group_outputs):
+                            for n in range(0, group_outputs, LANES):
+                                weigh(
+                                    sums, own_less, own_unit, part_places, row, (p + pixel) * width, n, group_outputs,
+                                    pixel * group_outputs + n,
+                                )  # fmt: skip
+                        held = row[:used]
+                        for n in range(used):
+                            held[n] += own_bias[n]
+                        if summed:
+                            _take_away(held, own_zero, spread[:used], held)
+                        if values.shape[0]:
+                            values.reshape(-1)[at : at + used] = held
+                        elif own_thresholds.shape[0]:
+                            threshold_row(held, own_thresholds, table, counts, target[at : at + used])
+                        else:
+                            scale_row(held, own_scale, nearest, even, away, zero_point, target[at : at + used])
+                        continue
+                    made, out = sums.reshape(-1)[p * width : p * width + used], target[at : at + used]
                     if rounded:
                         shift = own_real[4]
                         if summed:
@@ -204,11 +225,11 @@ def _direct(  # type: ignore[no-untyped-def]
                         nearest, even, away, zero_point, codes[first + p, begin:end],
                     )  # fmt: skip
                     continue
-                _row(sums[p], columns, padded, own_less, own_unit, own_zero, own_bias, total, row[:group_outputs])
+                _row(sums[p], columns, padded, own_less, own_unit, own_zero, own_bias, total, row)
                 if values.shape[0]:
-                    values[first + p, begin:end] = row[:group_outputs]
+                    values[first + p, begin:end] = row
                 elif own_thresholds.shape[0]:
-                    threshold_row(row[:group_outputs], own_thresholds, table, counts, codes[first + p, begin:end])
+                    threshold_row(row, own_thresholds, table, counts, codes[first + p, begin:end])
                 else:
                     scale_row(
                         row[:group_outputs], own_scale, nearest, even, away, zero_point, codes[first + p, begin:end]
@@ -503,19 +524,24 @@ class DirectConv:
         else:
             unit = np.tile(by_group(signs * self.unit), len(times) // own) * times
         real, proved = np.empty((0, self.shape.out_channels)), False
-        if isinstance(self.finish, ScaleFinish) and len(times) == own:
+        single = isinstance(self.finish, ScaleFinish) and len(times) == own
+        if single:
+            assert isinstance(self.finish, ScaleFinish)
             if self._in_doubles(unit.reshape(-1)):
                 proved = self.finish.doubles
                 real = np.concatenate([self.finish.real, np.stack([unit.reshape(-1), bias, zero])])
             unit = unit * by_group(rows[0])
             zero, bias = (each * rows[0] for each in (zero, bias))
-            if groups == 1 and len(times) % LANES == 0:
-                # Pixels of few channels follow each other in one row.
-                less, unit, zero, bias, rows, real = (
-                    np.tile(each, max(1, ROW_CHANNELS // own)) for each in (less, unit, zero, bias, rows, real)
-                )
-        zero, bias, rows, real, limits = (by_group(each) for each in (zero, bias, rows, real, thresholds))
-        return _Constants(less, np.ascontiguousarray(unit), zero, bias, rows, *scale[1:], real, proved, limits, table)
+        more = max(1, ROW_CHANNELS // own)
+        if groups == 1 and own % LANES == 0:
+            # Pixels of few channels follow each other in one row.
+            zero, bias, rows, real, thresholds = (np.tile(each, more) for each in (zero, bias, rows, real, thresholds))
+            if single:
+                less, unit = np.tile(less, more), np.tile(unit, more)
+        zero, bias, rows, real, thresholds = (by_group(each) for each in (zero, bias, rows, real, thresholds))
+        return _Constants(
+            less, np.ascontiguousarray(unit), zero, bias, rows, *scale[1:], real, proved, thresholds, table
+        )
 
     def _in_doubles(self, unit: np.ndarray) -> bool:
         """Whether values are requantised in doubles, which hold each of their terms: then any sum of these too."""

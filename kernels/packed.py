@@ -15,7 +15,7 @@ from .conv import ConvShape
 from .jit import jit
 from .mac import signed_range
 from .tiles import GROUP_BYTES, tile_chunks
-from .vectors import LANES
+from .vectors import BIT_CODES, LANES, code_bits
 
 __all__ = [
     "LIMB_BITS", "SUM_BITS", "WORD_BITS", "Activations", "FastForm", "Packed", "Stream", "most_limbs", "pack_bits",
@@ -57,9 +57,14 @@ def pack_bits(x, plane, pad, top, left, out):  # type: ignore[no-untyped-def]
             for column in range(width):
                 source, target = x[n, y, column], out[n, top + y, left + column]
                 for word in range(target.shape[0]):
-                    held = np.uint32(0)
-                    for bit in range(min(32, channels - 32 * word)):
-                        held |= np.uint32((source[32 * word + bit] >> plane) & 1) << np.uint32(bit)
+                    held, bit, bits = np.uint32(0), 0, min(WORD_BITS, channels - WORD_BITS * word)
+                    while bit + BIT_CODES <= bits:
+                        place = ((n * height + y) * width + column) * channels + WORD_BITS * word + bit
+                        held |= code_bits(x, place, plane) << np.uint32(bit)
+                        bit += BIT_CODES
+                    while bit < bits:
+                        held |= np.uint32((source[WORD_BITS * word + bit] >> plane) & 1) << np.uint32(bit)
+                        bit += 1
                     target[word] = held
 
 

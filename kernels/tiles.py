@@ -15,7 +15,16 @@ from numba.extending import intrinsic
 from .jit import jit
 from .vectors import LANES, VNNI, WIDE, add_pairs, arrays, splat
 
-__all__ = ["GROUP_BYTES", "MOST_PIXELS", "MOST_VECTORS", "TILES", "multiply", "multiply_depthwise", "tile_chunks"]
+__all__ = [
+    "GROUP_BYTES",
+    "MOST_PIXELS",
+    "MOST_VECTORS",
+    "TILES",
+    "multiply",
+    "multiply_depthwise",
+    "tile_chunks",
+    "weigh",
+]
 
 TILES = {1: 14, 2: 12, 3: 8, 4: 6} if WIDE else {1: 10, 2: 6}
 """Pixels of a tile of so many vectors of output channels: with weights and an activation they fill all registers."""
@@ -229,6 +238,48 @@ def multiply_depthwise(x, bases, count, runs, weights, sums, first_column):  # t
         while c < channels:
             _taps_1(x, runs, weights, sums, bases[p] + c, c, p * columns + first_column + c, channels)
             c += LANES
+
+
+@intrinsic
+def weigh(typing, sums, less, unit, places, row, first_sum, channel, channels, at):  # type: ignore[no-untyped-def]
+    """A pixel's values, int64, of `LANES` channels from `channel` on: all parts of their sums, each times its unit.
+
+    Part k of the sums begins ``places[k]`` behind the pixel's first; `less` and `unit` are those of `channels`
+    channels, part after part. They are put into `row` from `at` on.
+    """
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = arrays(context, builder, sig, args, 5)
+        parts = builder.extract_value(context.make_array(sig.args[3])(context, builder, value=args[3]).shape, 0)
+        first, channel_, channels_, at_ = args[5:]
+        i64 = ir.IntType(64)
+        narrow, wide = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(i64, LANES)
+
+        def load(base: Any, place: Any, kind: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(base, [place]), kind.as_pointer()), align=4)
+
+        entry = builder.block
+        part_block, end_block = builder.append_basic_block("part"), builder.append_basic_block("end")
+        builder.branch(part_block)
+        builder.position_at_end(part_block)
+        part, own, total = builder.phi(i64), builder.phi(i64), builder.phi(wide)
+        place = builder.add(builder.add(first, channel_), builder.load(builder.gep(data[3], [part])))
+        true = builder.sub(load(data[0], place, narrow), load(data[1], own, narrow))
+        made = builder.add(total, builder.mul(builder.sext(true, wide), load(data[2], own, wide)))
+        later, later_own = builder.add(part, i64(1)), builder.add(own, channels_)
+        builder.cbranch(builder.icmp_signed("<", later, parts), part_block, end_block)
+        for phi, start, after in (
+            (part, i64(0), later),
+            (own, channel_, later_own),
+            (total, ir.Constant(wide, [0] * LANES), made),
+        ):
+            phi.add_incoming(start, entry)
+            phi.add_incoming(after, part_block)
+        builder.position_at_end(end_block)
+        builder.store(made, builder.bitcast(builder.gep(data[4], [at_]), wide.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(sums, less, unit, places, row, *[types.int64] * 4), emit
 
 
 def tile_chunks(vectors: int) -> list[int]:
