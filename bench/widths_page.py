@@ -412,7 +412,7 @@ A point is `gatewise run --mac align=A,acc=C,overflow=MODE`, codes, predictions 
 random networks on every array, and plants faults in what is reused. Where no width of any layer can overflow,
 nothing is run. Of a layer, output channels that cannot overflow come of the fast form, once for an input; the
 others run in hardware order, once for each input and each set of widths that can matter to them; and where nothing
-overflowed at some widths, nothing does at wider ones in either mode. Inputs are known by their digests, so that a
+overflowed at some widths, nothing does at wider ones in either mode. Tensors are compared by their codes, so that a
 layer is not run again where what stands before it changed no code.
 
 *Products lost* did not fit `align`, *sums lost* did not fit `acc`; the shares are of all products that the array

@@ -66,7 +66,7 @@ COUNTED_PASSES = 2
 BLOCK_PIXELS, LEAST_PIXELS, BLOCK_SUMS = 96, 24, 96 * 2048
 """Pixels, at most and at least, whose sums stay in the second-level cache until they are requantised; so many sums."""
 WORK_BYTES = 1 << 18
-"""Packed activations of a time, in whole images: a part of the second-level cache."""
+"""Activations that are packed at a time, in whole images: as bytes or 16 bits a part of the second-level cache."""
 
 
 def counting_pays(shape: ConvShape, pairs: int, passes: int) -> bool:

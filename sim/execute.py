@@ -154,14 +154,14 @@ class Datapath:
 
     def _fast(self, node: MacNode, x: np.ndarray, fast: FastLayer) -> tuple[np.ndarray, Overflows]:
         zero_point = self.network.source(node).codes.zero_point
-        overflows = Overflows(np.zeros((4, len(fast.exact)), dtype=np.int64))
+        counts = np.zeros((4, len(fast.exact)), dtype=np.int64)
         if fast.fused:
-            return fast.codes(x, zero_point), overflows
+            return fast.codes(x, zero_point), Overflows(counts)
         values, limited = fast.values(x, zero_point)
         held = array_form(self.network.layers[node.name], self.array).held(self.mac)
         codes, saturated = _requantised(node, held, fast.value_bits, values)
-        overflows.post[:] = limited.sum(axis=(0, 2, 3)) + saturated
-        return codes, overflows
+        counts[3] = limited.sum(axis=(0, 2, 3)) + saturated
+        return codes, Overflows(counts)
 
     def faithful(self, node: MacNode, x: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, Overflows]:
         """The same of a layer, or of `rows` of its output channels, in the order and the widths of the hardware."""

@@ -143,14 +143,16 @@ def _decoded(files: Iterable[tuple[str, int | None, Callable[[], bytes]]]) -> Im
 
 @lru_cache(maxsize=8)
 def input_table(spec: InputSpec) -> np.ndarray:
-    """Code of every pixel value: int16 (channels, 256), computed in float64; nobody may write to it."""
+    """Code of every pixel value: int16 (channels, 256), computed in float64; it can only be read."""
     pixels = np.arange(256, dtype=np.float64) / spec.divide
     mean, std = (np.array(values, dtype=np.float64)[:, None] for values in (spec.mean, spec.std))
     values = (pixels - mean) / std
     if spec.planes is not None:
-        return (values >= 0).astype(np.int16)
-    codes = np.rint(values / spec.scale + spec.zero_point)
-    return np.clip(codes, *spec.range).astype(np.int16)
+        table = (values >= 0).astype(np.int16)
+    else:
+        table = np.clip(np.rint(values / spec.scale + spec.zero_point), *spec.range).astype(np.int16)
+    table.setflags(write=False)
+    return table
 
 
 def quantise_images(images: ImageSet, spec: InputSpec) -> np.ndarray:

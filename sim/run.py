@@ -36,6 +36,7 @@ PART_MACS = 1 << 27
 WORK_CODES = 1 << 26
 """Codes of the greatest tensor that a thread works on at a time: a bound of its memory."""
 FREED_BYTES = 31 << 20
+"""A little less than the largest block that counts for what the C library keeps."""
 KEPT_ENGINES = 4
 """Engines whose schedule and cycles a network keeps."""
 

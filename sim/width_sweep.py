@@ -61,7 +61,7 @@ UNIT_IMAGES = 16
 """Images that go through all points together, at most."""
 UNIT_BYTES = 32 << 20
 """Of all tensors of a unit's images, at one point."""
-KEPT_BYTES = 192 << 20
+KEPT_BYTES = 320 << 20
 """Of tensors that each thread keeps for the points to come."""
 
 Criterion = Literal["proved", "clean", "accurate"]
@@ -382,7 +382,8 @@ def sweep_widths(
     def point(mac: MacFormat) -> WidthPoint:
         ran = proved[0] if mac in proved else mac
         counts = {
-            name: Overflows(compiled.arranged.own(name, each.counts, axis=1)) for name, each in overflows[ran].items()
+            name: Overflows(compiled.arranged.own(name, each.counts, axis=1).copy())
+            for name, each in overflows[ran].items()
         }
         return WidthPoint(mac, mac in proved, np.concatenate(predictions[ran]), counts)
 
@@ -518,12 +519,12 @@ class _Tensor:
 
     def __init__(self, codes: np.ndarray) -> None:
         self.codes = codes
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self.codes.tobytes())
+        self._hash: int | None = None
 
     def __hash__(self) -> int:
+        # No cached property: its lock is one for all threads.
+        if self._hash is None:
+            self._hash = hash(self.codes.tobytes())
         return self._hash
 
     def __eq__(self, other: object) -> bool:
@@ -537,13 +538,16 @@ _Found = tuple[_Tensor, Overflows | None]
 class _Facts:
     """What is known of a node with one input: results by what they depend on, and where channels were clean."""
 
+    inputs: list[_Tensor]
+    """The key, which is kept as long."""
     results: dict[object, _Found] = field(default_factory=dict)
     clean: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
-        """What the results take."""
-        return sum(tensor.codes.nbytes for tensor, _ in self.results.values())
+        """What they take: a tensor that stands in several places is counted there each time."""
+        tensors = [*self.inputs, *(tensor for tensor, _ in self.results.values())]
+        return sum(tensor.codes.nbytes for tensor in tensors)
 
     def known(self, mac: MacFormat) -> np.ndarray | bool:
         """Channels that did not overflow at these widths or narrower ones."""
@@ -577,8 +581,7 @@ class _Unit:
         live, overflows = {network.manifest.input.name: source}, {}
         for node in network.manifest.nodes:
             inputs = [live[name] for name in node.inputs]
-            facts = self._facts((node.name, *inputs))
-            before = facts.bytes
+            facts, before = self._facts(node.name, inputs)
             if isinstance(node, Conv2dNode | LinearNode):
                 live[node.name], overflows[node.name] = self._layer(self.layers[node.name], inputs[0], mac, facts)
             else:
@@ -592,10 +595,13 @@ class _Unit:
         codes = live[network.output].codes
         return codes.reshape(len(codes), -1).argmax(axis=1), overflows
 
-    def _facts(self, key: tuple[object, ...]) -> _Facts:
-        facts = self.memory.setdefault(key, _Facts())
+    def _facts(self, name: str, inputs: list[_Tensor]) -> tuple[_Facts, int]:
+        """What is known of a node with these inputs, and the bytes that are counted of it."""
+        key = name, *inputs
+        before = self.memory[key].bytes if key in self.memory else 0
+        facts = self.memory.setdefault(key, _Facts(inputs))
         self.memory.move_to_end(key)
-        return facts
+        return facts, before
 
     def _forget(self) -> None:
         """Let go of what was used longest ago."""

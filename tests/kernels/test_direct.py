@@ -114,6 +114,31 @@ def test_four_bit_layers_with_shifts_of_0_to_8_take_one_pass(form):
     ]
 
 
+@pytest.mark.parametrize(("activations", "places"), [(Activations(4), 12), (Activations(1, signed=True), 16)])
+def test_16_bits_of_an_activation_take_shifts_up_to_their_ends(activations, places):
+    """The most negative one is a power of two that they hold with a sign alone."""
+    weights = np.array([-8, 7]).reshape(2, 1, 1, 1) * np.ones((2, places, 1, 1), dtype=np.int64)
+    fast = plain(ConvShape(places, 2), activations, [weights], "portable", 1 << np.arange(places))
+    assert fast.packed[0].factors.tolist() == [1 << place for place in range(places)]
+    code = -1 if activations.signed else 15
+    x = np.full((1, places, 1, 1), code, np.int16)
+    assert fast.values(x, 0).ravel().tolist() == [code * weight * ((1 << places) - 1) for weight in (-8, 7)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_input_sums_have_32_bits_too(form):
+    """Weights of zero but for one fit whatever the inputs; what a zero point multiplies does not."""
+    inputs, factor = (70_000, 127) if form == "vnni" else (40_000, 255)
+    weights = np.zeros((2, inputs, 1, 1), dtype=np.int64)
+    weights[:, 0] = 1
+    for zero in (0, 1):
+        fast = DirectConv.build(
+            ConvShape(inputs, 2), Activations(8), [weights], ones(inputs) * factor, ones(2), np.array([0, zero]),
+            np.zeros(2), form,
+        )  # fmt: skip
+        assert fast.fits.tolist() == [not zero] * 2
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_sums_reach_the_ends_of_32_bits_and_no_further(form):
     count, code, weight = 65793, 255, -128
@@ -218,6 +243,29 @@ def test_a_product_that_doubles_round_onto_a_tie_is_looked_at_again(channels):
         done = fast.requantising(finish)
         assert done._constants.real.shape[1]
         assert np.array_equal(done.codes(np.zeros((1, 1, 1, 1), dtype=np.int16), 0), wanted)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rounding", ["half_even", "floor"])
+def test_the_last_pixels_of_a_row_have_input_sums_and_ties_of_their_own(form, rounding):
+    """13 pixels of 32 channels: five are left over from rows of eight; in the last one a product rounds onto a tie."""
+    rng = np.random.default_rng(12)
+    shape = ConvShape(3, 32)
+    weights, x = rng.integers(-8, 8, shape.weight_shape), rng.integers(0, 16, (1, 3, 13, 1)).astype(np.int16)
+    zero, bias = rng.integers(-3, 4, 32), rng.integers(-(1 << 24), 1 << 24, 32)
+    multiplier, shift = np.full(32, 2**29 + 1), np.full(32, 54)
+    weights[7], zero[7], shift[7] = 0, 1, 59
+    bias[7] = 3 * (2**29 - 1) + x[0, :, 12, 0].sum()
+    values = np.einsum("oi,nihw->nohw", weights[:, :, 0, 0], x) - (
+        zero.reshape(-1, 1, 1) * x.sum(axis=1, keepdims=True)
+    )
+    values = values + bias.reshape(-1, 1, 1)
+    fast = DirectConv.build(shape, Activations(4), [weights], ones(3), ones(32), zero, bias, form)
+    assert np.array_equal(fast.values(x, 0), values)
+    wanted, _ = ScaleRequantizer(56, 31, rounding).compute(values, multiplier, shift, 3, -128, 127)
+    assert wanted[0, 7, 12, 0] == 3 + 1
+    finish = ScaleFinish.build(np.full(32, 32), multiplier, shift, rounding, 3, -128, 127)
+    assert np.array_equal(fast.requantising(finish).codes(x, 0), wanted)
 
 
 @pytest.mark.parametrize("form", FORMS)

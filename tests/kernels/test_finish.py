@@ -7,7 +7,7 @@ from gatewise.kernels.finish import ScaleFinish
 from gatewise.kernels.mac import signed_range
 
 
-def test_scales_whose_products_need_more_than_64_bits_are_not_fused():
+def test_scales_whose_products_need_more_than_63_bits_are_not_fused():
     arguments = np.array([1 << 23]), np.array([5])
     assert ScaleFinish.build(np.array([39]), *arguments, "floor", 0, 0, 15) is not None
     assert ScaleFinish.build(np.array([40]), *arguments, "floor", 0, 0, 15) is None

@@ -26,7 +26,7 @@ from gatewise.sim.arrays import SCHEMES, array_form, default_engine
 from gatewise.sim.bounds import layer_bounds
 from gatewise.sim.compile import compile_network
 from gatewise.sim.demo import FOLDER
-from gatewise.sim.execute import execute
+from gatewise.sim.execute import Datapath
 from gatewise.sim.lower import lower
 from gatewise.sim.schedule import schedule
 
@@ -83,7 +83,7 @@ def integers(samples, bits, rounding="half_even", signed=False, activations=8):
 def tensors(network, array, seed=0):
     spec = network.manifest.input
     codes = np.random.default_rng(seed).integers(*spec.range, (3, *spec.shape), endpoint=True).astype(np.int16)
-    trace = execute(network, codes, WIDE, 8, keep=True, array=array)
+    trace = Datapath(network, WIDE, 8, array=array).execute(codes, keep=True)
     assert not any(counts.acc.any() or counts.post.any() for counts in trace.overflows.values())
     return trace.tensors
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gatewise import EngineConfig, Grid, MacFormat, NetworkBuilder
 from gatewise.sim.compile import compile_network
-from gatewise.sim.execute import execute
+from gatewise.sim.execute import Datapath
 from gatewise.sim.words import tensor_words
 
 from .machine import Machine
@@ -30,8 +30,8 @@ def check(network, engine, seed=0):
     spec = network.manifest.input
     codes = np.random.default_rng(seed).integers(*spec.range, (1, *spec.shape), endpoint=True).astype(np.int16)
     plan = compiled.plan
-    settings = plan.unfolded, plan.maps, True, plan.first_channels, engine.array
-    trace = execute(network, codes, engine.mac, engine.lanes, *settings)
+    settings = plan.unfolded, plan.maps, plan.first_channels, engine.array
+    trace = Datapath(network, engine.mac, engine.lanes, *settings).execute(codes, keep=True)
     assert not any(counts.acc.any() or counts.align.any() for counts in trace.overflows.values())
     machine = Machine(engine, compiled.with_input(codes[0]))
     image = machine.run()

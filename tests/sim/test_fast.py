@@ -105,6 +105,8 @@ def test_planes_of_weights_and_activations_are_counted_where_nobody_asks():
     assert forms[0] == forms[-1] == "vnni"
     assert set(forms[1:-1]) == {"popcount"}
     assert set(map(run(network, images, form="vnni").form, found.overflows)) == {"vnni"}
+    # Eight planes of signs are odd numbers of 9 bits, and a limb all the same.
+    assert [found.fast[name].conv.passes for name in (network.mac_nodes()[0].name, network.output)] == [1, 1]
 
 
 def narrow_layer():

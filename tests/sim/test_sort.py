@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gatewise import EngineConfig, Grid, InputSpec, MacFormat, NetworkBuilder, WeightCodes
 from gatewise.sim.compile import compile_network
-from gatewise.sim.execute import execute
+from gatewise.sim.execute import Datapath
 from gatewise.sim.images import ImageSet
 from gatewise.sim.lower import lower
 from gatewise.sim.lowered import digit_counts
@@ -85,7 +85,8 @@ def test_overflows_stand_by_the_networks_own_channels():
     arranged = sorted_by_width(network)
     order = arranged.orders["a"]
     layer = next(each for each in lower(arranged.network, engine) if each.name == "a")
-    counts = execute(arranged.network, images().images, engine.mac, 4, digits={"a": digit_counts(layer, engine)})
+    datapath = Datapath(arranged.network, engine.mac, 4, digits={"a": digit_counts(layer, engine)})
+    counts = datapath.execute(images().images)
     assert not np.array_equal(found, found[order])
     assert np.array_equal(found[order], counts.overflows["a"].acc)
 

@@ -114,6 +114,15 @@ def test_what_is_taken_from_another_point_wrongly_is_found(monkeypatch, digits, 
     assert first_difference(found, digits, images[:12], EngineConfig()) is not None
 
 
+def test_tensors_are_the_same_where_their_codes_are():
+    codes = np.arange(24, dtype=np.int16).reshape(1, 2, 3, 4)
+    one, same = width_sweep._Tensor(codes), width_sweep._Tensor(np.asfortranarray(codes))
+    assert {one: 1}[same] == 1
+    other = width_sweep._Tensor(codes + 1)
+    other._hash = hash(one)
+    assert other not in {one: 1}
+
+
 def test_neither_memory_nor_units_change_a_point(monkeypatch, sweep, digits, images):
     monkeypatch.setattr(width_sweep, "KEPT_BYTES", 0)
     monkeypatch.setattr(width_sweep, "UNIT_IMAGES", 5)
