@@ -545,8 +545,9 @@ def _engine_ratios(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     )
     memory = EngineConfig().act_bytes
     yield from bullet(
-        "PEs are not trimmed to a scheme: each array is the general one. Depth is not counted and no clock is "
-        "claimed. ",
+        "PEs are not trimmed to a scheme: each array is the general one. Depths are those of the engines that are ",
+        "synthesised whole ([throughput.md](throughput.md#how-gates-are-composed)), since gates can be composed and ",
+        "paths cannot; no clock is claimed. ",
         f"The activation memory is the default {memory >> 20} MiB, for a layer of 6,400 activations: memory bits and ",
         "M20K are the default engine's, not the layer's need; they are no gates.",
     )

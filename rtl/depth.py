@@ -5,14 +5,14 @@ to a path is kept by bit, so that the joined depth is that of the flattened netl
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Paths", "join", "own_paths"]
+__all__ = ["Paths", "join", "join_all", "own_paths"]
 
 NOT_REACHED = -20_000
 """Below any depth, whatever is added to it on the way."""
@@ -142,6 +142,16 @@ def _in_order(gates: dict[int, list[Any]]) -> list[int]:
     if len(order) != len(gates):
         raise AssertionError("gates must not form a loop")
     return order
+
+
+def join_all(own: Mapping[str, Paths], children: Callable[[str], Iterable[tuple[str, str]]], top: str) -> Paths:
+    """Paths of a whole design: `own` are those of its modules, `children` says which instances of which each has."""
+
+    @cache
+    def joined(module: str) -> Paths:
+        return join(own[module], {name: joined(inner) for name, inner in children(module)})
+
+    return joined(top)
 
 
 def join(own: Paths, children: Mapping[str, Paths]) -> Paths:

@@ -22,12 +22,13 @@ from ..kernels.errors import FormatError
 from ..sim.atomic import write_json
 from ..sim.engine import EngineConfig
 from .alm import AlmTally
+from .depth import Paths
 from .engine.compute import ComputeUnit
 from .engine.engine import Engine
 from .flows import FLIP_FLOP, TWO_INPUT, flows
 from .hierarchy import Design, parse_design
 from .runner import Runner
-from .synth import TRANSISTORS_PER_EQUIVALENT, module_tasks
+from .synth import TRANSISTORS_PER_EQUIVALENT, joined_paths, module_tasks
 from .verilog import to_rtlil
 from .yosys import cache_folder, tool_version
 
@@ -48,7 +49,7 @@ PARTS = {
 REST = "control"
 """What is in no other part: control, bus, host transfer, and what connects the parts."""
 DSP_TYPES = {"MISTRAL_MUL27X27": "wide", "MISTRAL_MUL18X18": "narrow", "MISTRAL_MUL9X9": "narrow"}
-COUNT_FORMAT = 1
+COUNT_FORMAT = 2
 """Counted up whenever what is kept of a configuration changes."""
 
 
@@ -90,6 +91,8 @@ class EngineCount:
     config: EngineConfig
     parts: dict[str, Cost]
     rtl_sha256: str
+    depth: int
+    """Two-input gates from register to register."""
 
     @property
     def whole(self) -> Cost:
@@ -101,6 +104,7 @@ class EngineCount:
         return {
             "config": self.config.model_dump(mode="json"),
             "rtl_sha256": self.rtl_sha256,
+            "depth": self.depth,
             "parts": {
                 name: {field.name: getattr(cost, field.name) for field in fields(Cost)}
                 for name, cost in self.parts.items()
@@ -111,7 +115,7 @@ class EngineCount:
     def from_json(cls, content: Mapping[str, Any]) -> "EngineCount":
         """What `to_json` made."""
         parts = {name: Cost(**cost) for name, cost in content["parts"].items()}
-        return cls(EngineConfig(**content["config"]), parts, content["rtl_sha256"])
+        return cls(EngineConfig(**content["config"]), parts, content["rtl_sha256"], content["depth"])
 
 
 def part_of(path: str) -> str:
@@ -183,7 +187,7 @@ def count_engines(
 
     def finish(each: Wanted) -> None:
         counts = begun.pop(each)
-        found[each] = EngineCount(each.config, counts.parts(each.level), counts.rtl_sha256)
+        found[each] = EngineCount(each.config, counts.parts(each.level), counts.rtl_sha256, counts.depth())
         with suppress(OSError, FormatError):
             folder.mkdir(parents=True, exist_ok=True)
             write_json(each.file(folder), found[each].to_json())
@@ -246,6 +250,12 @@ class DesignCount:
     def rtl_sha256(self) -> str:
         """The hash of the design's RTL."""
         return self._design.sha256
+
+    def depth(self) -> int:
+        """Of the whole design, joined over its hierarchy."""
+        found = self._submitted.found()
+        paths = {name: Paths(**found[both[0]]["paths"]) for name, both in self._tasks.items()}
+        return joined_paths(self._design, paths).depth
 
     def parts(self, level: str) -> dict[str, Cost]:
         """The sums of all instances of each part's modules; the design lies at `level` in an engine."""

@@ -19,7 +19,7 @@ from amaranth.lib import wiring
 from ..sim.engine import EngineConfig
 from .alm import AlmBounds, AlmTally
 from .blocks import Settings, block_named
-from .depth import Paths, join
+from .depth import Paths, join_all
 from .engine.engine import Engine
 from .flows import ALM_FAMILY, FLIP_FLOP, MEMORY, TWO_INPUT, flows
 from .hierarchy import Design, Memory, parse_design
@@ -43,6 +43,7 @@ __all__ = [
     "SynthReport",
     "block_design",
     "flat_check",
+    "joined_paths",
     "module_tasks",
     "parts_sha256",
     "synthesize",
@@ -443,7 +444,6 @@ def _run_modules(design: Design, runner: Runner) -> tuple[dict[str, _Sum], dict[
 def _joined(design: Design, sums: Mapping[str, _Sum], paths: Mapping[str, Paths]) -> tuple[dict[str, _Sum], Paths]:
     """Cells of every module with its submodules, and the paths of the whole design."""
     totals: dict[str, _Sum] = {}
-    joined: dict[str, Paths] = {}
 
     def visit(name: str) -> None:
         if name in totals:
@@ -454,10 +454,14 @@ def _joined(design: Design, sums: Mapping[str, _Sum], paths: Mapping[str, Paths]
             visit(child.module)
             total.add(totals[child.module])
         totals[name] = total
-        joined[name] = join(paths[name], {child.name: joined[child.module] for child in design.children[name]})
 
     visit(design.top)
-    return totals, joined[design.top]
+    return totals, joined_paths(design, paths)
+
+
+def joined_paths(design: Design, paths: Mapping[str, Paths]) -> Paths:
+    """Paths of a design, of those of its modules."""
+    return join_all(paths, lambda module: [(child.name, child.module) for child in design.children[module]], design.top)
 
 
 def _report(

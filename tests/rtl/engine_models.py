@@ -28,7 +28,7 @@ def made_count(engine):
         name: Cost(gates=count, flip_flops=count / 20, transistors=7 * count, alms_low=count / 8, alms_high=count / 7)
         for name, count in gates.items()
     }
-    return EngineCount(engine, parts, "")
+    return EngineCount(engine, parts, "", 99)
 
 
 def made_models():

@@ -1,11 +1,12 @@
 """Composed costs of engines: exact where counts are linear, and those of the engines that they are made of."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from gatewise.kernels.errors import UnsupportedError
 from gatewise.rtl import runner
 from gatewise.rtl.alm import AlmTally
+from gatewise.rtl.depth import Paths
 from gatewise.rtl.engine.compute import ComputeUnit
 from gatewise.rtl.engine_cost import UNITS, CostModel, cost_model
 from gatewise.rtl.engine_count import PARTS, Cost, DesignCount, EngineCount, Wanted, count_engines, part_of
@@ -83,8 +84,10 @@ def test_parts_add_up_to_what_synthesis_counts(synth_cache):
     report = synthesize_component(unit, "compute", cache=synth_cache)
     design = parse_design(to_rtlil(ComputeUnit(SMALL, ("shift",)), "compute"), "compute")
     with Runner(synth_cache) as runs:
-        parts = DesignCount(design, runs, "unit").parts("")
+        counted = DesignCount(design, runs, "unit")
+        parts = counted.parts("")
     whole = sum(parts.values(), Cost())
+    assert counted.depth() == report.gates.depth > 20
     assert whole.gates == report.gates.two_input
     assert whole.inverters == report.gates.inverters
     assert whole.flip_flops == report.gates.flip_flops
@@ -106,7 +109,7 @@ def test_engines_that_there_are_not_are_not_counted(tmp_path):
 
 def test_engines_are_counted_once_and_kept(tmp_path, monkeypatch):
     ran, made = [], []
-    found = {"cells": {"$_AND_": 1}, "transistors": 6, "tally": AlmTally()}
+    found = {"cells": {"$_AND_": 1}, "transistors": 6, "tally": AlmTally(), "paths": asdict(Paths())}
     monkeypatch.setattr(runner, "run_flow", lambda flow, rtlil, *rest: ran.append(rtlil) or found)
     design = Wanted.design
     monkeypatch.setattr(Wanted, "design", lambda each: made.append(each.config.rows) or design(each))
