@@ -56,7 +56,7 @@ from .packed import (
     rows_are_runs,
     window_sums,
 )
-from .tiles import GROUP_BYTES, MOST_PIXELS, multiply, multiply_depthwise, weigh
+from .tiles import GROUP_BYTES, MOST_PIXELS, multiply, multiply_channels, multiply_depthwise, weigh
 from .vectors import COUNTS_BITS, LANES, VNNI
 
 __all__ = ["DirectConv", "counting_pays", "fast_forms"]
@@ -182,7 +182,9 @@ def _direct(  # type: ignore[no-untyped-def]
                         if summed:
                             _take_away(held, own_zero, spread[:used], held)
                         if values.shape[0]:
-                            values.reshape(-1)[at : at + used] = held
+                            own_values = values.reshape(-1)[at : at + used]
+                            for n in range(used):
+                                own_values[n] = held[n]
                         elif own_thresholds.shape[0]:
                             threshold_row(held, own_thresholds, table, counts, target[at : at + used])
                         else:
@@ -227,7 +229,8 @@ def _direct(  # type: ignore[no-untyped-def]
                     continue
                 _row(sums[p], columns, padded, own_less, own_unit, own_zero, own_bias, total, row)
                 if values.shape[0]:
-                    values[first + p, begin:end] = row
+                    for n in range(group_outputs):
+                        values[first + p, begin + n] = row[n]
                 elif own_thresholds.shape[0]:
                     threshold_row(row, own_thresholds, table, counts, codes[first + p, begin:end])
                 else:
@@ -241,14 +244,14 @@ def _sum_channels(x, begin, pixel_bytes, ones, steps, first_group, less, times, 
     """Add each packed pixel's channels to `out` (pixels,): a register tile's sums with weights of 1, limb by limb."""
     bases = np.empty(BLOCK_PIXELS + MOST_PIXELS, dtype=np.int64)
     sums = np.empty((BLOCK_PIXELS + MOST_PIXELS, LANES), dtype=np.int32)
-    run, chunk = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
+    run = np.zeros(1, dtype=np.int64)
     for first in range(0, out.shape[0], BLOCK_PIXELS):
         own = out[first : first + BLOCK_PIXELS]
         count = own.shape[0]
         for p in range(count):
             bases[p] = begin + (first + p) * pixel_bytes
         bases[count : count + MOST_PIXELS] = bases[count - 1]
-        multiply(x, bases, count, run, steps, ones, first_group, chunk, sums, 0)
+        multiply_channels(x, bases, count, run, steps, ones, first_group, sums)
         for limb in range(times.shape[0]):
             for p in range(count):
                 own[p] += np.int64(np.int32(sums[p, limb] - less[limb])) * times[limb]
@@ -262,9 +265,10 @@ def _convolve(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Codes `x` (N, H, W, C) through `_direct`: packed into `maps` (streams, images, ..), so many images at a time.
 
-    `cuts` (streams, 3) and `factors` say how (`packed.pack_pixels`), `border` is its thickness, of `pads`. Input sums
-    are made with `_Ones`, which have no streams where nobody asks for them, and summed over the `window`: its kernel,
-    dilation and stride.
+    `cuts` (streams, 3) and `factors` say how (`packed.pack_pixels`), or which bits, where `counted` is not None (a type
+    of its own, so that no form is compiled with the other's). `border` is its thickness, of `pads`. Input sums are made
+    with `_Ones`, which have no streams where nobody asks for them, and summed over the `window`: its kernel, dilation
+    and stride.
     """
     row_bytes, image_bytes, place = layout
     pixel_bytes, group_bytes, out_height, out_width = place[0], place[1], place[2], place[3]
@@ -276,7 +280,7 @@ def _convolve(  # type: ignore[no-untyped-def]
         part, end = x[first : first + count], (first + count) * pixels
         for stream in range(streams):
             cut, held = cuts[stream], maps[stream, :count]
-            if counted:
+            if counted is not None:
                 pack_bits(part, cut[0], pads[stream], border[0], border[1], held)
             else:
                 pack_pixels(part, cut[0], cut[1], cut[2], factors[stream], pads[stream], border[0], border[1], held)
@@ -488,9 +492,10 @@ class DirectConv:
         size = len(self.packed), step, *layout.size
         # A run may be read up to the end of its last group of channels, a depthwise pixel to that of its last vector.
         maps = np.empty(math.prod(size) + LANES, dtype=layout.dtype)[:-LANES].reshape(size)
+        counted = True if self.form == "popcount" else None
         _convolve(
             np.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=np.int16), maps, *self._packing(pad_code, layout.dtype),
-            shape.padding[:2], self.form == "popcount", *self._ones, (shape.kernel, shape.dilation, shape.stride),
+            shape.padding[:2], counted, *self._ones, (shape.kernel, shape.dilation, shape.stride),
             (layout.row_bytes, layout.image_bytes, layout.place),
             shape.depthwise, layout.runs, layout.steps, self._weights, first.chunks, first.columns, layout.block,
             *self._constants, values, codes,

@@ -16,15 +16,9 @@ from .jit import jit
 from .vectors import LANES, VNNI, WIDE, add_pairs, arrays, splat
 
 __all__ = [
-    "GROUP_BYTES",
-    "MOST_PIXELS",
-    "MOST_VECTORS",
-    "TILES",
-    "multiply",
-    "multiply_depthwise",
-    "tile_chunks",
-    "weigh",
-]
+    "GROUP_BYTES", "MOST_PIXELS", "MOST_VECTORS", "TILES", "multiply", "multiply_channels", "multiply_depthwise",
+    "tile_chunks", "weigh",
+]  # fmt: skip
 
 TILES = {1: 14, 2: 12, 3: 8, 4: 6} if WIDE else {1: 10, 2: 6}
 """Pixels of a tile of so many vectors of output channels: with weights and an activation they fill all registers."""
@@ -169,6 +163,13 @@ def multiply(x, bases, count, runs, steps, weights, first_group, chunks, sums, f
                 _tile_1(x, bases, runs, weights, sums, p, steps, first_group, p * columns + column, columns)
         vector += vectors
         first_group += len(runs) * steps * vectors
+
+
+@jit
+def multiply_channels(x, bases, count, run, steps, weights, first_group, sums):  # type: ignore[no-untyped-def]
+    """The same of one vector of columns: no other tile need be compiled for it."""
+    for p in range(0, count, _PIXELS_1):
+        _tile_1(x, bases, run, weights, sums, p, steps, first_group, p * LANES, LANES)
 
 
 def _taps(context: Any, builder: Any, sig: Any, args: Any, vectors: int) -> Any:

@@ -301,6 +301,13 @@ def _play_tiles(state, group, run, load, setting, left, until, taper, tiles):  #
 
 
 @jit
+def _copy(source, target):  # type: ignore[no-untyped-def]
+    """Copy a state; what an assignment does with other shapes would be two seconds' compilation."""
+    for place in range(SIZE):
+        target[place] = source[place]
+
+
+@jit
 def _play(table, loads, records, settings, tiles, found):  # type: ignore[no-untyped-def]
     """Play a layer whose weights stream as they are, engine by engine.
 
@@ -326,15 +333,15 @@ def _play(table, loads, records, settings, tiles, found):  # type: ignore[no-unt
                 group += 1
         run, load = table[-1], loads[at, -1]
         best = max(setting[TAPER], 0)
-        begun[:] = state
+        _copy(state, begun)
         _play_tiles(state, group - 1, run, load, setting, left, 0, best, tiles)
-        found[at, :SIZE] = state
+        _copy(state, found[at])
         taper = MIN_PIXELS
         while setting[TAPER] < 0 and taper < left:
-            state[:] = begun
+            _copy(begun, state)
             _play_tiles(state, group - 1, run, load, setting, left, 0, taper, tiles)
             if state[END] < found[at, END]:
-                found[at, :SIZE] = state
+                _copy(state, found[at])
                 best = taper
             taper *= 2
         found[at, SIZE] = best
