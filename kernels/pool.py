@@ -66,7 +66,10 @@ def _pool(x, kernel, stride, padding, average, out):  # type: ignore[no-untyped-
                         magnitude = (2 * abs(totals[c]) + count) // (2 * count)
                         made[c] = magnitude if totals[c] >= 0 else -magnitude
                 else:
-                    made[:] = x[n, y0, x0]
+                    # One by one: an assignment is compiled for other shapes too, and that takes seconds.
+                    values = x[n, y0, x0]
+                    for c in range(channels):
+                        made[c] = values[c]
                     for iy in range(y0, y1):
                         for ix in range(x0, x1):
                             values = x[n, iy, ix]
