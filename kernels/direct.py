@@ -34,6 +34,7 @@ from .finish import (
     ROW_CHANNELS,
     ScaleFinish,
     ThresholdFinish,
+    round_products,
     round_sums,
     scale_row,
     scale_sums,
@@ -127,8 +128,10 @@ def _direct(  # type: ignore[no-untyped-def]
     fused = streams * columns == group_outputs and scale.shape[1] > 0
     together = zero.shape[1] // group_outputs
     summed = totals.shape[1] > 0
-    row, spread, counts = np.empty((3, group_outputs * together), dtype=np.int64)
-    offset = np.empty(len(row), dtype=np.float64)
+    # Each its own: of rows of one array LLVM cannot tell that they do not overlap.
+    long = group_outputs * together
+    row, spread, counts = np.empty(long, dtype=np.int64), np.empty(long, dtype=np.int64), np.empty(long, dtype=np.int64)
+    offset = np.empty(long, dtype=np.float64)
     part_places = np.empty(unit.shape[1] // group_outputs, dtype=np.int64)
     for part in range(len(part_places)):
         part_places[part] = part * group_outputs // columns * padded + part * group_outputs % columns
@@ -196,7 +199,10 @@ def _direct(  # type: ignore[no-untyped-def]
                         if summed:
                             shift = offset
                             _take_away(own_real[4], own_real[5], spread[:used], offset)
-                        if round_sums(made, own_less, own_real, shift, zero_point, out) == 0 or proved:
+                        if proved:
+                            round_sums(made, own_less, own_real, shift, zero_point, out)
+                            continue
+                        if round_products(made, own_less, own_real, shift, zero_point, out) == 0:
                             continue
                     shifted = own_bias
                     if summed:
@@ -212,9 +218,11 @@ def _direct(  # type: ignore[no-untyped-def]
                         shift = offset
                         for n in range(group_outputs):
                             offset[n] = own_real[4, n] - own_real[5, n] * total
-                    if round_sums(sums[p], own_less, own_real, shift, zero_point, codes[first + p, begin:end]) == 0:
-                        continue
+                    made, out = sums[p], codes[first + p, begin:end]
                     if proved:
+                        round_sums(made, own_less, own_real, shift, zero_point, out)
+                        continue
+                    if round_products(made, own_less, own_real, shift, zero_point, out) == 0:
                         continue
                 if fused:
                     shifted = own_bias
@@ -528,13 +536,11 @@ class DirectConv:
             unit = (self.unit * times * np.tile(signs, len(times) // own))[None]
         else:
             unit = np.tile(by_group(signs * self.unit), len(times) // own) * times
-        real, proved = np.empty((0, self.shape.out_channels)), False
+        real, proved = np.empty((0, own * groups)), False
         single = isinstance(self.finish, ScaleFinish) and len(times) == own
         if single:
             assert isinstance(self.finish, ScaleFinish)
-            if self._in_doubles(unit.reshape(-1)):
-                proved = self.finish.doubles
-                real = np.concatenate([self.finish.real, np.stack([unit.reshape(-1), bias, zero])])
+            real, proved = self._doubles(unit.reshape(-1), bias, zero)
             unit = unit * by_group(rows[0])
             zero, bias = (each * rows[0] for each in (zero, bias))
         more = max(1, ROW_CHANNELS // own)
@@ -548,17 +554,29 @@ class DirectConv:
             less, np.ascontiguousarray(unit), zero, bias, rows, *scale[1:], real, proved, thresholds, table
         )
 
-    def _in_doubles(self, unit: np.ndarray) -> bool:
-        """Whether values are requantised in doubles, which hold each of their terms: then any sum of these too."""
+    def _doubles(self, unit: np.ndarray, bias: np.ndarray, zero: np.ndarray) -> tuple[np.ndarray, bool]:
+        """How values are requantised in doubles, and whether these hold every product; no rows where they do not do.
+
+        Rows are factors, the clamp's ends, units, biases, zero points; of products all but the ends are scaled. Doubles
+        hold each of a value's terms, and so any sum of these.
+        """
         assert isinstance(self.finish, ScaleFinish)
-        packed, shape = self.packed[0], self.shape
+        packed, shape, multiplier = self.packed[0], self.shape, self.finish.rows[0]
         stream = packed.stream
         factors = (packed.factors.astype(np.int64) * packed.rest).reshape(shape.groups, -1).sum(axis=1)
         most_codes = shape.kernel[0] * shape.kernel[1] * max(-stream.low, stream.high)
-        inputs = np.repeat(factors * most_codes, shape.group_outputs).astype(np.float64)
-        terms = (unit * float(1 << SUM_BITS - 1), self.bias * 1.0, self.zero * inputs)
+        inputs = zero * np.repeat(factors * most_codes, shape.group_outputs).astype(np.float64)
         most = 1 << (DOUBLE_BITS - 2)
-        return self.finish.even_ties and all((np.abs(each) < most).all() for each in terms)
+
+        def held(*terms: np.ndarray) -> bool:
+            return all((np.abs(each * 1.0) < most).all() for each in terms)
+
+        factor, *ends = self.finish.real
+        if self.finish.doubles and held(*(each * multiplier for each in (unit * 1.0, bias * 1.0, inputs))):
+            return np.stack([factor * unit, *ends, unit, factor * bias, factor * zero]), True
+        if self.finish.even_ties and held(unit * float(1 << SUM_BITS - 1), bias, inputs):
+            return np.stack([factor, *ends, unit, bias, zero]), False
+        return np.empty((0, len(unit))), False
 
     def _layout(self, height: int, width: int) -> _Layout:
         """Of images of this size; made once."""

@@ -14,8 +14,8 @@ from .jit import jit
 from .requant import Rounding
 
 __all__ = [
-    "DOUBLE_BITS", "ROW_CHANNELS", "ScaleFinish", "ThresholdFinish", "round_sums", "scale_row", "scale_sums",
-    "threshold_row",
+    "DOUBLE_BITS", "ROW_CHANNELS", "ScaleFinish", "ThresholdFinish", "round_products", "round_sums",
+    "scale_row", "scale_sums", "threshold_row",
 ]  # fmt: skip
 
 DOUBLE_BITS = 53
@@ -52,7 +52,16 @@ def scale_sums(sums, less, unit, bias, scale, nearest, even, away, zero_point, o
 
 @jit
 def round_sums(sums, less, real, offset, zero_point, out):  # type: ignore[no-untyped-def]
-    """The same in doubles: rows of `real` are factors, the clamp's ends, units; `offset` is added to a unit's multiple.
+    """The same where doubles hold every product: rows of `real` are factors and the ends; `offset` is scaled."""
+    point = np.int32(zero_point)
+    for n in range(out.shape[0]):
+        value = np.float64(np.int32(sums[n] - less[n])) * real[0, n] + offset[n]
+        out[n] = np.int32(np.rint(min(max(value, real[1, n]), real[2, n]))) + point
+
+
+@jit
+def round_products(sums, less, real, offset, zero_point, out):  # type: ignore[no-untyped-def]
+    """The same where doubles hold every value: row 3 of `real` are units, to whose multiples `offset` is added.
 
     That sum is exact, and its product with the factor is rounded once. Rounded to a multiple of a half it may have been
     beside it: returns how many lie halfway between two codes. All others are right, since rounding keeps their order.
