@@ -271,9 +271,9 @@ Images a second of `gatewise run` by images of a batch, from uint8 images to cod
 weights packed before; PyTorch in float32, eager, batch norms folded, in both memory orders. The ratio is to the
 faster. {how}"""
 SCHEMES = """\
-ResNet-20s that were trained on CIFAR-10 in each scheme (`bench/trained`), on the array that runs them, the like: what
-sums are made of differs, what torch runs does not. LQ-Net counts 2 x 2 pairs of planes and ABC-Net 5 x 5 for each
-product of the others."""
+ResNet-20s that were trained on CIFAR-10 in each scheme (`bench/trained`), on the array that runs them; PyTorch has the
+same layers in float32 beside each. For each product of the others LQ-Net counts 2 x 2 pairs of planes, which is as
+fast as float32, and ABC-Net 5 x 5, which is not."""
 
 
 def _networks(store: Store) -> Iterator[str]:
