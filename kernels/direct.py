@@ -28,19 +28,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from .conv import ConvShape
+from .convolve import BLOCK_PIXELS, convolve
 from .errors import FormatError, UnsupportedError
-from .finish import (
-    DOUBLE_BITS,
-    ROW_CHANNELS,
-    ScaleFinish,
-    ThresholdFinish,
-    round_products,
-    round_sums,
-    scale_row,
-    scale_sums,
-    threshold_row,
-)
-from .jit import jit
+from .finish import DOUBLE_BITS, ROW_CHANNELS, ScaleFinish, ThresholdFinish
 from .packed import (
     SUM_BITS,
     WORD_BITS,
@@ -48,24 +38,21 @@ from .packed import (
     FastForm,
     Packed,
     most_limbs,
-    pack_bits,
     pack_depthwise,
     pack_ones,
-    pack_pixels,
     pack_planes,
     pack_weights,
     rows_are_runs,
-    window_sums,
 )
-from .tiles import GROUP_BYTES, MOST_PIXELS, multiply, multiply_channels, multiply_depthwise, weigh
+from .tiles import GROUP_BYTES
 from .vectors import COUNTS_BITS, LANES, VNNI
 
 __all__ = ["DirectConv", "counting_pays", "fast_forms"]
 
 COUNTED_PASSES = 2
 """Passes over bits of whole words that are no slower than one over bytes, what follows the sums included."""
-BLOCK_PIXELS, LEAST_PIXELS, BLOCK_SUMS = 96, 24, 96 * 2048
-"""Pixels, at most and at least, whose sums stay in the second-level cache until they are requantised; so many sums."""
+LEAST_PIXELS, BLOCK_SUMS = 24, 96 * 2048
+"""Pixels, at least, whose sums stay in the second-level cache until they are requantised; sums, at most."""
 WORK_BYTES = 1 << 18
 """Activations that are packed at a time, in whole images: as bytes or 16 bits a part of the second-level cache."""
 
@@ -81,240 +68,8 @@ def fast_forms() -> tuple[FastForm, ...]:
     return ("vnni", "portable") if VNNI else ("portable",)
 
 
-@jit
-def _take_away(bias, zero, totals, out):  # type: ignore[no-untyped-def]
-    """The bias less the zero-point term, of a few pixels in a row."""
-    for n in range(totals.shape[0]):
-        out[n] = bias[n] - zero[n] * totals[n]
-
-
-@jit
-def _row(sums, columns, padded, less, unit, zero, bias, total, row):  # type: ignore[no-untyped-def]
-    """A pixel's values: sums of all limbs and streams, weighed, less the zero-point term, plus the bias."""
-    channels = row.shape[0]
-    for n in range(channels):
-        row[n] = bias[n] - zero[n] * total
-    for first in range(0, unit.shape[0], channels):
-        place = first // columns * padded + first % columns
-        made, own_less = sums[place : place + channels], less[first : first + channels]
-        own_unit = unit[first : first + channels]
-        for n in range(channels):
-            row[n] += np.int64(np.int32(made[n] - own_less[n])) * own_unit[n]
-
-
-@jit
-def _direct(  # type: ignore[no-untyped-def]
-    x, geometry, depthwise, runs, steps, weights, chunks, columns, block, totals, less, unit, zero, bias,
-    scale, nearest, even, away, zero_point, real, proved, thresholds, table, values, codes,
-):  # fmt: skip
-    """All pixels of packed activations `x`, flat, stream after stream, into codes (pixels, out) or values.
-
-    One of these two is empty. Constants have their groups first: a loop over an array's own range of indices becomes
-    vector loads, one from a later beginning becomes gathers. `_Constants` says what they are. `block` pixels are
-    requantised after their sums.
-    """
-    (
-        images, row_bytes, image_bytes, stream_bytes, column_bytes, group_bytes, out_height, out_width, stride_y,
-        stride_x, groups, group_outputs, streams,
-    ) = geometry  # fmt: skip
-    pixels = images * out_height * out_width
-    padded = weights.shape[1] if depthwise else np.sum(chunks) * LANES
-    bases = np.empty(block + MOST_PIXELS, dtype=np.int64)
-    places = np.empty(block, dtype=np.int64)
-    sums = np.empty((block + MOST_PIXELS, streams * padded), dtype=np.int32)
-    tile_groups = 0 if depthwise else len(runs) * steps * np.sum(chunks)
-
-    rounded = real.shape[1] > 0
-    fused = streams * columns == group_outputs and scale.shape[1] > 0
-    together = zero.shape[1] // group_outputs
-    summed = totals.shape[1] > 0
-    # Each its own: of rows of one array LLVM cannot tell that they do not overlap.
-    long = group_outputs * together
-    row, spread, counts = np.empty(long, dtype=np.int64), np.empty(long, dtype=np.int64), np.empty(long, dtype=np.int64)
-    offset = np.empty(long, dtype=np.float64)
-    part_places = np.empty(unit.shape[1] // group_outputs, dtype=np.int64)
-    for part in range(len(part_places)):
-        part_places[part] = part * group_outputs // columns * padded + part * group_outputs % columns
-
-    image_place, row_place, y, column = np.int64(0), np.int64(0), 0, 0
-    for first in range(0, pixels, block):
-        count = min(block, pixels - first)
-        for p in range(count):
-            places[p] = row_place + column * stride_x * column_bytes
-            column += 1
-            if column == out_width:
-                column, y, row_place = 0, y + 1, row_place + stride_y * row_bytes
-                if y == out_height:
-                    image_place += image_bytes
-                    y, row_place = 0, image_place
-        for group in range(groups):
-            for stream in range(streams):
-                for p in range(count):
-                    bases[p] = places[p] + stream * stream_bytes + group * group_bytes
-                bases[count : count + MOST_PIXELS] = bases[count - 1]
-                if depthwise:
-                    own_weights = weights[stream * len(runs) : (stream + 1) * len(runs)]
-                    multiply_depthwise(x, bases, count, runs, own_weights, sums, stream * padded)
-                else:
-                    first_group = (stream * groups + group) * tile_groups
-                    multiply(x, bases, count, runs, steps, weights, first_group, chunks, sums, stream * padded)
-            begin, end = group * group_outputs, (group + 1) * group_outputs
-            own_less, own_unit, own_zero, own_bias = less[group], unit[group], zero[group], bias[group]
-            own_scale, own_real, own_thresholds = scale[group], real[group], thresholds[group]
-            if together > 1:
-                target, width = codes.reshape(-1), sums.shape[1]
-                for p in range(0, count, together):
-                    used = min(together, count - p) * group_outputs
-                    at = (first + p) * group_outputs
-                    if summed:
-                        for pixel in range(used // group_outputs):
-                            total = totals[group, first + p + pixel]
-                            own = spread[pixel * group_outputs : (pixel + 1) * group_outputs]
-                            for n in range(own.shape[0]):
-                                own[n] = total
-                    if not fused:
-                        for pixel in range(used // group_outputs):
-                            for n in range(0, group_outputs, LANES):
-                                weigh(
-                                    sums, own_less, own_unit, part_places, row, (p + pixel) * width, n, group_outputs,
-                                    pixel * group_outputs + n,
-                                )  # fmt: skip
-                        held = row[:used]
-                        for n in range(used):
-                            held[n] += own_bias[n]
-                        if summed:
-                            _take_away(held, own_zero, spread[:used], held)
-                        if values.shape[0]:
-                            own_values = values.reshape(-1)[at : at + used]
-                            for n in range(used):
-                                own_values[n] = held[n]
-                        elif own_thresholds.shape[0]:
-                            threshold_row(held, own_thresholds, table, counts, target[at : at + used])
-                        else:
-                            scale_row(held, own_scale, nearest, even, away, zero_point, target[at : at + used])
-                        continue
-                    made, out = sums.reshape(-1)[p * width : p * width + used], target[at : at + used]
-                    if rounded:
-                        shift = own_real[4]
-                        if summed:
-                            shift = offset
-                            _take_away(own_real[4], own_real[5], spread[:used], offset)
-                        if proved:
-                            round_sums(made, own_less, own_real, shift, zero_point, out)
-                            continue
-                        if round_products(made, own_less, own_real, shift, zero_point, out) == 0:
-                            continue
-                    shifted = own_bias
-                    if summed:
-                        shifted = row
-                        _take_away(own_bias, own_zero, spread[:used], row)
-                    scale_sums(made, own_less, own_unit, shifted, own_scale, nearest, even, away, zero_point, out)
-                continue
-            for p in range(count):
-                total = totals[group, first + p] if summed else np.int64(0)
-                if rounded:
-                    shift = own_real[4]
-                    if summed:
-                        shift = offset
-                        for n in range(group_outputs):
-                            offset[n] = own_real[4, n] - own_real[5, n] * total
-                    made, out = sums[p], codes[first + p, begin:end]
-                    if proved:
-                        round_sums(made, own_less, own_real, shift, zero_point, out)
-                        continue
-                    if round_products(made, own_less, own_real, shift, zero_point, out) == 0:
-                        continue
-                if fused:
-                    shifted = own_bias
-                    if summed:
-                        shifted = row
-                        for n in range(group_outputs):
-                            row[n] = own_bias[n] - own_zero[n] * total
-                    scale_sums(
-                        sums[p], own_less, own_unit, shifted, own_scale,
-                        nearest, even, away, zero_point, codes[first + p, begin:end],
-                    )  # fmt: skip
-                    continue
-                _row(sums[p], columns, padded, own_less, own_unit, own_zero, own_bias, total, row)
-                if values.shape[0]:
-                    for n in range(group_outputs):
-                        values[first + p, begin + n] = row[n]
-                elif own_thresholds.shape[0]:
-                    threshold_row(row, own_thresholds, table, counts, codes[first + p, begin:end])
-                else:
-                    scale_row(
-                        row[:group_outputs], own_scale, nearest, even, away, zero_point, codes[first + p, begin:end]
-                    )
-
-
-@jit
-def _sum_channels(x, begin, pixel_bytes, ones, steps, first_group, less, times, out):  # type: ignore[no-untyped-def]
-    """Add each packed pixel's channels to `out` (pixels,): a register tile's sums with weights of 1, limb by limb."""
-    bases = np.empty(BLOCK_PIXELS + MOST_PIXELS, dtype=np.int64)
-    sums = np.empty((BLOCK_PIXELS + MOST_PIXELS, LANES), dtype=np.int32)
-    run = np.zeros(1, dtype=np.int64)
-    for first in range(0, out.shape[0], BLOCK_PIXELS):
-        own = out[first : first + BLOCK_PIXELS]
-        count = own.shape[0]
-        for p in range(count):
-            bases[p] = begin + (first + p) * pixel_bytes
-        bases[count : count + MOST_PIXELS] = bases[count - 1]
-        multiply_channels(x, bases, count, run, steps, ones, first_group, sums)
-        for limb in range(times.shape[0]):
-            for p in range(count):
-                own[p] += np.int64(np.int32(sums[p, limb] - less[limb])) * times[limb]
-
-
-@jit
-def _convolve(  # type: ignore[no-untyped-def]
-    x, maps, cuts, factors, pads, border, counted, ones, ones_steps, ones_less, ones_times, ones_more, window, layout,
-    depthwise, runs, steps, weights, chunks, columns, block, less, unit, zero, bias,
-    scale, nearest, even, away, zero_point, real, proved, thresholds, table, values, codes,
-):  # fmt: skip
-    """Codes `x` (N, H, W, C) through `_direct`: packed into `maps` (streams, images, ..), so many images at a time.
-
-    `cuts` (streams, 3) and `factors` say how (`packed.pack_pixels`), or which bits, where `counted` is not None (a type
-    of its own, so that no form is compiled with the other's). `border` is its thickness, of `pads`. Input sums are made
-    with `_Ones`, which have no streams where nobody asks for them, and summed over the `window`: its kernel, dilation
-    and stride.
-    """
-    row_bytes, image_bytes, place = layout
-    pixel_bytes, group_bytes, out_height, out_width = place[0], place[1], place[2], place[3]
-    streams, step, height, width, _ = maps.shape
-    groups, summed = ones_less.shape[1], ones_less.shape[0] > 0
-    pixels = out_height * out_width
-    for first in range(0, x.shape[0], step):
-        count = min(step, x.shape[0] - first)
-        part, end = x[first : first + count], (first + count) * pixels
-        for stream in range(streams):
-            cut, held = cuts[stream], maps[stream, :count]
-            if counted is not None:
-                pack_bits(part, cut[0], pads[stream], border[0], border[1], held)
-            else:
-                pack_pixels(part, cut[0], cut[1], cut[2], factors[stream], pads[stream], border[0], border[1], held)
-        totals = np.empty((groups, count * pixels * summed), dtype=np.int64)
-        if summed:
-            for group in range(groups):
-                single = np.full(count * height * width, ones_more)
-                for stream in range(streams):
-                    _sum_channels(
-                        maps.reshape(-1), stream * step * image_bytes + group * group_bytes, pixel_bytes, ones,
-                        ones_steps, (stream * groups + group) * ones_steps, ones_less[stream, group],
-                        ones_times[stream], single,
-                    )  # fmt: skip
-                window_sums(
-                    single.reshape(count, height, width), *window, totals[group].reshape(count, out_height, out_width)
-                )
-        _direct(
-            maps.reshape(-1), (count, row_bytes, image_bytes, step * image_bytes, *place),
-            depthwise, runs, steps, weights, chunks, columns, block, totals, less, unit, zero, bias,
-            scale, nearest, even, away, zero_point, real, proved, thresholds, table,
-            values[first * pixels : end], codes[first * pixels : end],
-        )  # fmt: skip
-
-
 class _Constants(NamedTuple):
-    """What `_direct` takes behind the sums, (groups, .., outputs of a group) each, `less` and `unit` of every sum.
+    """What `convolve` takes behind the sums, (groups, .., outputs of a group) each, `less` and `unit` of every sum.
 
     Where pixels have few channels, `less` and what meets it are repeated for several in a row. `unit`, `zero` and
     `bias` hold the multipliers already, where sums of one limb are scaled. Arrays of what does not occur are empty.
@@ -350,7 +105,7 @@ class _Ones(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Where images of a size lie, packed: everything that `_direct` takes but their number."""
+    """Where images of a size lie, packed: everything that `convolve` takes but their number."""
 
     dtype: np.dtype[Any]
     size: tuple[int, int, int]
@@ -501,7 +256,7 @@ class DirectConv:
         # A run may be read up to the end of its last group of channels, a depthwise pixel to that of its last vector.
         maps = np.empty(math.prod(size) + LANES, dtype=layout.dtype)[:-LANES].reshape(size)
         counted = True if self.form == "popcount" else None
-        _convolve(
+        convolve(
             np.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=np.int16), maps, *self._packing(pad_code, layout.dtype),
             shape.padding[:2], counted, *self._ones, (shape.kernel, shape.dilation, shape.stride),
             (layout.row_bytes, layout.image_bytes, layout.place),
@@ -623,7 +378,7 @@ class DirectConv:
         return weights if self.shape.depthwise else weights.reshape(1, -1)
 
     def _packing(self, pad_code: int, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How codes are packed and what the border is, by stream: `cuts`, `factors` and `pads` of `_convolve`."""
+        """How codes are packed and what the border is, by stream: `cuts`, `factors` and `pads` of `convolve`."""
         if pad_code not in self._packings:
             cuts = [(each.stream.shift, each.stream.mask, each.stream.more) for each in self.packed]
             factors = np.stack([each.factors * each.stream.times for each in self.packed])
