@@ -16,8 +16,9 @@ from typing import Any
 
 import numba
 import numpy as np
-from gatewise.kernels import ConvShape, direct, tiles, vectors
-from gatewise.kernels.direct import DirectConv
+from gatewise.kernels import ConvShape, tiles, vectors
+from gatewise.kernels.convolve import BLOCK_PIXELS
+from gatewise.kernels.direct import DirectConv, fast_forms
 from gatewise.kernels.finish import ScaleFinish, ThresholdFinish
 from gatewise.kernels.packed import Activations
 from llvmlite import ir
@@ -154,7 +155,7 @@ def contenders(layer: Layer, threads: int) -> dict[str, Callable[[], object]]:
     )
     assert finish is not None
     runs: dict[str, Callable[[], object]] = {}
-    for form in direct.fast_forms():
+    for form in fast_forms():
         conv = DirectConv.build(shape, Activations(4), [weights], factors, one, 0 * one, one, form).requantising(finish)
         if conv.form != form:
             continue
@@ -208,7 +209,7 @@ def plane_contenders(layer: Layer, weights: int, activations: int, signs: bool) 
     finish = ThresholdFinish.build(limits, np.zeros(shape.out_channels, dtype=bool), range(1 << activations))
     counted = DirectConv.of_planes(shape, kind, planes, coefficients, none, none).requantising(finish)
     whole, one = [each // unit.reshape(-1, 1, 1, 1) for each in sums], np.ones(shape.in_channels)
-    fast = DirectConv.build(shape, kind, whole, one, unit, none, none, direct.fast_forms()[0]).requantising(finish)
+    fast = DirectConv.build(shape, kind, whole, one, unit, none, none, fast_forms()[0]).requantising(finish)
     return {
         "popcount": lambda: counted.codes(x, 0),
         "other": lambda: fast.codes(x, 0),
@@ -246,7 +247,7 @@ def inner_product(layer: Layer) -> tuple[Callable[[], object], int]:
     rng, one = np.random.default_rng(0), np.ones(shape.out_channels, dtype=np.int64)
     weights = rng.integers(-8, 8, shape.weight_shape)
     conv = DirectConv.build(
-        shape, Activations(4), [weights], np.ones(shape.in_channels), one, 0 * one, one, direct.fast_forms()[0]
+        shape, Activations(4), [weights], np.ones(shape.in_channels), one, 0 * one, one, fast_forms()[0]
     )
     padded = size + 2 * shape.padding[0]
     dtype = np.uint8 if conv.form == "vnni" else np.int16
@@ -256,18 +257,18 @@ def inner_product(layer: Layer) -> tuple[Callable[[], object], int]:
     steps = shape.kernel[1] * shape.in_channels * x.itemsize // tiles.GROUP_BYTES
     chunks = np.array(tiles.tile_chunks(-(-shape.out_channels // vectors.LANES)))
     blocks = [
-        np.minimum(np.arange(first, first + direct.BLOCK_PIXELS + tiles.MOST_PIXELS), size * size - 1)
-        for first in range(0, size * size, direct.BLOCK_PIXELS)
+        np.minimum(np.arange(first, first + BLOCK_PIXELS + tiles.MOST_PIXELS), size * size - 1)
+        for first in range(0, size * size, BLOCK_PIXELS)
     ]
     bases = np.array([block // size * row + block % size * shape.in_channels * x.itemsize for block in blocks])
-    sums = np.empty((direct.BLOCK_PIXELS + tiles.MOST_PIXELS, shape.out_channels), dtype=np.int32)
+    sums = np.empty((BLOCK_PIXELS + tiles.MOST_PIXELS, shape.out_channels), dtype=np.int32)
     packed = conv.packed[0].weights.reshape(1, -1)
 
     def run() -> None:
         for block in bases:
-            tiles.multiply(x, block, direct.BLOCK_PIXELS, runs, steps, packed, 0, chunks, sums, 0)
+            tiles.multiply(x, block, BLOCK_PIXELS, runs, steps, packed, 0, chunks, sums, 0)
 
-    return run, len(blocks) * direct.BLOCK_PIXELS * layer.macs // (size * size)
+    return run, len(blocks) * BLOCK_PIXELS * layer.macs // (size * size)
 
 
 @intrinsic

@@ -231,10 +231,10 @@ def convolve(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Codes `x` (N, H, W, C) through `_direct`: packed into `maps` (streams, images, ..), so many images at a time.
 
-    `cuts` (streams, 3) and `factors` say how (`packed.pack_pixels`), or which bits, where `counted` is not None (a type
-    of its own, so that no form is compiled with the other's). `border` is its thickness, of `pads`. Input sums are made
-    with `direct._Ones`, which have no streams where nobody asks for them, and summed over the `window`: its kernel,
-    dilation and stride.
+    `cuts` (streams, 3) and `factors` say how (`packed.pack_pixels`), or which bits, where `counted` is not None;
+    `factors` then are: by these two types no form is compiled with the other's packing. `border` is its thickness, of
+    `pads`. Input sums are made with `direct._Ones`, which have no streams where nobody asks for them, and summed over
+    the `window`: its kernel, dilation and stride.
     """
     row_bytes, image_bytes, place = layout
     pixel_bytes, group_bytes, out_height, out_width = place[0], place[1], place[2], place[3]
@@ -248,7 +248,7 @@ def convolve(  # type: ignore[no-untyped-def]
             cut, held = cuts[stream], maps[stream, :count]
             if counted is not None:
                 pack_bits(part, cut[0], pads[stream], border[0], border[1], held)
-            else:
+            if factors is not None:
                 pack_pixels(part, cut[0], cut[1], cut[2], factors[stream], pads[stream], border[0], border[1], held)
         totals = np.empty((groups, count * pixels * summed), dtype=np.int64)
         if summed:

@@ -71,8 +71,9 @@ def fast_forms() -> tuple[FastForm, ...]:
 class _Constants(NamedTuple):
     """What `convolve` takes behind the sums, (groups, .., outputs of a group) each, `less` and `unit` of every sum.
 
-    Where pixels have few channels, `less` and what meets it are repeated for several in a row. `unit`, `zero` and
-    `bias` hold the multipliers already, where sums of one limb are scaled. Arrays of what does not occur are empty.
+    Where pixels have few channels, what meets a row of several pixels is repeated for each: of `less` and `unit` only
+    where sums of one part are scaled, since others are weighed pixel by pixel. `unit`, `zero` and `bias` then hold the
+    multipliers already. Arrays of what does not occur are empty.
     """
 
     less: np.ndarray
@@ -312,8 +313,8 @@ class DirectConv:
     def _doubles(self, unit: np.ndarray, bias: np.ndarray, zero: np.ndarray) -> tuple[np.ndarray, bool]:
         """How values are requantised in doubles, and whether these hold every product; no rows where they do not do.
 
-        Rows are factors, the clamp's ends, units, biases, zero points; of products all but the ends are scaled. Doubles
-        hold each of a value's terms, and so any sum of these.
+        Rows are factors, the clamp's ends, units, biases, zero points. Where doubles hold every product, factors,
+        biases and zero points are scaled, and units not asked for. They hold each of a value's terms, and so any sum.
         """
         assert isinstance(self.finish, ScaleFinish)
         packed, shape, multiplier = self.packed[0], self.shape, self.finish.rows[0]
@@ -377,7 +378,7 @@ class DirectConv:
         weights = np.concatenate([each.weights for each in self.packed])
         return weights if self.shape.depthwise else weights.reshape(1, -1)
 
-    def _packing(self, pad_code: int, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _packing(self, pad_code: int, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """How codes are packed and what the border is, by stream: `cuts`, `factors` and `pads` of `convolve`."""
         if pad_code not in self._packings:
             cuts = [(each.stream.shift, each.stream.mask, each.stream.more) for each in self.packed]
@@ -386,13 +387,13 @@ class DirectConv:
             more = max(1, ROW_CHANNELS // self.shape.in_channels)
             self._packings[pad_code] = (
                 np.array(cuts, dtype=np.int64),
-                np.tile(factors, more).astype(np.int16),
+                None if self.form == "popcount" else np.tile(factors, more).astype(np.int16),
                 pads.astype(dtype),
             )
         return self._packings[pad_code]
 
     @cached_property
-    def _packings(self) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _packings(self) -> dict[int, tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
         return {}
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What this processor's vectors are, and the multiply-add of pairs that kernels are written with in LLVM's language.
+"""What this processor's vectors are, and what kernels are written with in LLVM's language: pairs added, bits taken.
 
 What it emits becomes a part of kernels in other modules: `jit.SHARED` names it, so that these are compiled anew.
 """

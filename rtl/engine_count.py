@@ -92,7 +92,7 @@ class EngineCount:
     parts: dict[str, Cost]
     rtl_sha256: str
     depth: int
-    """Two-input gates from register to register."""
+    """Gates and inverters on the longest path between registers or ports."""
 
     @property
     def whole(self) -> Cost:
