@@ -2,8 +2,9 @@
 
     python bench/gate_pages.py
 
-Runs bench/throughput.py, energy.py, gates.py, widths.py and bops.py two at a time, since each of them is at times busy
-with one thing alone. About 28 minutes on two cores where nothing is in the caches of syntheses, engines and tools.
+Runs bench/throughput.py, energy.py, gates.py, widths.py and bops.py three at a time, since each of them is at times
+busy with one thing alone. Under half an hour on two cores where nothing is in the caches of syntheses, engines and
+tools.
 """
 
 import argparse
@@ -34,7 +35,7 @@ LAST: Sequence[tuple[str, Sequence[str]]] = (
     ("widths", ("--part", widths.PAGE_PART)),
 )
 """What is made of what others count."""
-AT_A_TIME = 2
+AT_A_TIME = 3
 """Programs; each runs as many syntheses as there are processors."""
 KEPT_LINES = 20
 """Of what a program said before it failed."""

@@ -545,9 +545,9 @@ def _engine_ratios(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     )
     memory = EngineConfig().act_bytes
     yield from bullet(
-        "PEs are not trimmed to a scheme: each array is the general one. Depths are those of the engines that are ",
-        "synthesised whole ([throughput.md](throughput.md#how-gates-are-composed)), since gates can be composed and ",
-        "paths cannot; no clock is claimed. ",
+        "PEs are not trimmed to a scheme: each array is the general one. Depth from register to register, of the ",
+        f"engines of 4 x 4 to 16 x 16 that are synthesised whole: {depths()} ",
+        "([throughput.md](throughput.md#how-gates-are-composed)); no clock is claimed. ",
         f"The activation memory is the default {memory >> 20} MiB, for a layer of 6,400 activations: memory bits and ",
         "M20K are the default engine's, not the layer's need; they are no gates.",
     )
@@ -746,6 +746,18 @@ def plot(counts: Counts, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "layer.png", dpi=130)
     figure.savefig(folder / "layer.svg", metadata={"Date": None})
+
+
+def depths() -> str:
+    """Depths of engines by array, of those that bench/throughput.py synthesises whole."""
+    models = json.loads((ROOT / "docs" / "throughput.json").read_text(encoding="utf-8"))["models"]
+    counts = [count for family in models["families"].values() for count in family["counts"]] + models["checks"]
+    found: dict[str, set[int]] = {}
+    for count in counts:
+        found.setdefault(count["config"]["array"], set()).add(count["depth"])
+    return "; ".join(
+        f"{array} {min(each)}" + (f" to {max(each)}" if len(each) > 1 else "") for array, each in found.items()
+    )
 
 
 def main() -> None:

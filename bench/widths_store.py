@@ -11,7 +11,7 @@ STORE = ROOT / "docs" / "widths.json"
 MODES = ("saturate", "wrap")
 LANES = 16
 RUN_TIME = "resnet20-aciq-w4a4"
-HELD_OUT = 192
+HELD_OUT = 128
 """Training images that no training saw: on these the whole grid runs."""
 DIGITS = "digits"
 """The network in the package."""

@@ -50,6 +50,7 @@ def test_what_passes_is_told_and_what_stays_is_printed(pages, capsys):
 
 def test_a_failure_ends_the_others_and_says_why(pages, monkeypatch, tmp_path):
     monkeypatch.setattr(pages, "PROGRAMS", {"says": ["60"], "fails": (), "writes": ()})
+    monkeypatch.setattr(pages, "AT_A_TIME", 2)
     start = time.monotonic()
     with pytest.raises(SystemExit) as failure:
         pages.main()
