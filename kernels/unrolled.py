@@ -69,8 +69,16 @@ class Net(NamedTuple):
     @property
     def bits(self) -> int:
         """Wires that it needs, one at least."""
-        most = max(self.high, -1 - self.low)
-        return max(1, most.bit_length() + self.signed)
+        return _bits(self)
+
+
+@cache
+def _bits(net: Net) -> int:
+    most = max(net.high, -1 - net.low)
+    return max(1, most.bit_length() + net.signed)
+
+
+ZERO, ONE_BIT = Net(0, 0), Net(0, 1)
 
 
 class Term(NamedTuple):
@@ -218,8 +226,12 @@ class _Planner:
         """``a + b (+ carry)`` or ``a - b``."""
         if not subtract and a.place > b.place:
             a, b = b, a
-        lift, place = max(0, a.place - b.place), max(0, b.place - a.place)
-        first, second = (Net(0, 0) if net < 0 else self.nets[net] for net in (a.net, b.net))
+        place = b.place - a.place
+        lift = 0
+        if place < 0:
+            lift, place = -place, 0
+        first = ZERO if a.net < 0 else self.nets[a.net]
+        second = ZERO if b.net < 0 else self.nets[b.net]
         adder, net = _addition(first, second, lift, place, subtract, carry >= 0)
         self.steps.append(Step(a.net, b.net, carry, lift, place, adder, net))
         self.nets.append(net)
@@ -233,8 +245,8 @@ class _Planner:
         found: Term | None = None
         for place in sorted(places):
             nets = places[place]
-            ones = [net for net in nets if self.nets[net] == (0, 1)]
-            others = [net for net in nets if self.nets[net] != (0, 1)]
+            ones = [net for net in nets if self.nets[net] == ONE_BIT]
+            others = nets if not ones else [net for net in nets if self.nets[net] != ONE_BIT]
             if ones:
                 others.append(self._count(ones, place).net)
             heap = [(self.nets[net].bits, at, net) for at, net in enumerate(others)]
@@ -258,10 +270,10 @@ class _Planner:
 
 
 @lru_cache(maxsize=PLANS)
-def _sum_plan(added: tuple[tuple[Net, int], ...], subtracted: tuple[tuple[Net, int], ...]) -> Plan:
-    """The plan of ``sum(added) - sum(subtracted)``, given as nets and places; one of both is not empty."""
-    planner = _Planner(net for net, _ in added + subtracted)
-    terms = [Term(at, place) for at, (_, place) in enumerate(added + subtracted)]
+def _sum_plan(added: tuple[tuple[int, Net], ...], subtracted: tuple[tuple[int, Net], ...]) -> Plan:
+    """The plan of ``sum(added) - sum(subtracted)``, given as places and nets; one of both is not empty."""
+    planner = _Planner(net for _, net in added + subtracted)
+    terms = [Term(at, place) for at, (place, _) in enumerate(added + subtracted)]
     plus, minus = terms[: len(added)], terms[len(added) :]
     result = planner.total(plus) if plus else None
     if minus:
@@ -293,18 +305,20 @@ class Circuit:
 
     def total(self, terms: Iterable[tuple[int, Term]]) -> Term:
         """The sum of terms with their signs, +1 or -1; of no terms it is the constant zero."""
-        ordered: list[list[Term]] = [[], []]
-        for sign, term in terms:
-            ordered[sign < 0].append(term)
-        if not any(ordered):
+        nets = self.nets
+        ordered: tuple[list[tuple[int, Net, int]], ...] = [], []
+        for sign, (net, place) in terms:
+            ordered[sign < 0].append((place, nets[net], net))
+        added, subtracted = ordered
+        if not (added or subtracted):
             return NOTHING
+        if len(added) == 1 and not subtracted:
+            ((place, _, net),) = added
+            return Term(net, place)
         for part in ordered:
-            part.sort(key=lambda term: (term.place, self.nets[term.net], term.net))
-        if len(ordered[0]) == 1 and not ordered[1]:
-            return ordered[0][0]
-        keys = (tuple((self.nets[term.net], term.place) for term in part) for part in ordered)
-        plan = _sum_plan(*keys)
-        given = tuple(term.net for part in ordered for term in part)
+            part.sort()
+        plan = _sum_plan(*(tuple([term[:2] for term in part]) for part in ordered))
+        given = tuple([net for part in ordered for _, _, net in part])
         first = len(self.nets)
         self.plans.append((plan, given, first))
         self.nets += [step.net for step in plan.steps]
@@ -341,7 +355,7 @@ class Circuit:
     @property
     def net(self) -> Net:
         """The result without its place."""
-        return Net(0, 0) if self.result.net < 0 else self.nets[self.result.net]
+        return ZERO if self.result.net < 0 else self.nets[self.result.net]
 
 
 @dataclass(frozen=True)
@@ -425,13 +439,14 @@ class UnrolledDot:
 
         def terms(plane: Sequence[int], j: int) -> list[tuple[int, Term]]:
             found = []
-            for tap, weight in enumerate(plane):
+            for net, weight in enumerate(plane, j * self.taps):
                 if weight:
                     odd, place = _odd(abs(weight))
-                    at = j * self.taps + tap
-                    if odd > 1 and (at, odd) not in made:
-                        made[at, odd] = circuit.multiply(_multiplier(self._input_bits, self.signed, odd), at)
-                    found.append((1 if weight > 0 else -1, Term(made.get((at, odd), at), place)))
+                    if odd > 1:
+                        if (net, odd) not in made:
+                            made[net, odd] = circuit.multiply(_multiplier(self._input_bits, self.signed, odd), net)
+                        net = made[net, odd]
+                    found.append((1 if weight > 0 else -1, Term(net, place)))
             return found
 
         first = [terms(plane, 0) for plane in self.weights]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -17,17 +16,16 @@ from amaranth.lib.wiring import In, Out
 from ..kernels import unrolled as kernels
 from ..kernels.unrolled import Circuit, Plan, Structure, UnrolledLayer
 from .collector import no_collection
-from .depth import NOT_REACHED, Paths
+from .depth import Paths
 from .runner import Runner
 from .synth import FlatCheck, Part, PartsCount, SynthReport, flat_check, parts_sha256
 from .unrolled import Adder, ConstantMultiplier, UnrolledDot
+from .unrolled_depth import CircuitDepths, Parameters
 
 __all__ = ["CHECKED_TAPS", "LayerCount", "check_flattened", "layer_sha256"]
 
 CHECKED_TAPS = 64
 """Of a channel that is small enough to be synthesised as one module."""
-
-Parameters = kernels.Adder | kernels.ConstantMultiplier
 
 
 class Register(wiring.Component):  # type: ignore[misc]
@@ -104,11 +102,10 @@ class LayerCount:
         return self._counts.report("unrolled", {"structure": self._structure} | dict(params or {}), self._depth)
 
     def _depth(self, paths: Sequence[Paths]) -> int:
-        modules = self._census.ordered
-        delays = {parameters: _delays(parameters, own) for parameters, own in zip(modules, paths, strict=False)}
-        memo: dict[int, np.ndarray] = {}
+        # What is none of the circuits' modules comes last: registers, decoders.
+        depths = CircuitDepths(dict(zip(self._census.ordered, paths, strict=False)))
         with no_collection():
-            return max((_depth(circuit, delays, memo) for circuit in self._census.deepest), default=0)
+            return max(map(depths.depth, self._census.deepest), default=0)
 
 
 def layer_sha256(layer: UnrolledLayer, size: tuple[int, int], structure: Structure, *, padded: bool = False) -> str:
@@ -143,18 +140,26 @@ def _census(
     windows = layer.windows(*size, padded=padded)
     most = max(windows, key=lambda window: len(window.rows) * len(window.columns))
     census = _Census(Counter(), size[0] * size[1] * layer.shape.in_channels * layer.bits, [])
-    for channel in range(layer.shape.out_channels):
-        if notice is not None:
-            notice(f"circuits of channel {channel + 1} of {layer.shape.out_channels}")
-        with no_collection():
+    # Circuits share plans, which are told apart by identity: each has thousands of steps.
+    plans: dict[int, Plan] = {}
+    pixels: Counter[int] = Counter()
+    with no_collection():
+        for channel in range(layer.shape.out_channels):
+            if notice is not None:
+                notice(f"circuits of channel {channel + 1} of {layer.shape.out_channels}")
             for window in windows:
                 circuit = layer.dot(channel, structure, window).circuit
-                for found in (circuit.adders, Counter(multiplier for multiplier, _ in circuit.multipliers)):
-                    for parameters, count in found.items():
-                        census.modules[parameters] += count * window.pixels
+                for plan, _, _ in circuit.plans:
+                    plans[id(plan)] = plan
+                    pixels[id(plan)] += window.pixels
+                for multiplier, count in Counter(multiplier for multiplier, _ in circuit.multipliers).items():
+                    census.modules[multiplier] += count * window.pixels
                 census.register_bits += (circuit.net.bits + circuit.result.place) * window.pixels
                 if window is most:
                     census.deepest.append(circuit)
+        for at, plan in plans.items():
+            for adder, count in plan.adders.items():
+                census.modules[adder] += count * pixels[at]
     return census
 
 
@@ -168,74 +173,3 @@ def _title(parameters: Parameters) -> str:
     sign = "-" if parameters.subtract else "+"
     carry = " + carry" if parameters.carry else ""
     return f"adder {parameters.a_bits} {sign} {parameters.b_bits}{carry} bits"
-
-
-_Delays = dict[str, np.ndarray]
-"""For each operand of a module the gates from its bits (columns) to the result's (rows)."""
-
-
-def _delays(parameters: Parameters, paths: Paths) -> _Delays:
-    """The longest paths through an adder or multiplier."""
-    if isinstance(parameters, kernels.Adder):
-        widths = {"a": parameters.a_bits, "b": parameters.b_bits} | ({"carry": 1} if parameters.carry else {})
-        bits = parameters.out_bits
-    else:
-        widths, bits = {"a": parameters.bits}, parameters.net.bits
-    found = {name: np.full((bits, width), NOT_REACHED) for name, width in widths.items()}
-    for bit in range(bits):
-        for pin, gates in paths.through.get(f"out[{bit}]", {}).items():
-            name, _, index = pin.rstrip("]").partition("[")
-            found[name][bit, int(index)] = gates
-    return found
-
-
-def _through(delays: _Delays, arrivals: Mapping[str, np.ndarray]) -> np.ndarray:
-    """When a module's result bits arrive."""
-    latest = [(delays[name] + arrivals[name]).max(axis=1) for name in delays]
-    return np.asarray(np.maximum.reduce([*latest, np.zeros_like(latest[0])]))
-
-
-def _depth(circuit: Circuit, delays: Mapping[Parameters, _Delays], memo: dict[int, np.ndarray]) -> int:
-    """Gates on the longest path of a circuit; `memo` keeps plans whose operands come straight from inputs."""
-    inputs = len(circuit.nets) - len(circuit.multipliers) - sum(len(plan.steps) for plan, _, _ in circuit.plans)
-    # An input's bits are there at once: what is not in the list.
-    arrivals: dict[int, np.ndarray] = {}
-    for at, (multiplier, _) in enumerate(circuit.multipliers):
-        arrivals[inputs + at] = _through(delays[multiplier], {"a": np.zeros(multiplier.bits, dtype=int)})
-
-    def arrival(net: int) -> np.ndarray:
-        return arrivals[net] if net in arrivals else np.zeros(1 if net < 0 else circuit.nets[net].bits, dtype=int)
-
-    for plan, given, first in circuit.plans:
-        fresh = all(net not in arrivals for net in given)
-        if not (fresh and id(plan) in memo):
-            _walk(plan, given, first, arrivals, arrival, delays)
-            if fresh and plan.result.net >= len(given):
-                memo[id(plan)] = arrivals[first + plan.result.net - len(given)]
-        elif plan.result.net >= len(given):
-            arrivals[first + plan.result.net - len(given)] = memo[id(plan)]
-    return int(arrival(circuit.result.net).max())
-
-
-def _walk(
-    plan: Plan,
-    given: Sequence[int],
-    first: int,
-    arrivals: dict[int, np.ndarray],
-    arrival: Callable[[int], np.ndarray],
-    delays: Mapping[Parameters, _Delays],
-) -> None:
-    """When the bits of every step of a plan arrive."""
-    for at, step in enumerate(plan.steps):
-        nets = (net if net < 0 else given[net] if net < len(given) else first + net - len(given) for net in step[:3])
-        a, b, carry = map(arrival, nets)
-        low = np.concatenate([a, np.full(max(0, step.place - len(a)), a[-1])])[: step.place]
-        if step.adder is None:
-            upper = b
-        else:
-            shifted = a[step.place :] if step.place < len(a) else a[-1:]
-            operands = [np.concatenate([np.zeros(step.lift, dtype=int), shifted]), b]
-            if not step.adder.subtract and len(operands[0]) != step.adder.a_bits:
-                operands.reverse()
-            upper = _through(delays[step.adder], {"a": operands[0], "b": operands[1], "carry": carry})
-        arrivals[first + at] = np.concatenate([low, upper])
