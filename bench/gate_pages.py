@@ -3,8 +3,7 @@
     python bench/gate_pages.py
 
 Runs bench/throughput.py, energy.py, gates.py, widths.py and bops.py three at a time, since each of them is at times
-busy with one thing alone. 25 minutes on two cores where nothing is in the caches of syntheses, engines and
-tools.
+busy with one thing alone. 25 minutes on two cores where nothing is in the caches of syntheses, engines and tools.
 """
 
 import argparse

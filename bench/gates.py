@@ -27,7 +27,7 @@ from gatewise.sim.coded import huffman_bank
 from gatewise.sim.engine import EngineConfig
 from gatewise.sim.unrolled import SCHEMES, load_layer, seeded_layer
 from markdown import table
-from paths import ROOT, TRAINED
+from paths import ROOT, TRAINED, stored
 from progress import progress
 from rich.console import Console
 
@@ -750,7 +750,7 @@ def plot(counts: Counts, folder: Path) -> None:
 
 def depths() -> str:
     """Depths of engines by array, of those that bench/throughput.py synthesises whole."""
-    models = json.loads((ROOT / "docs" / "throughput.json").read_text(encoding="utf-8"))["models"]
+    models = stored("throughput", "bench/throughput.py")["models"]
     counts = [count for family in models["families"].values() for count in family["counts"]] + models["checks"]
     found: dict[str, set[int]] = {}
     for count in counts:

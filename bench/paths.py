@@ -2,12 +2,13 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from gatewise.kernels.errors import FormatError
 
-__all__ = ["DATA", "ROOT", "TRAINED", "TRAINED_NETWORKS", "beside", "read_facts"]
+__all__ = ["DATA", "ROOT", "TRAINED", "TRAINED_NETWORKS", "beside", "read_facts", "stored"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("GATEWISE_DATA", ROOT / "../shared/data"))
@@ -30,6 +31,17 @@ TRAINED_NETWORKS = {
 def beside(out: Path, suffix: str) -> Path:
     """The file whose path without suffix is `out`, in which there may be dots."""
     return out.with_name(out.name + suffix)
+
+
+def stored(name: str, program: str) -> dict[str, Any]:
+    """What docs/`name`.json holds; where there is none, one line says which program writes it, and exit code 2."""
+    path = ROOT / "docs" / f"{name}.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"error: {path}: must be the JSON that {program} writes: {error}", file=sys.stderr)
+        sys.exit(2)
+    return content
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -5,8 +5,8 @@
     python bench/widths.py --part gates        # rows of the array at what they chose, and the statistics' block
     python bench/widths.py --part page         # the page and the plots from what is stored
 
-About ten minutes of processor time for the accuracies. The page has the default engine's gates from docs/bops.json and
-the digits network's energy from docs/energy.json: write it again (`--part page`) when these change.
+About seven minutes of processor time for the accuracies. The page has the default engine's gates from docs/bops.json
+and the digits network's energy from docs/energy.json: write it again (`--part page`) when these change.
 
 Widths are chosen on training images that did not train the network; test images are reported. The digits network is
 in the package, with images that it was not trained on.

@@ -1,6 +1,5 @@
 """The page docs/widths.md and its plots, of what bench/widths.py has measured."""
 
-import json
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from gatewise.sim.events import PARTS
 from gatewise.sim.text_tables import markdown_table
 from gatewise.sim.width_report import Curve, Panel, draw_panels, write_figure
 from gatewise.sim.width_sweep import CRITERIA, RowCost
-from paths import ROOT
+from paths import ROOT, stored
 from widths_store import COLUMNS, DIGITS, HELD_OUT, LANES, MODES, NETWORKS, RUN_TIME, key, row_formats, write
 
 PAGE, PLOTS = (ROOT / "docs" / name for name in ("widths.md", "widths"))
@@ -46,7 +45,7 @@ def write_page(store: dict[str, Any]) -> None:
 def float_figures(store: dict[str, Any]) -> dict[str, float]:
     """Top-1 of the float networks on the same test images: of the file, or measured and stored by docs/results.md."""
     found = {DIGITS: load_demo().float_top1}
-    stored_results = json.loads((ROOT / "docs" / "results" / "aciq-resnet20.json").read_text(encoding="utf-8"))
+    stored_results = stored("results/aciq-resnet20", "bench/papers.py")
     tops = {figure["float_top1"] for figure in stored_results["figures"] if "float_top1" in figure}
     if len(tops) == 1:
         found |= dict.fromkeys((name for name in store["networks"] if name.startswith("resnet20")), tops.pop())
@@ -236,7 +235,7 @@ def accumulators_saved(acc: int) -> tuple[float, float]:
     Of the accumulators' memory alone, from docs/energy.json: in proportion to its bits, and with what an access to a
     smaller memory costs less.
     """
-    content = json.loads((ROOT / "docs" / "energy.json").read_text(encoding="utf-8"))["digits"]
+    content = stored("energy", "bench/energy.py")["digits"]
     (found,) = (each for each in content if each["name"] == DIGITS_ENERGY)
     parts, engine, energies = found["parts"], found["engine"], Energies()
     chip = sum(low for part, (low, _) in parts.items() if PARTS[part] != "DRAM")
@@ -500,7 +499,7 @@ def finish_cycles(block: dict[str, Any]) -> int:
 
 def engine_gates() -> int:
     """Gates of the whole default engine, as docs/bops.json has them."""
-    return int(json.loads((ROOT / "docs" / "bops.json").read_text(encoding="utf-8"))["gates"]["digit"])
+    return int(stored("bops", "bench/bops.py")["gates"]["digit"])
 
 
 RUN_TIME_TEXT = """\

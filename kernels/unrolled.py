@@ -32,6 +32,7 @@ from .errors import FormatError
 __all__ = [
     "MAX_ACTIVATION_BITS",
     "STRUCTURES",
+    "ZERO",
     "Adder",
     "Circuit",
     "ConstantMultiplier",
@@ -39,6 +40,7 @@ __all__ = [
     "Plan",
     "Step",
     "Structure",
+    "Term",
     "UnrolledDot",
     "UnrolledLayer",
     "Window",
@@ -161,6 +163,8 @@ class Step(NamedTuple):
     place: int
     adder: Adder | None
     """None where operands do not overlap, so that the result is nothing but wires."""
+    swapped: bool
+    """Whether the adder takes `b` first, as the wider one."""
     net: Net
 
 
@@ -200,19 +204,21 @@ def _activation(bits: int, signed: bool) -> Net:
 
 
 @cache
-def _addition(first: Net, second: Net, lift: int, place: int, subtract: bool, carry: bool) -> tuple[Adder | None, Net]:
-    """The adder of a step, and what it makes."""
+def _addition(
+    first: Net, second: Net, lift: int, place: int, subtract: bool, carry: bool
+) -> tuple[Adder | None, bool, Net]:
+    """The adder of a step, whether it takes the second operand first, and what it makes."""
     low, high = (-second.high, -second.low) if subtract else second
     net = Net((first.low << lift) + (low << place), (first.high << lift) + (high << place) + carry)
     if not (subtract or carry or first.signed or first.bits > place):
-        return None, net
+        return None, False, net
     # What reaches the adder of a: all of it lifted, or what is above the bits that pass by.
     a_bits = first.bits + lift if place == 0 else max(1, first.bits - place)
-    operands = [(a_bits, first.signed), (second.bits, second.signed)]
-    if not subtract:
-        operands.sort(reverse=True)
-    (a_bits, a_signed), (b_bits, b_signed) = operands
-    return Adder(a_bits, a_signed, b_bits, b_signed, net.bits - place, net.signed, subtract, carry), net
+    a, b = (a_bits, first.signed), (second.bits, second.signed)
+    swapped = not subtract and b > a
+    if swapped:
+        a, b = b, a
+    return Adder(*a, *b, net.bits - place, net.signed, subtract, carry), swapped, net
 
 
 class _Planner:
@@ -226,14 +232,11 @@ class _Planner:
         """``a + b (+ carry)`` or ``a - b``."""
         if not subtract and a.place > b.place:
             a, b = b, a
-        place = b.place - a.place
-        lift = 0
-        if place < 0:
-            lift, place = -place, 0
+        lift, place = max(0, a.place - b.place), max(0, b.place - a.place)
         first = ZERO if a.net < 0 else self.nets[a.net]
         second = ZERO if b.net < 0 else self.nets[b.net]
-        adder, net = _addition(first, second, lift, place, subtract, carry >= 0)
-        self.steps.append(Step(a.net, b.net, carry, lift, place, adder, net))
+        adder, swapped, net = _addition(first, second, lift, place, subtract, carry >= 0)
+        self.steps.append(Step(a.net, b.net, carry, lift, place, adder, swapped, net))
         self.nets.append(net)
         return Term(len(self.nets) - 1, min(a.place, b.place))
 
@@ -345,14 +348,6 @@ class Circuit:
                 yield first + at, step._replace(a=a, b=b, carry=carry)
 
     @property
-    def adders(self) -> Counter[Adder]:
-        """How often it has each adder."""
-        found: Counter[Adder] = Counter()
-        for plan, _, _ in self.plans:
-            found.update(plan.adders)
-        return found
-
-    @property
     def net(self) -> Net:
         """The result without its place."""
         return ZERO if self.result.net < 0 else self.nets[self.result.net]
@@ -422,7 +417,7 @@ class UnrolledDot:
     @cached_property
     def circuit(self) -> Circuit:
         """Its additions. Inputs are the taps or, of activation planes, plane 0 of all taps, plane 1, ..."""
-        net = Net(0, 1) if self.activation_planes else _activation(self.bits, self.signed)
+        net = ONE_BIT if self.activation_planes else _activation(self.bits, self.signed)
         circuit = Circuit([net] * (self.taps * self.activation_count))
         sums = self._grouped(circuit) if self.structure == "grouped" else self._direct(circuit)
         terms: list[tuple[int, Term]] = []

@@ -128,8 +128,8 @@ class UnrolledDot(wiring.Component):  # type: ignore[misc]
         else:
             m.submodules[f"adder_{at}"] = adder = Adder(step.adder)
             operands = [_upper(a, step.place) if step.place else a.shift_left(step.lift), b]
-            if not step.adder.subtract:
-                operands.sort(key=lambda value: (len(value), value.shape().signed), reverse=True)
+            if step.swapped:
+                operands.reverse()
             m.d.comb += [adder.a.eq(operands[0]), adder.b.eq(operands[1])]
             if step.adder.carry:
                 m.d.comb += adder.carry.eq(nets[step.carry])

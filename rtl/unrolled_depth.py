@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..kernels.unrolled import Adder, Circuit, ConstantMultiplier, Net, Plan, Step
+from ..kernels.unrolled import ZERO, Adder, Circuit, ConstantMultiplier, Net, Plan, Step
 from .depth import NOT_REACHED, Paths
 
 __all__ = ["CircuitDepths", "Parameters"]
@@ -39,7 +39,7 @@ class CircuitDepths:
         found = {inputs + at: self._product(multiplier) for at, (multiplier, _) in enumerate(circuit.multipliers)}
 
         def number(net: int) -> int:
-            return found[net] if net in found else self._input(Net(0, 0) if net < 0 else circuit.nets[net])
+            return found[net] if net in found else self._input(ZERO if net < 0 else circuit.nets[net])
 
         for plan, given, first in circuit.plans:
             result = plan.result.net - len(given)
@@ -69,11 +69,11 @@ class CircuitDepths:
         """The plan's result, which is none of what it is given."""
         key = id(plan), given
         if key not in self._plans:
-            nothing = self._input(Net(0, 0))
+            nothing = self._input(ZERO)
             numbers = list(given)
             for step in plan.steps:
                 a, b, carry = (nothing if net < 0 else numbers[net] for net in step[:3])
-                addition = a, b, carry, step.lift, step.place, step.adder
+                addition = a, b, carry, step.lift, step.place, step.adder, step.swapped
                 if addition not in self._steps:
                     self._steps[addition] = self._step(step, a, b, carry)
                 numbers.append(self._steps[addition])
@@ -88,7 +88,7 @@ class CircuitDepths:
         else:
             shifted = a[step.place :] if step.place < len(a) else a[-1:]
             operands = [np.concatenate([np.zeros(step.lift, dtype=int), shifted]), b]
-            if not step.adder.subtract and len(operands[0]) != step.adder.a_bits:
+            if step.swapped:
                 operands.reverse()
             upper = _through(self._delays[step.adder], {"a": operands[0], "b": operands[1], "carry": carry})
         return self._number(np.concatenate([low, upper]))

@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -30,6 +31,11 @@ def evaluate(dot, activations):
             assert low <= values.min(), (net, low, values.min())
             assert values.max() <= high
     return nets[circuit.result.net] << circuit.result.place
+
+
+def adders(circuit):
+    """How often it has each adder."""
+    return Counter(step.adder for _, step in circuit.steps() if step.adder is not None)
 
 
 def corners(dot, count=64, seed=0):
@@ -84,22 +90,22 @@ def test_a_wrong_step_of_the_circuit_is_found():
 @pytest.mark.parametrize("taps", [3, 4, 7, 8, 60])
 def test_additions_are_one_fewer_than_terms(taps, structure):
     dot = UnrolledDot(((1,) * taps,), structure=structure)
-    assert dot.circuit.adders.total() == taps - 1
+    assert adders(dot.circuit).total() == taps - 1
 
 
 def test_counting_bits_takes_a_full_adder_a_bit():
     # 2**n - 1 bits are counted by 2**n - 1 - n full adders: three wires become two.
     for n in range(2, 8):
         dot = UnrolledDot(((1,) * ((1 << n) - 1),), bits=1)
-        adders = dot.circuit.adders
-        assert all(adder.carry for adder in adders)
-        assert sum(count * adder.a_bits for adder, count in adders.items()) == (1 << n) - 1 - n
+        found = adders(dot.circuit)
+        assert all(adder.carry for adder in found)
+        assert sum(count * adder.a_bits for adder, count in found.items()) == (1 << n) - 1 - n
 
 
 def test_shifted_terms_are_added_by_places():
     # 255 + 255 twice, in nine bits; then ten bits, the lowest of which passes by the adder.
     dot = UnrolledDot(((1, 1, 2, 2),), structure="direct")
-    assert dot.circuit.adders == {
+    assert adders(dot.circuit) == {
         Adder(8, False, 8, False, 9, False): 2,
         Adder(9, False, 8, False, 10, False): 1,
     }
@@ -108,7 +114,7 @@ def test_shifted_terms_are_added_by_places():
 
 def test_what_does_not_overlap_costs_nothing():
     dot = UnrolledDot(((1, 16, 256),), bits=4)
-    assert dot.circuit.adders == {}
+    assert adders(dot.circuit) == {}
     assert dot.compute(np.array([3, 5, 7])) == evaluate(dot, np.array([[3, 5, 7]])) == 3 + 5 * 16 + 7 * 256
 
 
@@ -117,14 +123,14 @@ def test_grouping_multiplies_once_and_direct_for_each_tap():
     direct, grouped = (UnrolledDot(weights, structure=each).circuit for each in ("direct", "grouped"))
     assert [multiplier for multiplier, _ in direct.multipliers] == [ConstantMultiplier(8, False, 7)] * 5
     assert not grouped.multipliers
-    assert grouped.adders.total() == 4 + 1
+    assert adders(grouped).total() == 4 + 1
 
 
 def test_planes_share_the_sums_of_equal_signs_in_grouped_circuits():
     weights = ((1, 1, 1, 1, -1, -1, -1, -1), (1, 1, -1, -1, 1, 1, -1, -1))
     direct, grouped = (UnrolledDot(weights, (1, 1), structure=each).circuit for each in ("direct", "grouped"))
-    assert direct.adders.total() == 2 * 7 + 1
-    assert grouped.adders.total() == 2 * 3 + 2 + 1
+    assert adders(direct).total() == 2 * 7 + 1
+    assert adders(grouped).total() == 2 * 3 + 2 + 1
 
 
 def test_signed_digits_are_the_number_with_no_two_neighbours():
